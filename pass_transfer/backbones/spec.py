@@ -1,0 +1,119 @@
+"""What network it is: architecture, classes, input size and preprocessing; and its weights.
+
+Weights come by torchvision name (downloaded), or from a .safetensors or .pth file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping
+
+import torch
+from torch import nn
+
+from pass_transfer.errors import BackboneError, UsageError
+from pass_transfer.files import read_tensors
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+                 "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A torchvision network and what it takes in.
+
+    image_size is the side in pixels; mean and std (RGB, for images in [0, 1]) are
+    applied inside the deployed model.
+    """
+
+    architecture: str
+    classes: int
+    image_size: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+def build_backbone(spec: BackboneSpec) -> nn.Module:
+    """The network of a spec, with random weights. Raises UsageError for an unknown architecture."""
+    from torchvision.models import get_model
+
+    if spec.architecture not in ARCHITECTURES:
+        raise UsageError(f"unknown backbone {spec.architecture!r}; known: {', '.join(ARCHITECTURES)}")
+    return get_model(spec.architecture, weights=None, num_classes=spec.classes)
+
+
+def classifier_name(backbone: nn.Module) -> str:
+    """Name of the last linear layer, the classifier. Raises BackboneError if there is none."""
+    names = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise BackboneError(f"{type(backbone).__name__} has no linear layer that could be its classifier")
+    return names[-1]
+
+
+def load_weights(backbone: nn.Module, architecture: str, weights: str | Path) -> list[str]:
+    """Load weights into a backbone; returns the names of tensors left as they were.
+
+    Args:
+        backbone: changed in place.
+        architecture: its torchvision name, to look a weight name up by.
+        weights: a .safetensors or .pth file, or a torchvision weight name such as
+            "IMAGENET1K_V1" (downloaded). A classifier of another size is left out,
+            anything else that does not fit is an error.
+
+    Raises:
+        BackboneError: missing file, unknown name, missing or misshaped tensors.
+    """
+    state = _read_state(architecture, weights)
+    own = backbone.state_dict()
+    head = classifier_name(backbone) + "."
+    kept = {}
+    for name, tensor in own.items():
+        given = state.get(name)
+        if given is not None and given.shape == tensor.shape:
+            kept[name] = given
+        elif not name.startswith(head) and not name.endswith("num_batches_tracked"):
+            what = "is missing" if given is None else f"has shape {tuple(given.shape)}, not {tuple(tensor.shape)}"
+            raise BackboneError(f"{weights}: the tensor {name} {what}; these are not weights of {architecture}")
+    unknown = sorted(set(state) - set(own))
+    if unknown:
+        raise BackboneError(f"{weights}: unknown tensor {unknown[0]} (and {len(unknown) - 1} more); these are not weights of {architecture}")
+    if not all(torch.isfinite(t).all() for t in kept.values() if t.is_floating_point()):
+        raise BackboneError(f"{weights}: holds NaN or infinite values")
+    backbone.load_state_dict(kept, strict=False)
+    return sorted(set(own) - set(kept))
+
+
+def _read_state(architecture: str, weights: str | Path) -> Mapping[str, torch.Tensor]:
+    path = Path(weights).expanduser()
+    if path.suffix == ".safetensors":
+        state = read_tensors(path)
+    elif path.suffix in (".pth", ".pt", ".bin"):
+        if not path.is_file():
+            raise BackboneError(f"no weights file {path}")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged archive
+            raise BackboneError(f"{path} is not a file of plain tensors ({type(error).__name__})") from error
+    else:
+        state = _torchvision_state(architecture, str(weights))
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, Mapping) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise BackboneError(f"{path} does not hold a state dict (names with tensors)")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _torchvision_state(architecture: str, name: str) -> Mapping[str, torch.Tensor]:
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(architecture).__members__
+    if name not in known:
+        raise BackboneError(f"{name!r} is neither a .pth or .safetensors file nor torchvision weights of {architecture}; "
+                            f"torchvision has {', '.join(known)}")
+    try:
+        return known[name].get_state_dict(progress=False, check_hash=True)
+    except Exception as error:  # urllib and torch.hub raise many kinds
+        raise BackboneError(f"cannot download the torchvision weights {name} of {architecture} ({type(error).__name__}: "
+                            f"{error}). Without a network, give a .pth or .safetensors file.") from error

@@ -1,0 +1,95 @@
+"""Files are data: JSON and safetensors, written atomically and checked by sha-256.
+
+`write_bytes` writes beside the target, flushes to the disk and renames, so that a
+reader sees either the old file or the whole new one, also after a power cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Mapping
+
+from pass_transfer.errors import StorageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Hexadecimal sha-256 of a file's content. Raises StorageError if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def make_folder(path: str | os.PathLike) -> Path:
+    """Create a folder and its parents. Raises StorageError where that is not allowed."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot create the folder {path}: {error.strerror or error}") from error
+    return path
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Write a whole file or nothing. Raises StorageError (no space, no permission)."""
+    path = Path(path)
+    aside = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            aside = file.name
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
+    except OSError as error:
+        if aside is not None and os.path.exists(aside):
+            os.unlink(aside)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}. Nothing was changed; free some space or "
+                           f"choose another folder with --out.") from error
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write a value as indented JSON, atomically. NaN and infinity are refused (ValueError)."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file. Raises StorageError if it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise StorageError(f"{path} is not valid JSON ({error}); it is damaged or not one of our files") from error
+
+
+def write_tensors(path: str | os.PathLike, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write named tensors as safetensors, atomically; equal tensors give equal bytes."""
+    from safetensors.torch import save
+
+    write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """Read a safetensors file onto the CPU. Raises StorageError if missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise StorageError(f"{path} is not a whole safetensors file ({error})") from error

@@ -1,0 +1,106 @@
+"""Stage 2: train a network's weights, and its prompt, with the masks fixed (arXiv 2407.17412, section 3).
+
+The same recipe fine-tunes a dense backbone, so that dense and pruned are compared fairly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pass_transfer.network import Network
+from pass_transfer.tasks import Split, Task
+from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, evaluate, run_stage, to_images
+from pass_transfer.training.batches import augment
+
+UNMIRRORED_TASKS = ("digits",)  # a mirrored digit is another sign, or none
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Stage-2 recipe.
+
+    Fields:
+        epochs: passes over the training images.
+        lr: peak learning rate of SGD on the weights.
+        prompt_lr: the same for the prompt, in units of image brightness.
+        momentum, weight_decay: of SGD on the weights; BatchNorm and biases are not decayed.
+        label_smoothing: of the cross-entropy.
+    """
+
+    epochs: int = 8
+    batch_size: int = 128
+    lr: float = 0.05
+    prompt_lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    warmup: float = 0.15
+    seed: int = 0
+
+    def loop(self) -> LoopConfig:
+        """What the training loop needs of it."""
+        return LoopConfig(self.epochs, self.batch_size, self.warmup, self.seed)
+
+
+class FinetuneStage(Stage):
+    """Cross-entropy on augmented images by SGD with Nesterov momentum."""
+
+    def __init__(self, network: Network, task: Task, config: FinetuneConfig, runtime: Runtime, name: str = "finetune"):
+        self.name, self.task, self.config, self.runtime = name, task, config, runtime
+        self.network = runtime.place(network)
+        self.model = runtime.accelerator.prepare_model(self.network) if runtime.accelerator.num_processes > 1 else self.network
+        self.modules = {"network": self.network}
+        self.optimizers = {"sgd": torch.optim.SGD(_parameter_groups(network, config), momentum=config.momentum, nesterov=True)}
+        self.flip = task.name not in UNMIRRORED_TASKS
+
+    def start_epoch(self, epoch: int) -> None:
+        """BatchNorm learns its statistics while training."""
+        self.model.train()
+
+    def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator) -> dict[str, float]:
+        """One SGD step on uint8 images (B, 3, S, S)."""
+        images = to_images(augment(pixels, draw, self.flip), self.runtime.device)
+        labels = labels.to(self.runtime.device)
+        with self.runtime.autocast():
+            logits = self.model(images).float()
+        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        optimizer = self.optimizers["sgd"]
+        optimizer.zero_grad(set_to_none=True)
+        self.runtime.accelerator.backward(loss)
+        optimizer.step()
+        return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).double().mean().item()}
+
+    def evaluate(self) -> dict[str, float]:
+        """Accuracy on the held-out images."""
+        self.network.eval()
+        accuracy = evaluate(self.network, self.task.held_out, self.runtime)
+        return {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
+
+
+def _parameter_groups(network: Network, config: FinetuneConfig) -> list[dict]:
+    weights = [p for p in network.backbone.parameters() if p.ndim > 1]
+    others = [p for p in network.backbone.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "lr": config.lr, "weight_decay": config.weight_decay},
+              {"params": others, "lr": config.lr, "weight_decay": 0.0}]
+    if network.prompt is not None:
+        groups.append({"params": list(network.prompt.parameters()), "lr": config.prompt_lr, "weight_decay": 0.0})
+    return groups
+
+
+def finetune(network: Network, task: Task, config: FinetuneConfig, runtime: Runtime, run: RunFolder | None = None,
+             name: str = "finetune", train: Split | None = None) -> list[dict]:
+    """Fine-tune a network in place; it ends in eval mode with the best epoch's weights.
+
+    Args:
+        network: its classifier has one row per class of the task.
+        train: the images to train on, if not all of task.train.
+
+    Returns:
+        One row of metrics per epoch.
+    """
+    rows = run_stage(FinetuneStage(network, task, config, runtime, name), train or task.train, config.loop(), runtime, run)
+    network.eval()
+    return rows

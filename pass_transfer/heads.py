@@ -1,0 +1,83 @@
+"""A new classifier for a task, started from its class means.
+
+Linear discriminant analysis on the network's own features: in closed form, what a
+linear probe would need many steps for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pass_transfer.backbones import classifier_name
+from pass_transfer.network import Network
+from pass_transfer.tasks import Split
+from pass_transfer.training.batches import batches, to_images
+from pass_transfer.training.runtime import Runtime
+
+IMAGES = 20_000  # 200 for each of 100 classes: the means of 512 features are then known to 0.07 standard deviations
+SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
+TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+
+
+def set_classifier(backbone: nn.Module, linear: nn.Linear) -> None:
+    """Replace a backbone's last linear layer."""
+    parent, _, leaf = classifier_name(backbone).rpartition(".")
+    setattr(backbone.get_submodule(parent), leaf, linear)
+
+
+@torch.no_grad()
+def class_features(network: Network, split: Split, runtime: Runtime, images: int = IMAGES, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the classifier sees: features (N, D) float32 and labels (N,), for up to `images` images of a split."""
+    caught: list[torch.Tensor] = []
+    layer = network.backbone.get_submodule(classifier_name(network.backbone))
+    handle = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0].float().cpu()))
+    network.eval()
+    count, kept = 0, []
+    try:
+        for pixels, labels in batches(split, min(256, len(split)), seed=seed):
+            with runtime.autocast():
+                network(to_images(pixels, runtime.device))
+            kept.append(labels)
+            count += len(labels)
+            if count >= images:
+                break
+    finally:
+        handle.remove()
+    return torch.cat(caught), torch.cat(kept)
+
+
+def class_mean_head(features: torch.Tensor, labels: torch.Tensor, classes: int) -> nn.Linear:
+    """Linear discriminant with a shared, shrunken covariance and a fitted temperature.
+
+    Args:
+        features: (N, D).
+        labels: (N,) in 0..classes-1; a class without an image gets a zero row.
+
+    Returns:
+        Linear(D, classes) whose logits are calibrated on these features.
+    """
+    x = features.double()
+    one_hot = torch.nn.functional.one_hot(labels, classes).double()
+    counts = one_hot.sum(0)
+    means = one_hot.T @ x / counts.clamp(min=1)[:, None]
+    centred = x - means[labels]
+    covariance = centred.T @ centred / max(1, len(x) - classes)
+    identity = torch.eye(x.shape[1], dtype=x.dtype)
+    scale = covariance.diagonal().mean()
+    weight = torch.linalg.solve((1 - SHRINKAGE) * covariance + (SHRINKAGE * scale + 1e-8) * identity, means.T).T
+    bias = -0.5 * (weight * means).sum(1)
+    logits = x @ weight.T + bias
+    losses = [torch.nn.functional.cross_entropy(t * logits, labels).item() for t in TEMPERATURES]
+    best = TEMPERATURES[losses.index(min(losses))]
+    head = nn.Linear(x.shape[1], classes)
+    with torch.no_grad():
+        head.weight.copy_(best * weight * (counts > 0)[:, None])
+        head.bias.copy_(best * bias)
+    return head
+
+
+def fit_head(network: Network, split: Split, classes: int, runtime: Runtime, seed: int = 0) -> None:
+    """Give a network a new classifier from the class means of a split's images."""
+    features, labels = class_features(network, split, runtime, seed=seed)
+    set_classifier(network.backbone, runtime.place(class_mean_head(features, labels, classes)))

@@ -1,0 +1,69 @@
+"""Runs a backbone under channel masks while they are being searched.
+
+Every reader of a group (the next convolutions, the shortcut projection, the classifier)
+sees m * activation, after the non-linearity; the identity path is left alone. There the
+score of a dropped channel has a gradient, which before BatchNorm or ReLU it has not.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Iterator, Mapping
+
+import torch
+from torch import nn
+
+from pass_transfer import ops
+from pass_transfer.backbones import ChannelGroups
+
+
+@contextmanager
+def masked(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]) -> Iterator[nn.Module]:
+    """Within this context, the backbone runs under masks.
+
+    Args:
+        backbone: unchanged outside of the context.
+        masks: (width,) for each group, bool or floating; a floating mask gets its exact
+            gradient, the sum over the group's readers of <activation, dL/d(masked activation)>.
+    """
+    handles = []
+    try:
+        for name, group in groups.items():
+            for reader, units in group.reads.items():
+                layer = backbone.get_submodule(reader)
+                handles.append(layer.register_forward_pre_hook(_multiply(masks[name], units)))
+        yield backbone
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _multiply(mask: torch.Tensor, units: torch.Tensor):
+    channels = mask[units.to(mask.device)] if len(units) != len(mask) else mask
+
+    def hook(_, args):
+        return (ops.mask_channels(args[0], channels.to(args[0].device)), *args[1:])
+
+    return hook
+
+
+@contextmanager
+def batch_statistics(backbone: nn.Module) -> Iterator[None]:
+    """BatchNorm uses the statistics of the batch and writes none; everything else is in eval mode.
+
+    Masks change what flows through the network, so its stored statistics do not fit, and
+    a search must not overwrite them.
+    """
+    norms = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    training, tracked = backbone.training, [n.track_running_stats for n in norms]
+    stored = [(n.running_mean, n.running_var) for n in norms]
+    backbone.eval()
+    for norm in norms:
+        norm.track_running_stats = False
+        norm.running_mean = norm.running_var = None
+    try:
+        yield
+    finally:
+        for norm, tracks, (mean, variance) in zip(norms, tracked, stored):
+            norm.track_running_stats, norm.running_mean, norm.running_var = tracks, mean, variance
+        backbone.train(training)

@@ -1,0 +1,63 @@
+"""Fine-tune a whole network on a task: how a zoo entry's backbone is made, and the dense reference."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import torch
+
+from pass_transfer.backbones import BackboneSpec, build_backbone, load_weights
+from pass_transfer.files import write_json, write_tensors
+from pass_transfer.finetune import FinetuneConfig, finetune
+from pass_transfer.heads import fit_head
+from pass_transfer.network import Network
+from pass_transfer.progress import say
+from pass_transfer.tasks import load_task
+from pass_transfer.training import RunFolder, choose_runtime, evaluate, recalibrate
+
+
+def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of two or more dimensions in float16; BatchNorm, biases and counters as they are."""
+    return {name: t.half() if t.is_floating_point() and t.ndim > 1 else t for name, t in state.items()}
+
+
+def pretrain(architecture: str, weights: str, task: str, out: str | Path, *, size: int = 64, data_dir: str | None = None,
+             config: FinetuneConfig = FinetuneConfig(epochs=6), device: str = "auto", precision: str = "auto",
+             resume: bool = False, force: bool = False) -> dict:
+    """Train a backbone on a task and save it in half precision.
+
+    Args:
+        architecture: a torchvision name, such as "resnet18".
+        weights: what to start from (see load_weights).
+        task, size, data_dir: see load_task.
+        out: folder for backbone.safetensors, backbone.json and the run's metrics.
+
+    Returns:
+        The content of backbone.json, with the test accuracy of the network as stored.
+    """
+    start = time.monotonic()
+    runtime = choose_runtime(device, precision)
+    say(f"running on {runtime.reason}")
+    data = load_task(task, size, data_dir)
+    torch.manual_seed(config.seed)
+    spec = BackboneSpec(architecture, data.classes, size)
+    network = Network(build_backbone(spec), spec.mean, spec.std)
+    left = load_weights(network.backbone, architecture, weights)
+    settings = {"recipe": "pretrain", "architecture": architecture, "weights": str(weights), "task": task, "size": size}
+    run = RunFolder(out, settings | dataclasses.asdict(config), resume=resume, force=force)
+    runtime.place(network)
+    recalibrate(network, data.train, runtime, seed=config.seed)
+    if left:
+        fit_head(network, data.train, data.classes, runtime, config.seed)
+    finetune(network, data, config, runtime, run)
+    stored = half_precision(network.backbone.state_dict())
+    network.backbone.load_state_dict(stored)
+    accuracy = evaluate(network, data.test, runtime)
+    result = {"spec": dataclasses.asdict(spec), "classes": list(data.class_names), "task": task, "top1": accuracy.top1,
+              "top5": accuracy.top5, "seconds": round(time.monotonic() - start, 1), "config": settings | dataclasses.asdict(config)}
+    write_tensors(Path(out) / "backbone.safetensors", stored)
+    write_json(Path(out) / "backbone.json", result)
+    run.drop_checkpoints()
+    return result

@@ -1,0 +1,59 @@
+"""Visual prompts: a learned frame around the image, in the image's own brightness units.
+
+Additive (VPNs, arXiv 2312.01397): the frame is added to the border pixels. Expansive:
+the image is shrunk into the middle and the frame surrounds it. Either is clamped to
+[0, 1] before normalisation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pass_transfer.errors import UsageError
+
+KINDS = ("additive", "expansive")
+INITIAL_SPREAD = 0.01  # a frame of zeros has no direction for the encoder to read
+
+
+class Prompt(nn.Module):
+    """A frame of `pad` pixels on images of size x size.
+
+    Args:
+        kind: "additive" or "expansive".
+        size: image side in pixels.
+        pad: width of the frame in pixels, at least 1 and less than half the side.
+        seed: of the initial values.
+    """
+
+    def __init__(self, kind: str = "additive", size: int = 64, pad: int = 5, seed: int = 0):
+        super().__init__()
+        if kind not in KINDS:
+            raise UsageError(f"unknown prompt {kind!r}; choose one of {', '.join(KINDS)}")
+        if not 1 <= pad < size / 2:
+            raise UsageError(f"a prompt of {pad} pixels does not fit images of {size}; give 1 to {(size - 1) // 2}")
+        self.kind, self.size, self.pad = kind, size, pad
+        border = torch.ones(1, size, size)
+        border[:, pad:size - pad, pad:size - pad] = 0
+        self.register_buffer("border", border, persistent=False)
+        draw = torch.Generator().manual_seed(seed)
+        self.values = nn.Parameter(INITIAL_SPREAD * torch.randn(3, size, size, generator=draw) * border)
+
+    def frame(self) -> torch.Tensor:
+        """The prompt as an image (3, S, S), zero inside the frame."""
+        return self.values * self.border
+
+    def forward(self, images: torch.Tensor, frame: torch.Tensor | None = None) -> torch.Tensor:
+        """Prompted images (B, 3, S, S) in [0, 1]; `frame` stands in for the prompt's own."""
+        frame = self.frame() if frame is None else frame
+        if self.kind == "expansive":
+            inner = self.size - 2 * self.pad
+            images = nn.functional.interpolate(images, (inner, inner), mode="bilinear", antialias=True)
+            images = nn.functional.pad(images, [self.pad] * 4)
+            frame = frame + 0.5 * self.border  # grey where there is no image
+        return (images + frame).clamp(0, 1)
+
+
+def default_pad(size: int) -> int:
+    """16 pixels at 224, the best of VPNs' choices, in proportion to the side."""
+    return max(1, round(size * 16 / 224))

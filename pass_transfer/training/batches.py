@@ -1,0 +1,87 @@
+"""Batches in an order that depends on (seed, epoch) alone, and their augmentation.
+
+Nothing here keeps state between steps: a run that is resumed at step n draws what it
+would have drawn anyway.
+"""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import torch
+from torch.utils.data import DataLoader
+
+from pass_transfer.tasks import Split
+from pass_transfer.tasks.images import StreamedImages
+
+CROP_SHARE = 1 / 8  # padding for random crops, as a share of the side: 4 pixels at 32, 8 at 64
+
+
+def generator(*numbers: int) -> torch.Generator:
+    """A CPU generator seeded by several integers; different tuples give unrelated streams."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 0x9E3779B9) & 0x7FFF_FFFF_FFFF_FFFF
+    return torch.Generator().manual_seed(seed)
+
+
+class _Order:
+    """Batch sampler: index lists of one epoch, from a start step on, one process's share."""
+
+    def __init__(self, order: torch.Tensor, size: int, start: int, drop_last: bool, rank: int, world: int):
+        chunks = order.split(size)
+        if drop_last and len(chunks) > 1 and len(chunks[-1]) < size:
+            chunks = chunks[:-1]
+        self.lists = [chunk[rank::world].tolist() for chunk in chunks][start:]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.lists)
+
+    def __len__(self) -> int:
+        return len(self.lists)
+
+
+def batches(split: Split, size: int, *, seed: int | None = None, epoch: int = 0, start: int = 0,
+            rank: int = 0, world: int = 1) -> DataLoader:
+    """Batches of (uint8 images (B, 3, S, S), labels (B,)).
+
+    Args:
+        size: images in a batch, over all processes.
+        seed: shuffles (and drops a short last batch); None keeps the order and every image.
+        start: steps to leave out, when resuming within an epoch.
+        rank, world: this process's number and how many there are; each takes its share of every batch.
+    """
+    order = torch.arange(len(split)) if seed is None else torch.randperm(len(split), generator=generator(seed, epoch))
+    workers = 2 if isinstance(split.images, StreamedImages) else 0
+    return DataLoader(split, batch_sampler=_Order(order, size, start, seed is not None, rank, world),
+                      collate_fn=lambda batch: batch, num_workers=workers)
+
+
+def to_images(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """uint8 (B, 3, S, S) to float32 in [0, 1] on the device, channels_last."""
+    return pixels.to(device).to(torch.float32, memory_format=torch.channels_last).div_(255.0)
+
+
+def augment(pixels: torch.Tensor, draw: torch.Generator, flip: bool = True) -> torch.Tensor:
+    """Random crop after reflection padding by an eighth of the side, and a horizontal flip, per image.
+
+    Args:
+        pixels: uint8 (B, 3, S, S), channels_last.
+        draw: the source of randomness.
+        flip: leave flips out where left and right matter (digits).
+    """
+    count, _, side, _ = pixels.shape
+    pad = max(1, round(side * CROP_SHARE))
+    rows = torch.arange(side) + torch.randint(0, 2 * pad + 1, (count, 1), generator=draw) - pad
+    columns = torch.arange(side) + torch.randint(0, 2 * pad + 1, (count, 1), generator=draw) - pad
+    if flip:
+        mirrored = torch.rand(count, 1, generator=draw) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    rows, columns = _reflect(rows, side), _reflect(columns, side)
+    source = pixels.permute(0, 2, 3, 1)
+    return source[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _reflect(index: torch.Tensor, side: int) -> torch.Tensor:
+    index = index.abs()
+    return torch.where(index >= side, 2 * (side - 1) - index, index)

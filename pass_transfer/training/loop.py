@@ -1,0 +1,184 @@
+"""The one training loop: epochs, learning rate, checkpoints, metrics, progress.
+
+A Stage says what a step does; the loop does the rest. All randomness is derived from
+(seed, epoch, step), so a checkpoint needs only tensors and counters.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+import torch
+from torch import nn
+
+from pass_transfer.errors import DivergedError
+from pass_transfer.progress import progress_bar, say
+from pass_transfer.tasks import Split
+from pass_transfer.training.batches import batches, generator
+from pass_transfer.training.run_folder import RunFolder
+from pass_transfer.training.runtime import Runtime
+
+CHECKPOINT_SECONDS = 60.0  # what a kill may cost
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long and how fast.
+
+    Fields:
+        epochs: passes over the training images.
+        batch_size: images per step, over all processes.
+        warmup: share of all steps over which the learning rate rises from zero.
+        seed: of order and augmentation.
+        steps_per_epoch: fewer steps than a whole pass, if given.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    warmup: float = 0.1
+    seed: int = 0
+    steps_per_epoch: int | None = None
+
+class Stage(ABC):
+    """One stage of training. `modules` and `optimizers` hold all the state it has."""
+
+    name: str
+    modules: Mapping[str, nn.Module]
+    optimizers: Mapping[str, torch.optim.Optimizer]
+
+    @abstractmethod
+    def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator) -> dict[str, float]:
+        """Forward, backward and optimizer step on uint8 images (B, 3, S, S); returns metrics with at least "loss"."""
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, float]:
+        """Metrics on held-out images after an epoch; "top1" selects the best epoch, if it is there."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called before an epoch's first step, and before continuing within one."""
+
+def learning_rate_factor(progress: float, warmup: float) -> float:
+    """One-cycle shape over progress in [0, 1]: a linear rise over `warmup`, then a cosine to zero."""
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / max(1e-9, 1 - warmup)))
+
+def run_stage(stage: Stage, train: Split, config: LoopConfig, runtime: Runtime, run: RunFolder | None = None) -> list[dict[str, Any]]:
+    """Train a stage to its end, or from its last checkpoint to its end.
+
+    Returns one row of metrics per epoch (also in metrics.jsonl). The stage's modules
+    end in the state of the epoch with the best held-out "top1", the last one where the
+    stage does not select.
+
+    Raises:
+        DivergedError: the loss is no longer a number.
+        KeyboardInterrupt: after a checkpoint, with the way to continue on stderr.
+    """
+    return _Loop(stage, train, config, runtime, run).run()
+
+class _Loop:
+    def __init__(self, stage: Stage, train: Split, config: LoopConfig, runtime: Runtime, run: RunFolder | None):
+        self.stage, self.train, self.config, self.runtime, self.run_folder = stage, train, config, runtime, run
+        whole = max(1, len(train) // config.batch_size)
+        self.steps = min(whole, config.steps_per_epoch or whole)
+        self.epoch = self.step = 0
+        self.rows: list[dict[str, Any]] = []
+        self.best: dict[str, dict[str, torch.Tensor]] | None = None
+        self.best_top1 = -1.0
+        self.running: dict[str, float] = {}
+        self.base = {name: [g["lr"] for g in o.param_groups] for name, o in stage.optimizers.items()}
+        self.saved_at = time.monotonic()
+
+    def run(self) -> list[dict[str, Any]]:
+        self._restore()
+        try:
+            while self.epoch < self.config.epochs:
+                self._run_epoch()
+        except KeyboardInterrupt:
+            if self.run_folder is not None:
+                self._save()
+                say(f"interrupted in {self.stage.name}, epoch {self.epoch + 1}; everything is saved, continue with --resume")
+            raise
+        if self.best is not None:
+            for name, module in self.stage.modules.items():
+                module.load_state_dict(self.best[name])
+        return self.rows
+
+    def _run_epoch(self) -> None:
+        config, stage = self.config, self.stage
+        stage.start_epoch(self.epoch)
+        world, rank = self.runtime.accelerator.num_processes, self.runtime.accelerator.process_index
+        loader = batches(self.train, config.batch_size, seed=config.seed, epoch=self.epoch, start=self.step, rank=rank, world=world)
+        start = time.monotonic()
+        title = f"{stage.name} {self.epoch + 1}/{config.epochs}"
+        with progress_bar(title, (self.steps - self.step) * config.batch_size, "images") as bar:
+            for pixels, labels in loader:
+                self._set_learning_rate()
+                metrics = stage.step(pixels, labels, generator(config.seed, self.epoch, self.step, rank))
+                self._note(metrics)
+                self.step += 1
+                bar.advance(config.batch_size, f"loss {self.running['loss'] / self.step:.3f}")
+                if self.step >= self.steps:
+                    break
+                if self.run_folder is not None and time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+                    self._save()
+        self._end_epoch(time.monotonic() - start)
+
+    def _note(self, metrics: dict[str, float]) -> None:
+        for key, value in metrics.items():
+            if not math.isfinite(value):
+                raise DivergedError(f"{self.stage.name}: {key} is {value} in epoch {self.epoch + 1}, step {self.step + 1}; "
+                                    f"try a lower learning rate (--lr) or --precision no")
+            self.running[key] = self.running.get(key, 0.0) + value
+
+    def _set_learning_rate(self) -> None:
+        progress = (self.epoch * self.steps + self.step) / (self.config.epochs * self.steps)
+        factor = learning_rate_factor(progress, self.config.warmup)
+        for name, optimizer in self.stage.optimizers.items():
+            for group, base in zip(optimizer.param_groups, self.base[name]):
+                group["lr"] = base * factor
+
+    def _end_epoch(self, seconds: float) -> None:
+        row = {"stage": self.stage.name, "epoch": self.epoch + 1}
+        row |= {f"train_{k}": v / self.steps for k, v in self.running.items()}
+        row |= {f"held_out_{k}": v for k, v in self.stage.evaluate().items()}
+        row |= {"seconds": round(seconds, 2)}
+        self.rows.append(row)
+        shown = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, float))
+        say(f"{self.stage.name} {self.epoch + 1}/{self.config.epochs}: {shown}")
+        if row.get("held_out_top1", -1.0) > self.best_top1:
+            self.best_top1 = row["held_out_top1"]
+            self.best = {n: {k: t.detach().clone() for k, t in m.state_dict().items()} for n, m in self.stage.modules.items()}
+        self.epoch, self.step, self.running = self.epoch + 1, 0, {}
+        if self.run_folder is not None:
+            if self.runtime.accelerator.is_main_process:
+                self.run_folder.log(row)
+            self._save()
+
+    def _save(self) -> None:
+        self.saved_at = time.monotonic()
+        if not self.runtime.accelerator.is_main_process:
+            return
+        self.run_folder.save_checkpoint(self.stage.name, {
+            "epoch": self.epoch, "step": self.step, "running": self.running, "rows": self.rows,
+            "logged": len(self.run_folder.metrics()), "best_top1": self.best_top1, "best": self.best,
+            "modules": {n: m.state_dict() for n, m in self.stage.modules.items()},
+            "optimizers": {n: o.state_dict() for n, o in self.stage.optimizers.items()},
+        })
+
+    def _restore(self) -> None:
+        state = self.run_folder.load_checkpoint(self.stage.name) if self.run_folder is not None else None
+        if state is None:
+            return
+        self.epoch, self.step, self.running, self.rows = state["epoch"], state["step"], state["running"], state["rows"]
+        self.best_top1, self.best = state["best_top1"], state["best"]
+        for name, module in self.stage.modules.items():
+            module.load_state_dict(state["modules"][name])
+        for name, optimizer in self.stage.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.run_folder.keep_metrics(state["logged"])
+        say(f"resuming {self.stage.name} at epoch {self.epoch + 1}, step {self.step + 1}")
+
