@@ -1,3 +1,36 @@
-"""Prune a pretrained vision network for your own images, by transfer from a pretrained hypernetwork."""
+"""Prune a pretrained vision network for your own images, by transfer from a pretrained hypernetwork.
+
+    import pass_transfer as pt
+
+    hypernet = pt.load_hypernet("zoo/r18_tinyimnet")
+    masks = hypernet.generate_masks(hypernet.prompt(), macs=0.5)
+    small = masks.apply(hypernet.backbone())
+
+Names are imported when they are first used, so that importing the package is fast.
+"""
+
+from __future__ import annotations
+
+import importlib
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "load_hypernet": "pass_transfer.zoo.entry", "PretrainedHypernet": "pass_transfer.zoo.entry",
+    "adapt": "pass_transfer.recipes.adapt", "AdaptConfig": "pass_transfer.recipes.adapt",
+    "tune_prompt": "pass_transfer.recipes.tune_prompt",
+    "load_pruned": "pass_transfer.pruned", "PrunedModel": "pass_transfer.pruned",
+    "load_task": "pass_transfer.tasks", "ChannelMasks": "pass_transfer.masks",
+    "PassTransferError": "pass_transfer.errors",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pass_transfer' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -96,7 +96,7 @@ def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped")
     if coupling not in ("grouped", "independent"):
         raise BackboneError(f"coupling is {coupling!r}; it can be 'grouped' or 'independent'")
     order = _forward_order(backbone, image_size)
-    found = [g for g in (_to_group(parts, backbone, order) for parts in _dependency_groups(backbone, image_size)) if g]
+    found = [g for g in (_to_group(parts, backbone, order) for parts in dependency_groups(backbone, image_size)) if g]
     found = _merge_grouped_convolutions(found, backbone, order)
     if not found:
         raise BackboneError(f"no removable channels found in {type(backbone).__name__}")
@@ -127,7 +127,8 @@ def dependency_graph(backbone: nn.Module, image_size: int) -> torch_pruning.Depe
     return graph
 
 
-def _dependency_groups(backbone: nn.Module, image_size: int) -> Iterator[torch_pruning.Group]:
+def dependency_groups(backbone: nn.Module, image_size: int) -> Iterator[torch_pruning.Group]:
+    """Torch-Pruning's own groups of everything but the classifier."""
     head = backbone.get_submodule(classifier_name(backbone))
     graph = dependency_graph(backbone, image_size)
     yield from graph.get_all_groups(ignored_layers=[head], root_module_types=[nn.Conv2d, nn.Linear])

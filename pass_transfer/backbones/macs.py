@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from dataclasses import dataclass
 from typing import Mapping
 
@@ -48,7 +50,17 @@ class MacsTable:
     def __init__(self, backbone: nn.Module, groups: ChannelGroups, image_size: int):
         self.groups = groups
         self.layers = _layer_costs(backbone, groups, image_size)
-        self.dense = self.macs({name: group.width for name, group in groups.items()})
+
+    @property
+    def dense(self) -> int:
+        """MACs of the whole network."""
+        return self.macs({name: group.width for name, group in self.groups.items()})
+
+    def with_classes(self, classes: int) -> MacsTable:
+        """The same network with a classifier for another number of classes."""
+        other = copy.copy(self)
+        other.layers = [*self.layers[:-1], dataclasses.replace(self.layers[-1], outputs=classes)]
+        return other
 
     def macs(self, kept: Mapping[str, int]) -> int:
         """MACs for one image when group g keeps kept[g] units."""

@@ -1,0 +1,7 @@
+"""The hypernetwork: prompt encoder, recurrence over a backbone's layers, heads."""
+
+from pass_transfer.hypernet.config import HypernetConfig
+from pass_transfer.hypernet.model import Hypernet
+from pass_transfer.hypernet.prior import standardise
+
+__all__ = ["Hypernet", "HypernetConfig", "standardise"]

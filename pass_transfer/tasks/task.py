@@ -16,6 +16,7 @@ from pass_transfer.errors import TaskError
 
 HELD_OUT_SHARE = 0.1
 HELD_OUT_MOST = 5000  # images; 5,000 resolve half a point of accuracy, more would only cost training data
+UNMIRRORED = ("digits",)
 SPLIT_SEED = 0  # the held-out images never depend on a run's seed, so that runs stay comparable
 
 
@@ -71,6 +72,11 @@ class Task:
     held_out: Split
     test: Split
     skipped: int = 0
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether a mirrored image is as good as the image (not for digits), so that training may flip it."""
+        return self.name not in UNMIRRORED
 
     @property
     def classes(self) -> int:

@@ -6,7 +6,7 @@ would have drawn anyway.
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Iterator, Sequence
 
 import torch
 from torch.utils.data import DataLoader
@@ -28,10 +28,7 @@ def generator(*numbers: int) -> torch.Generator:
 class _Order:
     """Batch sampler: index lists of one epoch, from a start step on, one process's share."""
 
-    def __init__(self, order: torch.Tensor, size: int, start: int, drop_last: bool, rank: int, world: int):
-        chunks = order.split(size)
-        if drop_last and len(chunks) > 1 and len(chunks[-1]) < size:
-            chunks = chunks[:-1]
+    def __init__(self, chunks: Sequence[torch.Tensor], start: int, rank: int, world: int):
         self.lists = [chunk[rank::world].tolist() for chunk in chunks][start:]
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -42,7 +39,7 @@ class _Order:
 
 
 def batches(split: Split, size: int, *, seed: int | None = None, epoch: int = 0, start: int = 0,
-            rank: int = 0, world: int = 1) -> DataLoader:
+            rank: int = 0, world: int = 1, order: Sequence[torch.Tensor] | None = None) -> DataLoader:
     """Batches of (uint8 images (B, 3, S, S), labels (B,)).
 
     Args:
@@ -50,10 +47,15 @@ def batches(split: Split, size: int, *, seed: int | None = None, epoch: int = 0,
         seed: shuffles (and drops a short last batch); None keeps the order and every image.
         start: steps to leave out, when resuming within an epoch.
         rank, world: this process's number and how many there are; each takes its share of every batch.
+        order: the positions of every batch, where the caller chooses them.
     """
-    order = torch.arange(len(split)) if seed is None else torch.randperm(len(split), generator=generator(seed, epoch))
+    if order is None:
+        whole = torch.arange(len(split)) if seed is None else torch.randperm(len(split), generator=generator(seed, epoch))
+        order = whole.split(size)
+        if seed is not None and len(order) > 1 and len(order[-1]) < size:
+            order = order[:-1]
     workers = 2 if isinstance(split.images, StreamedImages) else 0
-    return DataLoader(split, batch_sampler=_Order(order, size, start, seed is not None, rank, world),
+    return DataLoader(split, batch_sampler=_Order(order, start, rank, world),
                       collate_fn=lambda batch: batch, num_workers=workers)
 
 

@@ -50,8 +50,11 @@ class Stage(ABC):
     optimizers: Mapping[str, torch.optim.Optimizer]
 
     @abstractmethod
-    def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator) -> dict[str, float]:
-        """Forward, backward and optimizer step on uint8 images (B, 3, S, S); returns metrics with at least "loss"."""
+    def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
+        """Forward, backward and optimizer step on uint8 images (B, 3, S, S); returns metrics with at least "loss".
+
+        `draw` is the step's own source of randomness and `number` its place in the epoch.
+        """
 
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
@@ -59,6 +62,10 @@ class Stage(ABC):
 
     def start_epoch(self, epoch: int) -> None:
         """Called before an epoch's first step, and before continuing within one."""
+
+    def order(self, epoch: int, steps: int, batch_size: int) -> list[torch.Tensor] | None:
+        """Positions of each step's images in an epoch, where a stage chooses them itself."""
+        return None
 
 def learning_rate_factor(progress: float, warmup: float) -> float:
     """One-cycle shape over progress in [0, 1]: a linear rise over `warmup`, then a cosine to zero."""
@@ -111,13 +118,14 @@ class _Loop:
         config, stage = self.config, self.stage
         stage.start_epoch(self.epoch)
         world, rank = self.runtime.accelerator.num_processes, self.runtime.accelerator.process_index
-        loader = batches(self.train, config.batch_size, seed=config.seed, epoch=self.epoch, start=self.step, rank=rank, world=world)
+        loader = batches(self.train, config.batch_size, seed=config.seed, epoch=self.epoch, start=self.step, rank=rank, world=world,
+                         order=stage.order(self.epoch, self.steps, config.batch_size))
         start = time.monotonic()
         title = f"{stage.name} {self.epoch + 1}/{config.epochs}"
         with progress_bar(title, (self.steps - self.step) * config.batch_size, "images") as bar:
             for pixels, labels in loader:
                 self._set_learning_rate()
-                metrics = stage.step(pixels, labels, generator(config.seed, self.epoch, self.step, rank))
+                metrics = stage.step(pixels, labels, generator(config.seed, self.epoch, self.step, rank), self.step)
                 self._note(metrics)
                 self.step += 1
                 bar.advance(config.batch_size, f"loss {self.running['loss'] / self.step:.3f}")

@@ -10,8 +10,8 @@ import torch
 
 from pass_transfer.backbones import BackboneSpec, build_backbone, load_weights
 from pass_transfer.files import write_json, write_tensors
-from pass_transfer.finetune import FinetuneConfig, finetune
-from pass_transfer.heads import fit_head
+from pass_transfer.recipes.finetune import FinetuneConfig, finetune
+from pass_transfer.recipes.heads import fit_head
 from pass_transfer.network import Network
 from pass_transfer.progress import say
 from pass_transfer.tasks import load_task

@@ -15,8 +15,6 @@ from pass_transfer.tasks import Split, Task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, evaluate, run_stage, to_images
 from pass_transfer.training.batches import augment
 
-UNMIRRORED_TASKS = ("digits",)  # a mirrored digit is another sign, or none
-
 
 @dataclass(frozen=True)
 class FinetuneConfig:
@@ -54,15 +52,14 @@ class FinetuneStage(Stage):
         self.model = runtime.accelerator.prepare_model(self.network) if runtime.accelerator.num_processes > 1 else self.network
         self.modules = {"network": self.network}
         self.optimizers = {"sgd": torch.optim.SGD(_parameter_groups(network, config), momentum=config.momentum, nesterov=True)}
-        self.flip = task.name not in UNMIRRORED_TASKS
 
     def start_epoch(self, epoch: int) -> None:
         """BatchNorm learns its statistics while training."""
         self.model.train()
 
-    def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator) -> dict[str, float]:
+    def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
         """One SGD step on uint8 images (B, 3, S, S)."""
-        images = to_images(augment(pixels, draw, self.flip), self.runtime.device)
+        images = to_images(augment(pixels, draw, self.task.mirrored), self.runtime.device)
         labels = labels.to(self.runtime.device)
         with self.runtime.autocast():
             logits = self.model(images).float()

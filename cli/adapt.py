@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+from typing import Annotated, Optional
+
+import typer
+
+from pass_transfer.cli import options
+
+
+def adapt(
+    hypernet: Annotated[str, typer.Option("--hypernet", help="Zoo entry: a name, a folder, or hf-hub:owner/name.")],
+    task: options.Task,
+    out: options.Out,
+    data_dir: options.DataDir = None,
+    macs: Annotated[Optional[float], typer.Option("--macs", help="Share of the dense network's MACs to keep (default 0.5).")] = None,
+    density: Annotated[Optional[float], typer.Option("--density", help="Share of all channels to keep, instead of --macs.")] = None,
+    transfer: Annotated[str, typer.Option("--transfer", help="prompt: tune a prompt on the task. mask: take the source task's masks.")] = "prompt",
+    budget: Annotated[str, typer.Option("--budget", help="quick or full training.")] = "quick",
+    epochs: Annotated[Optional[int], typer.Option("--epochs", help="Fine-tuning epochs, instead of what --budget gives.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,
+    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of fine-tuning.")] = 0.05,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", help="Of fine-tuning.")] = 5e-4,
+    prompt_steps: Annotated[int, typer.Option("--prompt-steps", help="Steps of prompt tuning.")] = 300,
+    prompt_lr: Annotated[Optional[float], typer.Option("--prompt-lr", help="Peak step of the prompt, in brightness.")] = None,
+    label_mapping: Annotated[str, typer.Option("--label-mapping", help="auto, linear (a new head), frequency or iterative.")] = "auto",
+    deploy_prompt: Annotated[bool, typer.Option("--deploy-prompt/--no-deploy-prompt", help="Whether the prompt is part of the saved network.")] = True,
+    with_dense: Annotated[bool, typer.Option("--with-dense", help="Fine-tune the dense network too, by the same recipe, for comparison.")] = False,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    resume: options.Resume = False,
+    force: options.Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Make a small network for a task from a zoo hypernetwork.
+
+    Tunes a prompt, turns it into channel masks, removes the channels, fine-tunes, measures and saves.
+
+    Examples:
+
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 0.4 --out runs/digits
+
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 --data-dir data/cifar100 --out runs/c100
+
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task folder:~/photos --density 0.5 --budget full --out runs/mine
+    """
+    from pass_transfer.recipes.adapt import adapt as run
+    from pass_transfer.report import summary
+
+    settings = {} if prompt_lr is None else {"prompt_lr": prompt_lr}
+    if macs is not None or density is not None:
+        settings |= {"macs": macs, "density": density}
+    result = run(hypernet, task, out=out, data_dir=data_dir, transfer=transfer, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
+                 weight_decay=weight_decay, prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt,
+                 with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)
+    print(json.dumps(result) if as_json else summary(result))

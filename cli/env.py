@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import json
+import platform
+
+from pass_transfer.cli import options
+
+
+def env(as_json: options.Json = False) -> None:
+    """Versions, device and precision that a run would use here, and why.
+
+    Example: pass-transfer env
+    """
+    import torch
+    import torchvision
+
+    from pass_transfer import __version__
+    from pass_transfer.training import choose_runtime
+
+    facts = {"pass_transfer": __version__, "python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
+             "runtime": choose_runtime().reason, "kernels": "reference (plain torch)"}
+    print(json.dumps(facts) if as_json else "\n".join(f"{name}: {value}" for name, value in facts.items()))

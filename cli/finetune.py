@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from pass_transfer.cli import options
+
+
+def finetune(
+    weights: Annotated[str, typer.Option("--weights", help="What to start from: a .pth or .safetensors file, or a torchvision weight name.")],
+    task: options.Task,
+    out: options.Out,
+    backbone: Annotated[str, typer.Option("--backbone", help="A torchvision ResNet's name.")] = "resnet18",
+    size: Annotated[int, typer.Option("--size", help="Image side in pixels.")] = 64,
+    data_dir: options.DataDir = None,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training images.")] = 6,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,
+    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 0.03,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", help="Of weights, not of BatchNorm.")] = 2e-4,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    resume: options.Resume = False,
+    force: options.Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Fine-tune a dense backbone on a task: the first step towards a zoo entry.
+
+    Example: pass-transfer finetune --backbone resnet18 --weights IMAGENET1K_V1 --task tiny-imagenet --out runs/backbone
+    """
+    from pass_transfer.recipes.finetune import FinetuneConfig
+    from pass_transfer.recipes.pretrain import pretrain
+
+    config = FinetuneConfig(epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, seed=seed)
+    result = pretrain(backbone, weights, task, out, size=size, data_dir=data_dir, config=config, device=device, precision=precision,
+                      resume=resume, force=force)
+    print(json.dumps(result) if as_json else f"top-1 {result['top1']:.2f} % on the test images of {task}, as stored in {out}/backbone.safetensors")

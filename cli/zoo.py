@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from pass_transfer.cli import options
+
+app = typer.Typer(no_args_is_help=True, help="Pretrained hypernetworks: list, show, verify.")
+Name = Annotated[str, typer.Argument(help="An entry's name, with or without zoo/ before it, or a folder.")]
+
+
+@app.command("ls")
+def ls(as_json: options.Json = False) -> None:
+    """List the installed entries.
+
+    Example: pass-transfer zoo ls
+    """
+    from pass_transfer.zoo.describe import describe_all
+
+    rows = describe_all()
+    print(json.dumps(rows) if as_json else "\n".join(f"{r['name']}  {r['architecture']}, {r['image_size']} px, source {r['source']}, {r['megabytes']:.1f} MB" for r in rows) or "no entries")
+
+
+@app.command("show")
+def show(name: Name, as_json: options.Json = False) -> None:
+    """Show an entry's model card, or its configuration as JSON.
+
+    Example: pass-transfer zoo show r18_tinyimnet
+    """
+    from pass_transfer.zoo.describe import card, configuration
+
+    print(json.dumps(configuration(name)) if as_json else card(name))
+
+
+@app.command("verify")
+def verify(name: Name, as_json: options.Json = False) -> None:
+    """Recompute every hash of an entry, load it, and generate its masks again.
+
+    Example: pass-transfer zoo verify zoo/r18_tinyimnet
+    """
+    from pass_transfer.zoo.entry import verify_entry
+
+    hashes = verify_entry(name)
+    print(json.dumps({"entry": name, "files": hashes, "ok": True}) if as_json else "\n".join(f"{h}  {f}" for f, h in hashes.items()) + "\nall files are what the manifest says, and the masks are those of the prompt")

@@ -1,0 +1,96 @@
+"""PASS: a recurrent hypernetwork that reads a prompt and a backbone's weights and scores its channels.
+
+arXiv 2407.17412, section 3: the encoded prompt is the LSTM's initial state, the layers'
+in-pruned weights are its inputs in forward order, one linear head a layer gives that
+layer's channel scores. Here the embedding is also fed at every step (an initial state
+alone is forgotten), scores are a bounded correction of a prior, and the scores of a
+channel group are the mean over its convolutions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pass_transfer import ops
+from pass_transfer.backbones import ChannelGroups
+from pass_transfer.hypernet.config import HypernetConfig
+from pass_transfer.hypernet.encoder import PromptEncoder
+from pass_transfer.hypernet.weights import LayerWeights
+from pass_transfer.masks import floors
+
+HEAD_SPREAD = 0.02  # of initial head weights: corrections start near zero, so the prior decides at first
+
+
+class Hypernet(nn.Module):
+    """Scores for every channel group of one backbone.
+
+    Args:
+        config: shape and scale.
+        backbone: the network whose weights are read (not kept as a submodule).
+        groups: its channel groups.
+        prior: scores (width,) for each group with mean 0 and variance 1, or None.
+    """
+
+    def __init__(self, config: HypernetConfig, backbone: nn.Module, groups: ChannelGroups, prior: dict[str, torch.Tensor] | None = None):
+        super().__init__()
+        self.config, self.groups = config, groups
+        self.encoder = PromptEncoder(config.encoder, config.hidden)
+        self.lstm = nn.LSTM(config.pooled + config.hidden, config.hidden)
+        self.cell = nn.Parameter(torch.zeros(config.hidden))
+        self.heads = nn.ModuleList(nn.Linear(config.hidden, _units(groups, step)) for step in groups.steps)
+        for head in self.heads:
+            nn.init.normal_(head.weight, std=HEAD_SPREAD)
+            nn.init.zeros_(head.bias)
+        self.drifts = nn.Linear(config.hidden, len(groups))
+        nn.init.zeros_(self.drifts.weight)
+        nn.init.zeros_(self.drifts.bias)
+        flat = groups.join(prior) if prior is not None else torch.zeros(groups.total)
+        self.register_buffer("prior", flat.float())
+        self.weights = LayerWeights(backbone, groups, config.pooled)
+
+    def forward(self, frame: torch.Tensor) -> torch.Tensor:
+        """Scores (total,) over all groups for a prompt's frame (3, S, S), all on one scale."""
+        return self.score(self.encoder(frame))
+
+    def score(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Scores (total,) for an embedding (hidden,)."""
+        prior = self.prior.to(embedding.dtype)
+        fed = self._reference_mask(prior)
+        scores = prior
+        for number in range(self.config.iterations):
+            scores = prior + self._correction(embedding, fed)
+            if number + 1 < self.config.iterations:
+                fed = (fed * (number + 1) + self._reference_mask(scores)) / (number + 2)
+        return scores
+
+    def _reference_mask(self, scores: torch.Tensor) -> torch.Tensor:
+        count = max(int(floors(self.groups).sum()), round(self.config.reference_density * self.groups.total))
+        mask, _, _ = ops.global_topk_mask(scores.detach(), self.groups.offsets, count, floors(self.groups))
+        return mask
+
+    def _correction(self, embedding: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
+        """Bounded corrections (total,): inside each group with mean zero, plus one bounded shift a group."""
+        vectors = self.weights.vectors(self.groups.split(fed)).to(embedding)
+        inputs = torch.cat([vectors, embedding.expand(len(vectors), -1)], dim=1)
+        outputs, (last, _) = self.lstm(inputs[:, None], (embedding[None, None], self.cell[None, None].to(embedding)))
+        raw = {step: head(output) for step, head, output in zip(self.groups.steps, self.heads, outputs[:, 0])}
+        drifts = self.config.drift * torch.tanh(self.drifts(last[0, 0]))
+        parts = []
+        for drift, group in zip(drifts, self.groups.values()):
+            members = [_per_unit(raw[n], group.writes[n], group.width) for n in group.writes if n in raw]
+            inside = self.config.correction * torch.tanh(torch.stack(members).mean(0))
+            parts.append(inside - inside.mean() + drift)
+        return torch.cat(parts)
+
+
+def _units(groups: ChannelGroups, step: str) -> int:
+    """Output channels of a step's convolution that a group holds; one for a convolution in none."""
+    return next((len(g.writes[step]) for g in groups.values() if step in g.writes), 1)
+
+
+def _per_unit(values: torch.Tensor, units: torch.Tensor, width: int) -> torch.Tensor:
+    """Mean of channel values (C,) over each unit's channels, (width,)."""
+    if len(values) == width:
+        return values
+    return values.view(width, -1).mean(1) if len(values) % width == 0 else values.new_zeros(width).index_add(0, units, values)

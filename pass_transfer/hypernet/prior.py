@@ -1,0 +1,21 @@
+"""The prior a hypernetwork corrects: group magnitudes, standardised inside each group."""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+import torch
+
+
+def standardise(scores: Mapping[str, torch.Tensor], limit: float = 2.5) -> dict[str, torch.Tensor]:
+    """Scores (width,) of each group as normal quantiles of their ranks, cut at +-limit.
+
+    The order inside a group is kept; every group gets the same distribution, so that one
+    ranking over all groups gives all of them the same width. Ties go to the lower index.
+    """
+    out = {}
+    for name, values in scores.items():
+        ranks = torch.empty(len(values), dtype=torch.float64)
+        ranks[torch.sort(values, descending=False, stable=True).indices.flip(0)] = torch.arange(len(values), 0, -1, dtype=torch.float64)
+        out[name] = torch.special.ndtri((ranks - 0.5) / len(values)).clamp(-limit, limit).float()
+    return out

@@ -1,0 +1,93 @@
+"""PrunedModel: the small network that adapt hands over, saved as safetensors and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from pass_transfer import __version__
+from pass_transfer.backbones import BackboneSpec, build_backbone
+from pass_transfer.errors import MaskError, RunError, StorageError
+from pass_transfer.files import make_folder, read_json, read_tensors, sha256, write_json, write_tensors
+from pass_transfer.network import Network
+from pass_transfer.prompts import Prompt
+from pass_transfer.surgery import resize_like
+
+FORMAT = 1
+DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
+
+
+class PrunedModel(nn.Module):
+    """A plain, physically smaller network with everything around it.
+
+    Images go in as RGB in [0, 1] at `spec.image_size`; prompt, clamping, normalisation
+    and the classifier with one row per class are inside.
+
+    Args:
+        network: the small network.
+        spec: architecture, classes, size and preprocessing.
+        class_names: in the order of the logits.
+        kept: indices of the units kept in each channel group.
+    """
+
+    def __init__(self, network: Network, spec: BackboneSpec, class_names: Sequence[str], kept: Mapping[str, Sequence[int]]):
+        super().__init__()
+        self.network = network
+        self.spec, self.class_names = spec, tuple(class_names)
+        self.kept = {name: list(units) for name, units in kept.items()}
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes) for images (B, 3, S, S) in [0, 1]."""
+        return self.network(images)
+
+    def save(self, folder: str | Path) -> None:
+        """Write model.json and model.safetensors. Raises StorageError; a reader never sees half a file."""
+        folder = make_folder(folder)
+        write_tensors(folder / WEIGHTS, self.network.state_dict())
+        prompt = self.network.prompt
+        write_json(folder / DESCRIPTION, {
+            "format": FORMAT, "library": __version__,
+            "backbone": dataclasses.asdict(self.spec), "class_names": list(self.class_names),
+            "prompt": None if prompt is None else {"kind": prompt.kind, "size": prompt.size, "pad": prompt.pad},
+            "kept": self.kept, "sha256": {WEIGHTS: sha256(folder / WEIGHTS)},
+        })
+
+
+def load_pruned(folder: str | Path) -> PrunedModel:
+    """Load the model of a run, in eval mode, on the CPU, in float32.
+
+    Args:
+        folder: a run folder of adapt, or what PrunedModel.save wrote.
+
+    Raises:
+        RunError: no model there.
+        StorageError: a file that is damaged, altered, or does not fit its description.
+    """
+    folder = Path(folder)
+    if not (folder / DESCRIPTION).is_file():
+        raise RunError(f"{folder} holds no {DESCRIPTION}: it is not a finished run. Continue it with pass-transfer adapt --resume.")
+    note = read_json(folder / DESCRIPTION)
+    try:
+        return _rebuild(folder, note)
+    except (KeyError, TypeError, AttributeError, RuntimeError, MaskError) as error:
+        raise StorageError(f"{folder / DESCRIPTION} does not describe {WEIGHTS}: {error}") from error
+
+
+def _rebuild(folder: Path, note: dict[str, Any]) -> PrunedModel:
+    if note["format"] != FORMAT:
+        raise StorageError(f"{folder / DESCRIPTION} has format {note['format']}; this version reads {FORMAT}. Upgrade pass-transfer.")
+    if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != note["sha256"][WEIGHTS]:
+        raise StorageError(f"{folder / WEIGHTS} is missing or not the file that was saved (its sha-256 differs)")
+    spec = BackboneSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in note["backbone"].items()})
+    tensors = read_tensors(folder / WEIGHTS)
+    backbone = build_backbone(spec)
+    resize_like(backbone, {n.removeprefix("backbone."): t.shape for n, t in tensors.items() if n.startswith("backbone.")})
+    prompt = Prompt(**note["prompt"]) if note["prompt"] else None
+    network = Network(backbone, spec.mean, spec.std, prompt)
+    network.load_state_dict(tensors, strict=True)
+    return PrunedModel(network, spec, note["class_names"], note["kept"]).eval()
+

@@ -1,0 +1,226 @@
+"""The main job: a zoo hypernetwork and a task to a small fine-tuned network with its numbers.
+
+    pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 --macs 0.5 --out runs/c100
+
+Prompt tuned on the task, masks from the prompt, channels removed, the rest fine-tuned,
+saved and measured. Each phase leaves its result in the run folder, so that a killed run
+continues where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pass_transfer import __version__
+from pass_transfer.backbones import count_macs, count_parameters
+from pass_transfer.errors import UsageError
+from pass_transfer.files import read_json, read_tensors, write_json, write_tensors
+from pass_transfer.recipes.finetune import FinetuneConfig, finetune
+from pass_transfer.label_mapping import choose_mapping
+from pass_transfer.latency import measure_latency
+from pass_transfer.masks import ChannelMasks, check_share
+from pass_transfer.network import Network
+from pass_transfer.progress import say
+from pass_transfer.prompts import Prompt
+from pass_transfer.pruned import PrunedModel
+from pass_transfer.recipes.shrink import shrink
+from pass_transfer.tasks import Task, load_task
+from pass_transfer.training import Accuracy, RunFolder, Runtime, choose_runtime, evaluate
+from pass_transfer.recipes.tune_prompt import PromptConfig, tune
+from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
+
+TRANSFERS = ("prompt", "mask")
+BUDGETS = ("quick", "full")
+RESULT = "result.json"
+
+# Training work a budget may spend on fine-tuning, in MACs of the small network's forward
+# pass. ResNet-18 at 64 pixels and half the MACs trains at about 450 images/s on two
+# AVX512-BF16 cores: quick is then about a quarter of an hour, full about an hour.
+WORK = {"cpu": {"quick": 3.4e13, "full": 1.3e14}, "gpu": {"quick": 3.4e14, "full": 4e15}}
+EPOCHS_LEAST, EPOCHS_MOST = 2, {"quick": 30, "full": 100}
+STEPS_LEAST = 400  # a small dataset gets more epochs, up to the most, until it has had this many steps
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Everything that decides an adapted network, apart from the data.
+
+    Fields:
+        macs, density: the budget; exactly one is given.
+        transfer: "prompt" tunes a prompt on the task, "mask" takes the source masks.
+        budget: "quick" or "full" training; `epochs` overrides it.
+        label_mapping: "auto", "linear", "frequency" or "iterative".
+        deploy_prompt: whether the prompt is part of the saved network.
+    """
+
+    macs: float | None = 0.5
+    density: float | None = None
+    transfer: str = "prompt"
+    budget: str = "quick"
+    epochs: int | None = None
+    batch_size: int = 128
+    lr: float = 0.05
+    weight_decay: float = 5e-4
+    prompt_steps: int = 300
+    prompt_lr: float = PromptConfig.lr
+    label_mapping: str = "auto"
+    deploy_prompt: bool = True
+    with_dense: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.macs is None) == (self.density is None):
+            raise UsageError("give exactly one budget: --macs or --density")
+        check_share("--macs" if self.density is None else "--density", self.macs if self.density is None else self.density)
+        for name, value, allowed in (("--transfer", self.transfer, TRANSFERS), ("--budget", self.budget, BUDGETS)):
+            if value not in allowed:
+                raise UsageError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
+        for name in ("epochs", "batch_size", "prompt_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} is {value}; it is at least 1")
+        for name in ("lr", "prompt_lr"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it is a positive number")
+
+
+def plan_epochs(config: AdaptConfig, images: int, macs: int, device: str) -> int:
+    """Fine-tuning epochs of a budget: fixed work for a kind of device, whatever the data's size; never timed, so always the same."""
+    if config.epochs is not None:
+        return config.epochs
+    work = WORK["cpu" if device == "cpu" else "gpu"][config.budget]
+    by_work = work / (macs * images)
+    by_steps = STEPS_LEAST * config.batch_size / images
+    return max(EPOCHS_LEAST, min(EPOCHS_MOST[config.budget], round(max(by_work, by_steps)) if by_work > 1 else 0))
+
+
+def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Path, data_dir: str | None = None,
+          device: str = "auto", precision: str = "auto", resume: bool = False, force: bool = False, **settings: Any) -> dict[str, Any]:
+    """Make a small network for a task.
+
+    Args:
+        hypernet: a zoo name, a folder, or a loaded entry.
+        task, data_dir: see load_task.
+        out: the run folder.
+        resume, force: continue or replace a run that is already there.
+        settings: fields of AdaptConfig.
+
+    Returns:
+        The content of result.json; see docs/architecture.md for its fields.
+
+    Raises:
+        PassTransferError: one of its kinds, with what to do.
+    """
+    if settings.get("density") is not None:
+        settings.setdefault("macs", None)
+    config = AdaptConfig(**settings)
+    entry = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
+    name = str(hypernet) if not isinstance(hypernet, PretrainedHypernet) else entry.config["fingerprint"][:12]
+    entry.generate_masks(entry.prompt(), macs=config.macs, density=config.density)  # a budget that cannot be met fails here
+    runtime = choose_runtime(device, precision)
+    say(f"running on {runtime.reason}")
+    data = load_task(task, entry.spec.image_size, data_dir)
+    mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes)
+    identity = {"recipe": "adapt", "hypernet": name, "fingerprint": entry.config["fingerprint"], "task": task,
+                "device": runtime.device.type, "precision": runtime.accelerator.mixed_precision}
+    run = RunFolder(out, identity | dataclasses.asdict(config) | {"versions": _versions()}, resume=resume, force=force)
+    if run.resumed and (run.path / RESULT).exists():
+        say(f"{run.path} is already finished")
+        return read_json(run.path / RESULT)
+    return _Adapter(entry, name, data, mapping, config, runtime, run).run()
+
+
+class _Adapter:
+    def __init__(self, entry: PretrainedHypernet, name: str, task: Task, mapping: str, config: AdaptConfig, runtime: Runtime, run: RunFolder):
+        self.entry, self.name, self.task, self.mapping = entry, name, task, mapping
+        self.config, self.runtime, self.folder = config, runtime, run
+        self.start = time.monotonic()
+
+    def run(self) -> dict[str, Any]:
+        torch.manual_seed(self.config.seed)
+        prompt, search_seconds = self._phase("prompt", self._find_prompt)
+        masks = self.entry.generate_masks(prompt, macs=self.config.macs, density=self.config.density, classes=self.task.classes)
+        masks.save(self.folder.path / "masks.safetensors")
+        say(f"keeping {masks.density:.1%} of the channels, {self.entry.macs_share(masks, self.task.classes):.1%} of the dense MACs")
+        small = self._network(masks, prompt)
+        network = self._finetuned("finetune", small)
+        dense = self._network(None, prompt)
+        dense_top1 = evaluate(self._finetuned("dense", dense), self.task.test, self.runtime).top1 if self.config.with_dense else None
+        return self._finish(network, dense, masks, search_seconds, dense_top1)
+
+    def _phase(self, name: str, make) -> tuple[Prompt, float]:
+        """A phase's saved result, or a new one, with the seconds it took."""
+        prompt, done = self.entry.prompt(), self.folder.path / f"{name}.safetensors"
+        note = self.folder.path / "checkpoint" / f"{name}-done.json"
+        if done.exists() and note.exists():
+            prompt.load_state_dict(read_tensors(done))
+            return prompt, read_json(note)["seconds"]
+        start = time.monotonic()
+        make(prompt)
+        seconds = time.monotonic() - start
+        write_tensors(done, prompt.state_dict())
+        write_json(note, {"seconds": seconds})
+        return prompt.cpu(), seconds
+
+    def _find_prompt(self, prompt: Prompt) -> None:
+        if self.config.transfer == "mask":
+            return
+        config = PromptConfig(steps=self.config.prompt_steps, lr=self.config.prompt_lr, batch_size=self.config.batch_size, seed=self.config.seed)
+        network = Network(self.entry.backbone(), self.entry.spec.mean, self.entry.spec.std, prompt)
+        tune(self.entry.net, network, prompt, self.task, config, self.runtime, self.folder)
+
+    def _network(self, masks: ChannelMasks | None, prompt: Prompt) -> Network:
+        deployed = Prompt(prompt.kind, prompt.size, prompt.pad) if self.config.deploy_prompt else None
+        if deployed is not None:
+            deployed.load_state_dict(prompt.state_dict())
+        spec = self.entry.spec
+        return shrink(self.entry.backbone(), self.entry.groups, masks, spec.mean, spec.std, deployed, self.task, self.mapping, self.runtime, self.config.seed)
+
+    def _finetuned(self, stage: str, network: Network) -> Network:
+        config, size = self.config, self.entry.spec.image_size
+        kept = round(self.entry.table.dense * (config.macs or config.density ** 2))
+        epochs = plan_epochs(config, len(self.task.train), kept, self.runtime.device.type)
+        recipe = FinetuneConfig(epochs=epochs, batch_size=min(config.batch_size, len(self.task.train)), lr=config.lr,
+                                weight_decay=config.weight_decay, seed=config.seed)
+        start = evaluate(network, self.task.held_out, self.runtime)
+        say(f"{stage}: {count_macs(network, size) / 1e6:.1f} M MACs, {start.top1:.1f} % on held-out images before fine-tuning, {epochs} epochs")
+        finetune(network, self.task, recipe, self.runtime, self.folder, stage)
+        return network
+
+    def _finish(self, network: Network, dense: Network, masks: ChannelMasks, search_seconds: float, dense_top1: float | None) -> dict[str, Any]:
+        test = self.task.test
+        accuracy: Accuracy = evaluate(network, test, self.runtime)
+        plain = evaluate(lambda x: network(x, use_prompt=False), test, self.runtime) if network.prompt is not None else accuracy
+        size = self.entry.spec.image_size
+        latency = measure_latency({"small": network, "dense": dense}, size)
+        spec = dataclasses.replace(self.entry.spec, classes=self.task.classes)
+        PrunedModel(network.cpu(), spec, self.task.class_names, {n: m.nonzero().flatten().tolist() for n, m in masks.items()}).save(self.folder.path)
+        result = {
+            "task": self.task.name, "hypernet": self.name, "transfer": self.config.transfer, "seed": self.config.seed,
+            "device": str(self.runtime.device), "top1": accuracy.top1, "top5": accuracy.top5, "top1_without_prompt": plain.top1,
+            "dense_top1": dense_top1, "macs": count_macs(network, size), "dense_macs": count_macs(dense.cpu(), size),
+            "parameters": count_parameters(network.backbone), "dense_parameters": count_parameters(dense.backbone),
+            "latency_ms": {str(b): t for b, t in latency["small"].items()}, "dense_latency_ms": {str(b): t for b, t in latency["dense"].items()},
+            "channels_kept": masks.kept, "channels": masks.widths, "skipped_images": self.task.skipped, "images": accuracy.images,
+            "search_seconds": round(search_seconds, 1), "seconds": round(self._seconds(), 1), "run": str(self.folder.path),
+        }
+        write_json(self.folder.path / RESULT, result)
+        self.folder.drop_checkpoints()
+        return result
+
+    def _seconds(self) -> float:
+        """Time of this process; a resumed run adds what its epochs took before."""
+        before = sum(row["seconds"] for row in self.folder.metrics()) if self.folder.resumed else 0.0
+        return max(time.monotonic() - self.start, before)
+
+
+def _versions() -> dict[str, str]:
+    import torchvision
+
+    return {"pass_transfer": __version__, "torch": torch.__version__, "torchvision": torchvision.__version__}

@@ -1,0 +1,81 @@
+"""The loss of a search step: a prompted image through the backbone under the hypernetwork's masks.
+
+The prompt acts twice, as pixels and as the hypernetwork's condition. The two gradients
+differ by orders of magnitude, so they are taken apart, brought to one size and added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pass_transfer import ops
+from pass_transfer.backbones import ChannelGroups
+from pass_transfer.hypernet import Hypernet
+from pass_transfer.masking import batch_statistics, masked
+from pass_transfer.masks import floors
+from pass_transfer.network import Network
+from pass_transfer.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class DensityRange:
+    """Share of channels kept in a search step, drawn anew each time, so that one ranking serves every budget."""
+
+    low: float = 0.45
+    high: float = 0.85
+
+    def draw(self, source: torch.Generator) -> float:
+        """A density between low and high."""
+        return self.low + (self.high - self.low) * torch.rand((), generator=source).item()
+
+
+def straight_through_masks(scores: torch.Tensor, groups: ChannelGroups, density: float) -> dict[str, torch.Tensor]:
+    """Masks by group at a density, with the straight-through gradient to the scores (total,)."""
+    least = floors(groups)
+    count = max(int(least.sum()), round(density * groups.total))
+    mask, _, _ = ops.global_topk_mask(scores, groups.offsets, count, least)
+    return groups.split(mask)
+
+
+def masked_logits(network: Network, prompt: Prompt, frame: torch.Tensor, groups: ChannelGroups, masks, images: torch.Tensor) -> torch.Tensor:
+    """Logits (B, classes) of prompted images under masks, with batch statistics in BatchNorm."""
+    with batch_statistics(network.backbone), masked(network.backbone, groups, masks):
+        return network.backbone((prompt(images, frame) - network.mean) / network.std).float()
+
+
+class PromptGradient:
+    """Splits a prompt into its two roles for one step, and joins their gradients.
+
+    Args:
+        prompt: its `values` get the joined gradient.
+        image_share: weight of the gradient through the pixels; the rest goes to the condition.
+    """
+
+    def __init__(self, prompt: Prompt, image_share: float = 0.5):
+        self.prompt, self.image_share = prompt, image_share
+        self.as_image = prompt.frame().detach().requires_grad_()
+        self.as_condition = prompt.frame().detach().requires_grad_()
+
+    def join(self) -> None:
+        """Set prompt.values.grad to the weighted sum of both gradients, each scaled to a root mean square of 1."""
+        pixels = self.prompt.border.sum() * 3
+        total = torch.zeros_like(self.prompt.values)
+        for share, frame in ((self.image_share, self.as_image), (1 - self.image_share, self.as_condition)):
+            if frame.grad is not None and share > 0:
+                gradient = frame.grad * self.prompt.border
+                total += share * gradient / (gradient.square().sum() / pixels).sqrt().clamp(min=1e-12)
+        self.prompt.values.grad = total
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """No gradients for a module's parameters; they are not even computed."""
+    return module.requires_grad_(False)
+
+
+def condition_scores(hypernet: Hypernet, frame: torch.Tensor) -> torch.Tensor:
+    """Scores in float32, outside of any autocast: rounding would tie channels that differ."""
+    with torch.autocast(frame.device.type, enabled=False):
+        return hypernet(frame.float())

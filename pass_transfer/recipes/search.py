@@ -1,0 +1,129 @@
+"""Stage 1 on a source dataset: the hypernetwork learns, the backbone is frozen.
+
+arXiv 2407.17412, section 3: prompts by SGD, hypernetwork by AdamW, masks by a global
+threshold at every step with straight-through gradients. Here over many source tasks with
+a prompt each (source_tasks.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from pass_transfer.hypernet import Hypernet
+from pass_transfer.recipes.masked_loss import DensityRange, PromptGradient, condition_scores, freeze, masked_logits, straight_through_masks
+from pass_transfer.network import Network
+from pass_transfer.prompts import Prompt, default_pad
+from pass_transfer.recipes.source_tasks import SourceTask, make_source_tasks, see
+from pass_transfer.tasks import Task
+from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage, to_images
+from pass_transfer.training.batches import augment, generator
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Stage-1 recipe.
+
+    Fields:
+        steps: optimisation steps over all source tasks.
+        tasks: number of source tasks; the first is the whole dataset.
+        lr, weight_decay: of AdamW on the hypernetwork.
+        prompt_lr: peak SGD step of a prompt, root mean square in brightness.
+        prompt, pad: kind and width of the frame (0: in proportion to the image).
+        low, high: range of densities trained at.
+    """
+
+    steps: int = 2000
+    batch_size: int = 128
+    tasks: int = 24
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    prompt_lr: float = 0.01
+    image_share: float = 0.3
+    prompt: str = "additive"
+    pad: int = 0
+    low: float = 0.45
+    high: float = 0.85
+    seed: int = 0
+
+
+class SearchStage(Stage):
+    """Each step belongs to one source task: its classes, its view, its prompt."""
+
+    name = "search"
+
+    def __init__(self, hypernet: Hypernet, network: Network, task: Task, config: SearchConfig, runtime: Runtime):
+        self.task, self.config, self.runtime = task, config, runtime
+        self.hypernet, self.network = runtime.place(hypernet), freeze(runtime.place(network))
+        self.sources = make_source_tasks(task.classes, config.tasks, config.seed)
+        pad = config.pad or default_pad(task.size)
+        self.prompts = nn.ModuleList(Prompt(config.prompt, task.size, pad, config.seed * 1000 + n) for n in range(config.tasks)).to(runtime.device)
+        self.densities = DensityRange(config.low, config.high)
+        self.pools = [np.flatnonzero(np.isin(task.train.labels, s.classes)) for s in self.sources]
+        self.modules = {"hypernet": self.hypernet, "prompts": self.prompts}
+        self.optimizers = {"adamw": torch.optim.AdamW(hypernet.parameters(), config.lr, weight_decay=config.weight_decay),
+                           "sgd": torch.optim.SGD(self.prompts.parameters(), config.prompt_lr)}
+        self.epoch = 0
+
+    def start_epoch(self, epoch: int) -> None:
+        """Steps of an epoch take their tasks from its number."""
+        self.epoch = epoch
+
+    def source_of(self, epoch: int, number: int) -> int:
+        """Which source task a step belongs to; every task gets its turn in a shuffled round."""
+        turn, place = divmod(number, self.config.tasks)
+        return int(torch.randperm(self.config.tasks, generator=generator(self.config.seed, epoch, turn))[place])
+
+    def order(self, epoch: int, steps: int, batch_size: int) -> list[torch.Tensor]:
+        """Each step draws images of its task's classes."""
+        chosen = []
+        for number in range(steps):
+            pool = self.pools[self.source_of(epoch, number)]
+            draw = generator(self.config.seed, epoch, number, 1)
+            chosen.append(torch.from_numpy(pool)[torch.randint(len(pool), (batch_size,), generator=draw)])
+        return chosen
+
+    def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
+        """One step of one source task on uint8 images (B, 3, S, S)."""
+        index = self.source_of(self.epoch, number)
+        source, prompt = self.sources[index], self.prompts[index]
+        images = see(to_images(augment(pixels, draw, self.task.mirrored), self.runtime.device), source.view)
+        rows = torch.tensor(source.classes)
+        targets = torch.searchsorted(rows, labels).to(self.runtime.device)
+        roles = PromptGradient(prompt, self.config.image_share)
+        scores = condition_scores(self.hypernet, roles.as_condition)
+        masks = straight_through_masks(scores, self.hypernet.groups, self.densities.draw(draw))
+        with self.runtime.autocast():
+            logits = masked_logits(self.network, prompt, roles.as_image, self.hypernet.groups, masks, images)[:, rows]
+        loss = nn.functional.cross_entropy(logits, targets)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        roles.join()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(targets).double().mean().item()}
+
+    def evaluate(self) -> dict[str, float]:
+        """Nothing: the hypernetwork is used as it ends."""
+        return {}
+
+
+def search(hypernet: Hypernet, network: Network, task: Task, config: SearchConfig, runtime: Runtime, run: RunFolder | None = None) -> nn.ModuleList:
+    """Train a hypernetwork in place on a source dataset.
+
+    Args:
+        network: the frozen backbone with the source task's classifier.
+
+    Returns:
+        One prompt for each source task; the first is that of the whole dataset.
+    """
+    stage = SearchStage(hypernet, network, task, config, runtime)
+    rows = max(1, config.steps // 100)
+    run_stage(stage, task.train, LoopConfig(rows, config.batch_size, 0.05, config.seed, config.steps // rows), runtime, run)
+    return stage.prompts
+
+

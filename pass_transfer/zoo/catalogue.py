@@ -1,0 +1,54 @@
+"""Where entries are found: a path, the installed zoo by name, or the Hugging Face hub. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from pathlib import Path
+
+from pass_transfer.errors import ZooError
+
+HUB_PREFIX = "hf-hub:"
+CONFIG = "config.json"
+
+
+def installed_entries() -> dict[str, Path]:
+    """Entries that came with the package, by name."""
+    root = Path(str(resources.files("pass_transfer.zoo_data")))
+    return {path.parent.name: path.parent for path in sorted(root.glob(f"*/{CONFIG}"))}
+
+
+def find_entry(name: str | Path) -> Path:
+    """The folder of an entry.
+
+    Args:
+        name: a folder; or an installed entry's name, with or without "zoo/" before it,
+            from any working folder; or "hf-hub:owner/name".
+
+    Raises:
+        ZooError: nothing of that name.
+    """
+    text = str(name)
+    if text.startswith(HUB_PREFIX):
+        return _download(text.removeprefix(HUB_PREFIX))
+    path = Path(text).expanduser()
+    if (path / CONFIG).is_file():
+        return path
+    known = installed_entries()
+    short = text.strip("/").removeprefix("zoo/")
+    if short in known:
+        return known[short]
+    if path.is_dir():
+        raise ZooError(f"{path} is a folder without {CONFIG}; it is not a zoo entry")
+    near = difflib.get_close_matches(short, known, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ZooError(f"no zoo entry {text!r}.{hint} Installed: {', '.join(known) or 'none'}; see them with pass-transfer zoo ls")
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository))
+    except Exception as error:  # the hub client raises many kinds
+        raise ZooError(f"cannot get {HUB_PREFIX}{repository}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error

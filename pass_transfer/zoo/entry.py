@@ -1,0 +1,202 @@
+"""A zoo entry: hypernetwork, backbone, source prompt and source masks in one verified folder."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, Mapping
+
+import torch
+from torch import nn
+
+from pass_transfer import __version__
+from pass_transfer.backbones import BackboneSpec, MacsTable, build_backbone, find_groups
+from pass_transfer.errors import StorageError, UsageError, ZooError
+from pass_transfer.files import make_folder, read_json, read_tensors, write_bytes, write_json, write_tensors
+from pass_transfer.hypernet import Hypernet, HypernetConfig
+from pass_transfer.masks import ChannelMasks, select
+from pass_transfer.prompts import Prompt
+from pass_transfer.zoo.catalogue import CONFIG, find_entry
+from pass_transfer.zoo.verify import verify_files, write_manifest
+
+SCHEMA = 1
+SOURCE_MACS = 0.5  # budget of the source masks an entry carries
+
+
+class PretrainedHypernet:
+    """A frozen hypernetwork with the backbone it belongs to.
+
+    Attributes:
+        spec: the backbone's architecture, size and preprocessing.
+        groups: its channel groups.
+        table: its MACs at any widths.
+        config: the entry's config.json.
+        net: the Hypernet itself (float32).
+    """
+
+    def __init__(self, net: Hypernet, backbone: nn.Module, prompt: Prompt, spec: BackboneSpec, config: Mapping[str, Any]):
+        self.net, self.spec, self.config = net.eval().requires_grad_(False), spec, config
+        self._backbone, self._prompt = backbone.eval(), prompt
+        self.groups = net.groups
+        self.table = MacsTable(backbone, self.groups, spec.image_size)
+
+    def __repr__(self) -> str:
+        return f"PretrainedHypernet({self.spec.architecture}, {self.spec.image_size} px, source {self.config['source']['task']})"
+
+    def backbone(self) -> nn.Module:
+        """A fresh copy of the dense backbone with the source task's classifier, in eval mode."""
+        return copy.deepcopy(self._backbone)
+
+    def prompt(self) -> Prompt:
+        """A fresh copy of the source task's prompt."""
+        return copy.deepcopy(self._prompt)
+
+    def scores(self, prompt: Prompt) -> dict[str, torch.Tensor]:
+        """Scores (width,) of every channel group, float64.
+
+        On the CPU with one thread whatever else is set, so that a prompt has the same
+        scores in every process.
+        """
+        if prompt.size != self.spec.image_size:
+            raise UsageError(f"this prompt is for images of {prompt.size} pixels; the hypernetwork's backbone takes {self.spec.image_size}")
+        net = copy.deepcopy(self.net).to("cpu", torch.float64)
+        with torch.no_grad(), _one_thread():
+            return self.groups.split(net(prompt.frame().detach().to("cpu", torch.float64)))
+
+    def generate_masks(self, prompt: Prompt, *, density: float | None = None, macs: float | None = None, uniform: bool = False,
+                       classes: int | None = None) -> ChannelMasks:
+        """Masks for a prompt within a budget; a smaller budget's channels are a subset of a larger one's.
+
+        Args:
+            prompt: of the source task (`prompt()`) or tuned on another.
+            density: share of all channels to keep, or
+            macs: share of the dense network's MACs to stay within.
+            uniform: the same share in every group.
+            classes: of the task, if its classifier is to be counted in the MACs instead of the source's.
+
+        Raises:
+            UsageError, MaskError: see masks.select.
+        """
+        table = self.table if classes is None else self.table.with_classes(classes)
+        return select(self.scores(prompt), self.groups, density=density, macs=macs, table=table, uniform=uniform)
+
+
+    def macs_share(self, masks: ChannelMasks, classes: int) -> float:
+        """MACs under masks, as a share of the dense network's, with a classifier for `classes`."""
+        table = self.table.with_classes(classes)
+        return table.macs(masks.kept) / table.dense
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    """sha-256 over names, shapes and bytes of a state dict: which weights these are."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_hypernet(name: str | Path) -> PretrainedHypernet:
+    """Verify and load a zoo entry.
+
+    Args:
+        name: a folder, an installed entry's name (with or without "zoo/"), or hf-hub:owner/name.
+
+    Raises:
+        ZooError: unknown, incomplete, altered, or with parts that do not belong together.
+    """
+    folder = find_entry(name)
+    verify_files(folder)
+    try:
+        config = read_json(folder / CONFIG)
+        if config["schema"] != SCHEMA:
+            raise ZooError(f"{folder}: schema {config['schema']}, this version reads {SCHEMA}; upgrade pass-transfer")
+        return _load(folder, config)
+    except (KeyError, TypeError, StorageError) as error:
+        raise ZooError(f"{folder}: {CONFIG} or a tensor file is not that of an entry ({type(error).__name__}: {error})") from error
+
+
+def verify_entry(name: str | Path) -> dict[str, str]:
+    """Check an entry to the bottom: hashes, loading, and that its masks are those of its prompt.
+
+    Returns file names with their sha-256. Raises ZooError.
+    """
+    entry, folder = load_hypernet(name), find_entry(name)
+    stored = ChannelMasks.load(folder / "masks.safetensors", entry.groups)
+    if stored != entry.generate_masks(entry.prompt(), macs=SOURCE_MACS):
+        raise ZooError(f"{folder / 'masks.safetensors'} are not the masks that the entry's prompt gives")
+    return verify_files(folder)
+
+
+def _load(folder: Path, config: dict[str, Any]) -> PretrainedHypernet:
+    spec = BackboneSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["backbone"].items()})
+    stored = read_tensors(folder / "backbone.safetensors")
+    if fingerprint(stored) != config["fingerprint"]:
+        raise ZooError(f"{folder / 'backbone.safetensors'} is not the backbone this hypernetwork was trained for")
+    backbone = build_backbone(spec)
+    _load_state(backbone, stored, folder / "backbone.safetensors")
+    groups = find_groups(backbone, spec.image_size)
+    if {n: g.width for n, g in groups.items()} != config["groups"]:
+        raise ZooError(f"{folder}: the channel groups found in {spec.architecture} are not those of {CONFIG}")
+    net = Hypernet(HypernetConfig(**config["hypernet"]), backbone, groups)
+    _load_state(net, read_tensors(folder / "hypernet.safetensors"), folder / "hypernet.safetensors")
+    prompt = Prompt(**config["prompt"])
+    _load_state(prompt, read_tensors(folder / "prompt.safetensors"), folder / "prompt.safetensors")
+    return PretrainedHypernet(net, backbone, prompt, spec, config)
+
+
+def _load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    own = module.state_dict()
+    odd = sorted(set(own) ^ set(tensors))
+    if odd:
+        raise ZooError(f"{path}: the tensor {odd[0]} is {'missing' if odd[0] in own else 'unknown'}")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise ZooError(f"{path}: {name} has shape {tuple(tensor.shape)}, not {tuple(own[name].shape)}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ZooError(f"{path}: {name} holds NaN or infinite values")
+    module.load_state_dict(tensors)
+
+
+def save_entry(folder: str | Path, net: Hypernet, stored_backbone: Mapping[str, torch.Tensor], spec: BackboneSpec, prompt: Prompt,
+               source: Mapping[str, Any], recipe: Mapping[str, Any], results: Mapping[str, Any], card: str) -> PretrainedHypernet:
+    """Write a zoo entry and load it back.
+
+    Args:
+        stored_backbone: the backbone's tensors exactly as they are to be stored.
+        source: at least "task" and "class_names".
+        recipe: the settings it was trained with.
+        results: measured figures.
+        card: the model card, markdown.
+    """
+    folder = make_folder(folder)
+    write_tensors(folder / "backbone.safetensors", stored_backbone)
+    write_tensors(folder / "hypernet.safetensors", net.state_dict())
+    write_tensors(folder / "prompt.safetensors", prompt.state_dict())
+    config = {
+        "schema": SCHEMA, "library": __version__, "backbone": dataclasses.asdict(spec), "fingerprint": fingerprint(stored_backbone),
+        "groups": {n: g.width for n, g in net.groups.items()}, "hypernet": dataclasses.asdict(net.config),
+        "prompt": {"kind": prompt.kind, "size": prompt.size, "pad": prompt.pad}, "source": dict(source),
+        "recipe": dict(recipe), "results": dict(results),
+    }
+    write_json(folder / CONFIG, config)
+    write_bytes(folder / "README.md", card.encode())
+    entry = _load(folder, read_json(folder / CONFIG))
+    entry.generate_masks(entry.prompt(), macs=SOURCE_MACS).save(folder / "masks.safetensors")
+    write_manifest(folder)
+    return entry
+

@@ -1,0 +1,41 @@
+"""The manifest: the sha-256 of every file of an entry, checked before any is used. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pass_transfer.errors import StorageError, ZooError
+from pass_transfer.files import read_json, sha256, write_json
+
+MANIFEST = "manifest.json"
+FILES = ("README.md", "backbone.safetensors", "config.json", "hypernet.safetensors", "masks.safetensors", "prompt.safetensors")
+
+
+def write_manifest(folder: Path) -> None:
+    """Record the sha-256 of every file of an entry."""
+    write_json(folder / MANIFEST, {"files": {name: sha256(folder / name) for name in FILES}})
+
+
+def verify_files(folder: Path) -> dict[str, str]:
+    """Check every file of an entry against its manifest; returns name to sha-256.
+
+    Raises:
+        ZooError: no manifest, a missing, extra or altered file.
+    """
+    try:
+        expected = read_json(folder / MANIFEST)["files"]
+    except (StorageError, KeyError, TypeError) as error:
+        raise ZooError(f"{folder}: no readable {MANIFEST} ({error}); the entry is incomplete") from error
+    if set(expected) != set(FILES):
+        odd = sorted(set(expected) ^ set(FILES))
+        raise ZooError(f"{folder / MANIFEST} lists other files than an entry has: {', '.join(odd)}")
+    present = {p.name for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".md")} - {MANIFEST}
+    if present != set(FILES):
+        odd = sorted(present ^ set(FILES))
+        what = "is missing" if odd[0] not in present else "does not belong to the entry"
+        raise ZooError(f"{folder / odd[0]} {what}")
+    for name in FILES:
+        actual = sha256(folder / name)
+        if actual != expected[name]:
+            raise ZooError(f"{folder / name} was altered or is damaged: its sha-256 is {actual[:12]}..., the manifest says {str(expected[name])[:12]}...")
+    return expected
