@@ -20,7 +20,8 @@ FLOOR = 0.1  # of each group is always kept, so that no layer collapses
 class ChannelMasks(Mapping[str, torch.Tensor]):
     """Which units of each channel group are kept: group name to a bool tensor (width,).
 
-    The tensors are copies; changing one changes no mask.
+    The tensors are copies; changing one changes no mask. Masks are equal when they keep
+    the same units, in whatever order their groups are.
     """
 
     def __init__(self, masks: Mapping[str, torch.Tensor]):
@@ -41,11 +42,10 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
         return len(self._masks)
 
     def __eq__(self, other: object) -> bool:
-        return (isinstance(other, ChannelMasks) and list(self) == list(other)
-                and all(torch.equal(self._masks[n], other._masks[n]) for n in self))
+        return isinstance(other, ChannelMasks) and self.issubset(other) and other.issubset(self)
 
     def __hash__(self) -> int:
-        return hash(tuple((name, tuple(mask.tolist())) for name, mask in self._masks.items()))
+        return hash(frozenset((name, tuple(mask.tolist())) for name, mask in self._masks.items()))
 
     def __repr__(self) -> str:
         return f"ChannelMasks(density={self.density:.3f}, groups={len(self)})"
@@ -93,7 +93,7 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
             if set(tensors) != set(groups) or any(tensors[n].shape != (g.width,) for n, g in groups.items()):
                 raise MaskError(f"{path} holds masks of another network")
             tensors = {name: tensors[name] for name in groups}
-        if any(t.dtype != torch.uint8 or t.max() > 1 for t in tensors.values()):
+        if any(t.dtype != torch.uint8 or bool((t > 1).any()) for t in tensors.values()):
             raise MaskError(f"{path} does not hold channel masks (uint8, zeros and ones)")
         return cls({name: t.bool() for name, t in tensors.items()})
 
@@ -123,13 +123,18 @@ def select(scores: Mapping[str, torch.Tensor], groups: ChannelGroups, *, density
 
     Raises:
         UsageError: not exactly one budget, or one out of range.
-        MaskError: a budget that the floors (a tenth of every group) exceed.
+        MaskError: a budget that the floors (a tenth of every group) exceed, or scores of
+            another network or that are not finite.
     """
     if (density is None) == (macs is None):
         raise UsageError("give exactly one budget: density= or macs=")
     if macs is not None and table is None:
         raise UsageError("a macs= budget needs the network's MacsTable")
+    if any(name not in scores or scores[name].shape != (group.width,) for name, group in groups.items()):
+        raise MaskError("these scores belong to another network")
     flat = groups.join(scores).double()
+    if not bool(torch.isfinite(flat).all()):
+        raise MaskError("channel scores hold NaN or infinite values")
     if uniform:
         flat = groups.join({n: _ranks(s) for n, s in groups.split(flat).items()})
     order = ops.ranking(flat, groups.offsets, floors(groups))

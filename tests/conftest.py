@@ -1,0 +1,134 @@
+"""Small networks and tasks that many tests share. Nothing here touches the user's own cache."""
+
+import copy
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from torch import nn
+
+from pass_transfer.backbones import BackboneSpec, build_backbone, find_groups
+from pass_transfer.masks import ChannelMasks
+from pass_transfer.tasks import load_task
+from pass_transfer.training import choose_runtime
+
+SIDE = 32
+CLASSES = 10
+
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory):
+    """Decoded tasks go to a folder of this session, never to the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("PASS_TRANSFER_CACHE")
+    os.environ["PASS_TRANSFER_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["PASS_TRANSFER_CACHE"]
+    else:
+        os.environ["PASS_TRANSFER_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def randomise(network: nn.Module) -> nn.Module:
+    """BatchNorm with statistics, weights and biases as training leaves them: no two channels alike."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.3)
+    return network.eval()
+
+
+def build(architecture: str, classes: int = CLASSES) -> nn.Module:
+    """A network of this architecture with random weights and BatchNorm, the same every time."""
+    torch.manual_seed(1)
+    return randomise(build_backbone(BackboneSpec(architecture, classes, SIDE)))
+
+
+@pytest.fixture(scope="session")
+def networks():
+    """architecture -> (network, its groups); shared, so tests copy before they change anything."""
+    made = {}
+
+    def get(architecture: str):
+        if architecture not in made:
+            network = build(architecture)
+            made[architecture] = network, find_groups(network, SIDE)
+        return made[architecture]
+
+    return get
+
+
+@pytest.fixture
+def resnet18(networks):
+    """A ResNet-18 of one's own, in eval mode."""
+    return copy.deepcopy(networks("resnet18")[0])
+
+
+@pytest.fixture(scope="session")
+def groups(networks):
+    """The channel groups of `resnet18`."""
+    return networks("resnet18")[1]
+
+
+@pytest.fixture(scope="session")
+def random_masks():
+    """(groups, seed, density) -> masks that keep at least one unit of each group."""
+
+    def make(groups, number: int, density: float | None = None) -> ChannelMasks:
+        draw = torch.Generator().manual_seed(number)
+        masks = {}
+        for name, group in groups.items():
+            share = density if density is not None else 0.05 + 0.9 * torch.rand((), generator=draw).item()
+            mask = torch.rand(group.width, generator=draw) < share
+            mask[torch.randint(group.width, (), generator=draw)] = True
+            masks[name] = mask
+        return ChannelMasks(masks)
+
+    return make
+
+
+class Little(nn.Module):
+    """A network of two convolutions that trains in milliseconds."""
+
+    def __init__(self, classes: int = CLASSES):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1, stride=2, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 16, 3, padding=1, stride=2, bias=False)
+        self.bn2 = nn.BatchNorm2d(16)
+        self.fc = nn.Linear(16, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.bn1(self.conv1(images)))
+        x = torch.relu(self.bn2(self.conv2(x)))
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.fixture
+def little():
+    """A small network of one's own, the same every time."""
+    torch.manual_seed(2)
+    return Little()
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The digits task at 16 pixels."""
+    return load_task("digits", 16)
+
+
+@pytest.fixture(scope="session")
+def cpu():
+    """The CPU in float32."""
+    return choose_runtime("cpu", "no")

@@ -1,0 +1,194 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from pass_transfer.backbones import MacsTable
+from pass_transfer.errors import MaskError, UsageError
+from pass_transfer.files import write_tensors
+from pass_transfer.masks import ChannelMasks, floors, select
+
+
+@pytest.fixture(scope="module")
+def table(networks):
+    return MacsTable(*networks("resnet18"), 32)
+
+
+@pytest.fixture(scope="module")
+def scores(groups):
+    draw = torch.Generator().manual_seed(3)
+    return {name: torch.randn(group.width, generator=draw) for name, group in groups.items()}
+
+
+def pair() -> ChannelMasks:
+    return ChannelMasks({"b": torch.tensor([True, False, True]), "a": torch.tensor([True, True])})
+
+
+# the value
+
+def test_masks_say_what_they_keep():
+    masks = pair()
+    assert masks.kept == {"b": 2, "a": 2} and masks.widths == {"b": 3, "a": 2}
+    assert masks.density == 4 / 5
+    assert list(masks) == ["b", "a"] and len(masks) == 2
+
+
+def test_masks_cannot_be_changed_from_outside():
+    given = torch.tensor([True, False, True])
+    masks = ChannelMasks({"a": given})
+    given[1] = True
+    masks["a"][0] = False
+    assert masks["a"].tolist() == [True, False, True]
+    with pytest.raises(TypeError):
+        masks["a"] = given
+
+
+def test_masks_are_equal_by_content_and_work_in_a_set():
+    same = ChannelMasks({name: pair()[name] for name in reversed(list(pair()))})
+    other = ChannelMasks({"b": torch.tensor([True, True, True]), "a": torch.tensor([True, True])})
+    assert pair() == same and pair() != other and pair() != dict(pair())
+    assert len({pair(), same, other}) == 2
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_difference_is_the_share_of_units_that_differ(rows):
+    one, two = ([True, *column] for column in zip(*rows))
+    a, b = ChannelMasks({"g": torch.tensor(one)}), ChannelMasks({"g": torch.tensor(two)})
+    assert a.difference(b) == b.difference(a) == sum(x != y for x, y in zip(one, two)) / len(one)
+    assert a.issubset(b) == all(y or not x for x, y in zip(one, two))
+
+
+def test_masks_of_another_network_cannot_be_compared():
+    with pytest.raises(MaskError, match="different networks"):
+        pair().difference(ChannelMasks({"a": torch.tensor([True, True])}))
+
+
+@pytest.mark.parametrize("bad, why", [(torch.tensor([1.0, 0.0]), "bool"), (torch.ones(2, 2, dtype=torch.bool), "bool"),
+                                      (torch.zeros(3, dtype=torch.bool), "no channel")])
+def test_masks_that_are_none_are_refused(bad, why):
+    with pytest.raises(MaskError, match=why):
+        ChannelMasks({"a": bad})
+
+
+# files
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnext50_32x4d"])
+def test_saved_masks_come_back_equal_and_in_order(tmp_path, networks, random_masks, architecture):
+    groups = networks(architecture)[1]
+    masks = random_masks(groups, 5)
+    masks.save(tmp_path / "m.safetensors")
+    back = ChannelMasks.load(tmp_path / "m.safetensors", groups)
+    assert back == masks and list(back) == list(groups)
+    assert ChannelMasks.load(tmp_path / "m.safetensors") == masks
+
+
+def test_masks_come_back_equal_where_forward_order_is_not_alphabetical(tmp_path):
+    pair().save(tmp_path / "m.safetensors")
+    assert ChannelMasks.load(tmp_path / "m.safetensors") == pair()
+
+
+def test_masks_of_another_network_are_refused_when_loaded(tmp_path, networks, random_masks):
+    random_masks(networks("resnet50")[1], 5).save(tmp_path / "m.safetensors")
+    with pytest.raises(MaskError, match="another network"):
+        ChannelMasks.load(tmp_path / "m.safetensors", networks("resnet18")[1])
+
+
+@pytest.mark.parametrize("tensor", [torch.tensor([1.0, 0.0]), torch.tensor([0, 2], dtype=torch.uint8), torch.tensor([0, 0], dtype=torch.uint8),
+                                    torch.empty(0, dtype=torch.uint8), torch.ones(2, 2, dtype=torch.uint8)])
+def test_a_file_of_something_else_is_refused(tmp_path, tensor):
+    write_tensors(tmp_path / "m.safetensors", {"a": tensor})
+    with pytest.raises(MaskError):
+        ChannelMasks.load(tmp_path / "m.safetensors")
+
+
+# budgets
+
+def test_floors_keep_a_tenth_rounded_up(groups):
+    assert floors(groups).tolist() == [math.ceil(g.width / 10) for g in groups.values()]
+
+
+@given(density=st.floats(0.11, 1))
+def test_density_keeps_that_share_of_the_channels(groups, scores, density):
+    masks = select(scores, groups, density=density)
+    assert abs(masks.density - density) <= 0.5 / groups.total + 1e-12
+    assert all(kept >= math.ceil(groups[name].width / 10) for name, kept in masks.kept.items())
+
+
+def test_one_ranking_over_all_groups_keeps_the_highest_scores(groups, scores):
+    masks = select(scores, groups, density=0.5)
+    kept = torch.cat([scores[n][masks[n]] for n in groups])
+    dropped = torch.cat([scores[n][~masks[n]] for n in groups])
+    assert kept.min() > dropped.max()
+
+
+@settings(max_examples=25)
+@given(shares=st.tuples(st.floats(0.15, 1), st.floats(0.15, 1)), kind=st.sampled_from(["macs", "density"]), uniform=st.booleans())
+def test_a_smaller_budget_keeps_a_subset(groups, scores, table, shares, kind, uniform):
+    small, large = sorted(shares)
+    few, many = (select(scores, groups, table=table, uniform=uniform, **{kind: share}) for share in (small, large))
+    assert few.issubset(many)
+    assert select(scores, groups, table=table, uniform=uniform, **{kind: small}) == few
+
+
+@settings(max_examples=25)
+@given(share=st.floats(0.05, 1), uniform=st.booleans())
+def test_a_macs_budget_is_never_exceeded_and_used_to_the_last_channel(groups, scores, table, share, uniform):
+    masks = select(scores, groups, macs=share, table=table, uniform=uniform)
+    assert table.macs(masks.kept) <= share * table.dense
+    if masks.density < 1:
+        more = select(scores, groups, density=(sum(masks.kept.values()) + 1) / groups.total, uniform=uniform)
+        assert masks.issubset(more) and sum(more.kept.values()) == sum(masks.kept.values()) + 1
+        assert table.macs(more.kept) > share * table.dense
+
+
+def test_uniform_keeps_the_same_share_and_the_best_of_every_group(groups):
+    scores = {name: torch.randn(group.width) * 10**n for n, (name, group) in enumerate(groups.items())}
+    masks = select(scores, groups, density=0.5, uniform=True)
+    for name, group in groups.items():
+        assert abs(masks.kept[name] / group.width - 0.5) <= 1 / group.width
+        best = set(scores[name].sort(descending=True).indices[: masks.kept[name]].tolist())
+        assert set(masks[name].nonzero().flatten().tolist()) == best
+
+
+def test_a_whole_budget_keeps_everything(groups, scores, table):
+    assert select(scores, groups, density=1.0).density == 1
+    assert select(scores, groups, macs=1, table=table).density == 1
+
+
+@pytest.mark.parametrize("value", [0, -0.5, 1.5, float("nan"), float("inf"), "0.5"])
+@pytest.mark.parametrize("kind", ["macs", "density"])
+def test_a_share_out_of_range_is_refused(groups, scores, table, kind, value):
+    with pytest.raises(UsageError, match=kind):
+        select(scores, groups, table=table, **{kind: value})
+
+
+@pytest.mark.parametrize("budget", [{}, {"macs": 0.5, "density": 0.5}])
+def test_exactly_one_budget_has_to_be_given(groups, scores, table, budget):
+    with pytest.raises(UsageError, match="exactly one"):
+        select(scores, groups, table=table, **budget)
+
+
+def test_a_macs_budget_needs_a_table(groups, scores):
+    with pytest.raises(UsageError, match="MacsTable"):
+        select(scores, groups, macs=0.5)
+
+
+@pytest.mark.parametrize("kind", ["macs", "density"])
+def test_a_budget_below_the_floors_is_refused_with_the_lowest_one(groups, scores, table, kind):
+    with pytest.raises(MaskError, match="lowest"):
+        select(scores, groups, table=table, **{kind: 0.001})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("uniform", [False, True])
+def test_scores_that_are_no_number_are_refused(groups, scores, value, uniform):
+    with pytest.raises(MaskError, match="NaN or infinite"):
+        select(scores | {"conv1": scores["conv1"].index_fill(0, torch.tensor([3]), value)}, groups, density=0.5, uniform=uniform)
+
+
+def test_scores_of_another_network_are_refused(groups, scores):
+    with pytest.raises(MaskError, match="another network"):
+        select({n: s for n, s in scores.items() if n != "conv1"}, groups, density=0.5)
+    with pytest.raises(MaskError, match="another network"):
+        select(scores | {"conv1": torch.zeros(65)}, groups, density=0.5)
