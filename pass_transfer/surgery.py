@@ -41,6 +41,8 @@ def remove_channels(backbone: nn.Module, masks: Mapping[str, torch.Tensor], grou
         for layer, units in group.writes.items():
             _keep_outputs(small.get_submodule(layer), masks[name][units].nonzero().flatten(), int(masks[name].sum()))
         for layer, units in group.reads.items():
+            if getattr(backbone.get_submodule(layer), "groups", 1) > 1:
+                continue  # a grouped convolution's inputs leave with its groups
             _keep_inputs(small.get_submodule(layer), masks[name][units].nonzero().flatten())
     return small
 
@@ -90,8 +92,6 @@ def _keep_outputs(layer: nn.Module, kept: torch.Tensor, units: int) -> None:
 
 
 def _keep_inputs(layer: nn.Module, kept: torch.Tensor) -> None:
-    if isinstance(layer, nn.Conv2d) and layer.groups > 1:
-        return  # a grouped convolution's inputs leave with its groups
     _set(layer, "weight", layer.weight.detach().index_select(1, kept.to(layer.weight.device)))
     if isinstance(layer, nn.Linear):
         layer.in_features = len(kept)

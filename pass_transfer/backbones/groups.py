@@ -15,6 +15,7 @@ import torch
 import torch_pruning
 from torch import nn
 
+from pass_transfer.backbones.modes import eval_mode
 from pass_transfer.backbones.spec import classifier_name
 from pass_transfer.errors import BackboneError
 
@@ -115,16 +116,15 @@ def is_shortcut(name: str) -> bool:
 def dependency_graph(backbone: nn.Module, image_size: int) -> torch_pruning.DependencyGraph:
     """Torch-Pruning's graph of a backbone (in eval mode, on its own device)."""
     example = torch.zeros(1, 3, image_size, image_size, device=next(backbone.parameters()).device, dtype=next(backbone.parameters()).dtype)
-    training = backbone.training
     required = [p.requires_grad for p in backbone.parameters()]
-    backbone.eval().requires_grad_(True)  # the graph is traced through autograd
-    with warnings.catch_warnings(), torch.enable_grad():
-        warnings.simplefilter("ignore")
-        graph = torch_pruning.DependencyGraph().build_dependency(backbone, example_inputs=example)
-    for parameter, value in zip(backbone.parameters(), required):
-        parameter.requires_grad_(value)
-    backbone.train(training)
-    return graph
+    backbone.requires_grad_(True)  # the graph is traced through autograd
+    try:
+        with warnings.catch_warnings(), torch.enable_grad(), eval_mode(backbone):
+            warnings.simplefilter("ignore")
+            return torch_pruning.DependencyGraph().build_dependency(backbone, example_inputs=example)
+    finally:
+        for parameter, value in zip(backbone.parameters(), required):
+            parameter.requires_grad_(value)
 
 
 def dependency_groups(backbone: nn.Module, image_size: int) -> Iterator[torch_pruning.Group]:
@@ -140,12 +140,10 @@ def _forward_order(backbone: nn.Module, image_size: int) -> list[str]:
     handles = [module.register_forward_hook(lambda *_, name=name: order.append(name))
                for name, module in backbone.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     parameter = next(backbone.parameters())
-    training = backbone.training
     try:
-        with torch.no_grad():
-            backbone.eval()(torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype))
+        with torch.no_grad(), eval_mode(backbone):
+            backbone(torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype))
     finally:
-        backbone.train(training)
         for handle in handles:
             handle.remove()
     return list(dict.fromkeys(order))

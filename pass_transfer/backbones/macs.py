@@ -12,16 +12,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pass_transfer.backbones.groups import ChannelGroups
+from pass_transfer.backbones.modes import eval_mode
 
 
 def count_macs(network: nn.Module, image_size: int) -> int:
     """Multiply-accumulates of convolutions and linear layers for one image, as torch counts them (two FLOPs each)."""
     parameter = next(network.parameters())
-    training = network.training
-    network.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), eval_mode(network), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype))
-    network.train(training)
     return counter.get_total_flops() // 2
 
 
@@ -77,10 +75,8 @@ def _layer_costs(backbone: nn.Module, groups: ChannelGroups, image_size: int) ->
     handles = [m.register_forward_hook(lambda _, __, out, n=n: positions.__setitem__(n, out[0].numel() // out.shape[1]))
                for n, m in backbone.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     parameter = next(backbone.parameters())
-    training = backbone.training
-    with torch.no_grad():
-        backbone.eval()(torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype))
-    backbone.train(training)
+    with torch.no_grad(), eval_mode(backbone):
+        backbone(torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype))
     for handle in handles:
         handle.remove()
     writers = {n: g for g in groups.values() for n in g.writes}

@@ -5,6 +5,7 @@ Weights come by torchvision name (downloaded), or from a .safetensors or .pth fi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping
@@ -26,7 +27,7 @@ class BackboneSpec:
     """A torchvision network and what it takes in.
 
     image_size is the side in pixels; mean and std (RGB, for images in [0, 1]) are
-    applied inside the deployed model.
+    applied inside the deployed model. Raises UsageError for values that make no network.
     """
 
     architecture: str
@@ -34,6 +35,17 @@ class BackboneSpec:
     image_size: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        for name in ("classes", "image_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UsageError(f"{name} is {value!r}; it is a whole number, at least 1")
+        for name, least in (("mean", -math.inf), ("std", 0)):
+            values = getattr(self, name)
+            if not (isinstance(values, tuple) and len(values) == 3
+                    and all(isinstance(v, (int, float)) and math.isfinite(v) and v > least for v in values)):
+                raise UsageError(f"{name} is {values!r}; it is three numbers, one for each of red, green and blue" + (", above 0" if least == 0 else ""))
 
 
 def build_backbone(spec: BackboneSpec) -> nn.Module:
