@@ -19,6 +19,7 @@ def finetune(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 0.03,
     weight_decay: Annotated[float, typer.Option("--weight-decay", help="Of weights, not of BatchNorm.")] = 2e-4,
+    mixup: Annotated[float, typer.Option("--mixup", help="Blend images in pairs by Beta(mixup, mixup); 0 for none.")] = 0.0,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -33,7 +34,7 @@ def finetune(
     from pass_transfer.recipes.finetune import FinetuneConfig
     from pass_transfer.recipes.pretrain import pretrain
 
-    config = FinetuneConfig(epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, seed=seed)
+    config = FinetuneConfig(epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, mixup=mixup, seed=seed)
     result = pretrain(backbone, weights, task, out, size=size, data_dir=data_dir, config=config, device=device, precision=precision,
                       resume=resume, force=force)
     print(json.dumps(result) if as_json else f"top-1 {result['top1']:.2f} % on the test images of {task}, as stored in {out}/backbone.safetensors")

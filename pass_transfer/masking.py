@@ -23,8 +23,9 @@ def masked(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch
 
     Args:
         backbone: unchanged outside of the context.
-        masks: (width,) for each group, bool or floating; a floating mask gets its exact
-            gradient, the sum over the group's readers of <activation, dL/d(masked activation)>.
+        masks: (width,) for each group, or (B, width) for a mask of each sample's own; bool
+            or floating. A floating mask gets its exact gradient, the sum over the group's
+            readers of <activation, dL/d(masked activation)>.
     """
     handles = []
     try:
@@ -39,7 +40,7 @@ def masked(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch
 
 
 def _multiply(mask: torch.Tensor, units: torch.Tensor):
-    channels = mask[units.to(mask.device)] if len(units) != len(mask) else mask
+    channels = mask[..., units.to(mask.device)] if len(units) != mask.shape[-1] else mask
 
     def hook(_, args):
         return (ops.mask_channels(args[0], channels.to(args[0].device)), *args[1:])

@@ -76,5 +76,8 @@ def ranking(scores: Tensor, offsets: Tensor, floors: Tensor) -> Tensor:
 
 
 def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
-    """x (B, C, ...) times mask (C,). The mask's gradient is <x_c, dL/dy_c>, also where it is zero."""
-    return x * mask.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
+    """x (B, C, ...) times mask (C,), or (B, C) for a mask of each sample's own.
+
+    The mask's gradient is <x_c, dL/dy_c>, also where the mask is zero.
+    """
+    return x * mask.to(x.dtype).view(*([1] * (2 - mask.ndim)), *mask.shape, *[1] * (x.ndim - 2))

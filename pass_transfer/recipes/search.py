@@ -13,13 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from pass_transfer.baselines import taylor
 from pass_transfer.hypernet import Hypernet
+from pass_transfer.progress import progress_bar
 from pass_transfer.recipes.masked_loss import DensityRange, PromptGradient, condition_scores, freeze, masked_logits, straight_through_masks
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt, default_pad
 from pass_transfer.recipes.source_tasks import SourceTask, make_source_tasks, see
 from pass_transfer.tasks import Task
-from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage, to_images
+from pass_transfer.recipes.warm_start import targets_of, warm_start
+from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, batches, run_stage, to_images
 from pass_transfer.training.batches import augment, generator
 
 
@@ -28,7 +31,11 @@ class SearchConfig:
     """Stage-1 recipe.
 
     Fields:
-        steps: optimisation steps over all source tasks.
+        steps: optimisation steps over all source tasks, after the warm start.
+        warm_steps: steps of the warm start (warm_start.py); 0 leaves it out.
+        importance: share of a task's own Taylor importance, against the prior, in what
+            the warm start teaches.
+        importance_images: images of each source task that it is measured on.
         tasks: number of source tasks; the first is the whole dataset.
         lr, weight_decay: of AdamW on the hypernetwork.
         prompt_lr: peak SGD step of a prompt, root mean square in brightness.
@@ -36,7 +43,10 @@ class SearchConfig:
         low, high: range of densities trained at.
     """
 
-    steps: int = 2000
+    steps: int = 400
+    warm_steps: int = 2000
+    importance: float = 0.5
+    importance_images: int = 1536
     batch_size: int = 128
     tasks: int = 24
     lr: float = 1e-3
@@ -86,13 +96,42 @@ class SearchStage(Stage):
             chosen.append(torch.from_numpy(pool)[torch.randint(len(pool), (batch_size,), generator=draw)])
         return chosen
 
+    def view(self, index: int, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A source task's images (B, 3, S, S) in [0, 1], its rows of the classifier, and labels among them (B,)."""
+        source = self.sources[index]
+        rows = torch.tensor(source.classes)
+        return see(to_images(pixels, self.runtime.device), source.view), rows, torch.searchsorted(rows, labels).to(self.runtime.device)
+
+    def importance(self) -> list[dict[str, torch.Tensor]]:
+        """Taylor importance of every channel group for each source task."""
+        found = []
+        with progress_bar("measuring source tasks", len(self.pools), "tasks") as bar:
+            for index, pool in enumerate(self.pools):
+                draw = generator(self.config.seed, index, 2)
+                chosen = torch.from_numpy(pool)[torch.randint(len(pool), (self.config.importance_images,), generator=draw)]
+                found.append(self._importance_of(index, chosen))
+                bar.advance(1)
+        return found
+
+    def _importance_of(self, index: int, positions: torch.Tensor) -> dict[str, torch.Tensor]:
+        rows = torch.tensor(self.sources[index].classes)
+
+        def samples():
+            for pixels, labels in batches(self.task.train, 0, order=positions.split(self.config.batch_size)):
+                images, _, targets = self.view(index, pixels, labels)
+                yield images, targets
+
+        def forward(images: torch.Tensor) -> torch.Tensor:
+            with self.runtime.autocast():
+                return self.network.backbone((images - self.network.mean) / self.network.std)[:, rows]
+
+        return taylor(self.network.backbone, self.hypernet.groups, samples(), forward)
+
     def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
         """One step of one source task on uint8 images (B, 3, S, S)."""
         index = self.source_of(self.epoch, number)
-        source, prompt = self.sources[index], self.prompts[index]
-        images = see(to_images(augment(pixels, draw, self.task.mirrored), self.runtime.device), source.view)
-        rows = torch.tensor(source.classes)
-        targets = torch.searchsorted(rows, labels).to(self.runtime.device)
+        prompt = self.prompts[index]
+        images, rows, targets = self.view(index, augment(pixels, draw, self.task.mirrored), labels)
         roles = PromptGradient(prompt, self.config.image_share)
         scores = condition_scores(self.hypernet, roles.as_condition)
         masks = straight_through_masks(scores, self.hypernet.groups, self.densities.draw(draw))
@@ -122,8 +161,13 @@ def search(hypernet: Hypernet, network: Network, task: Task, config: SearchConfi
         One prompt for each source task; the first is that of the whole dataset.
     """
     stage = SearchStage(hypernet, network, task, config, runtime)
-    rows = max(1, config.steps // 100)
-    run_stage(stage, task.train, LoopConfig(rows, config.batch_size, 0.05, config.seed, config.steps // rows), runtime, run)
+    fresh = run is None or run.load_checkpoint(stage.name) is None
+    if fresh and config.warm_steps:
+        targets = targets_of(hypernet, stage.importance(), config.importance)
+        for row in warm_start(hypernet, list(stage.prompts), targets, config.warm_steps, config.seed):
+            if run is not None:
+                run.log(row)
+    if config.steps:
+        rows = max(1, config.steps // 100)
+        run_stage(stage, task.train, LoopConfig(rows, config.batch_size, 0.05, config.seed, config.steps // rows), runtime, run)
     return stage.prompts
-
-
