@@ -7,19 +7,20 @@ two cores. A task larger than CACHE_LIMIT is decoded on the way, several at once
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 
-from pass_transfer.errors import StorageError, TaskError
+from pass_transfer.errors import TaskError
 from pass_transfer.files import make_folder, read_json, write_json
 from pass_transfer.progress import progress_bar
 
@@ -48,18 +49,32 @@ class Source:
 def decode(encoded: Encoded, size: int) -> np.ndarray:
     """One image as an RGB uint8 array (size, size, 3), resized without keeping its aspect ratio.
 
-    Raises OSError, SyntaxError or ValueError for damaged content, as PIL does.
+    Raises TaskError for damaged content.
     """
     if isinstance(encoded, np.ndarray):
-        image = Image.fromarray(encoded)
-    else:
+        return _to_array(Image.fromarray(encoded), size)
+    with _damage_is_task_error():
         image = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
         if max(image.size) > 4 * size:
             image.draft("RGB", (2 * size, 2 * size))
+        return _to_array(image, size)
+
+
+def _to_array(image: Image.Image, size: int) -> np.ndarray:
     image = image.convert("RGB")
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image)
+
+
+@contextlib.contextmanager
+def _damage_is_task_error() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # for damaged content PIL raises nearly every kind, by format and place
+        raise TaskError(f"{type(error).__name__}: {error}") from error
 
 
 def to_batch(pixels: np.ndarray) -> torch.Tensor:
@@ -99,7 +114,7 @@ class StreamedImages:
     def _one(self, index: int) -> np.ndarray:
         try:
             return decode(self.source.fetch(index), self.size)
-        except (OSError, SyntaxError, ValueError) as error:
+        except TaskError as error:
             raise TaskError(f"{self.source.describe(index)} can no longer be decoded: {error}") from error
 
 
@@ -121,13 +136,20 @@ def open_images(source: Source, size: int, label: str) -> tuple[CachedImages | S
         return StreamedImages(source, size), np.setdiff1d(np.arange(len(source)), bad), bad
     key = hashlib.sha256(f"{source.fingerprint} {size} {len(source)}".encode()).hexdigest()[:24]
     array_path, note_path = cache_folder() / f"{key}.npy", cache_folder() / f"{key}.json"
-    if array_path.exists() and note_path.exists():
-        bad = read_json(note_path)["damaged"]
-        pixels = np.load(array_path, mmap_mode="r")
-    else:
+    try:
+        pixels, bad = _recall(array_path, note_path, (len(source), size, size, 3))
+    except (OSError, EOFError, ValueError, KeyError, TypeError):  # not there yet, or damaged
         pixels, bad = _decode_all(source, size, label)
         _remember(pixels, bad, array_path, note_path)
     return CachedImages(pixels), np.setdiff1d(np.arange(len(source)), bad), list(bad)
+
+
+def _recall(array_path: Path, note_path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
+    bad = read_json(note_path)["damaged"]
+    pixels = np.load(array_path, mmap_mode="r")
+    if pixels.shape != shape or pixels.dtype != np.uint8:
+        raise ValueError(f"{array_path} holds {pixels.dtype} {pixels.shape}")
+    return pixels, bad
 
 
 def _decode_all(source: Source, size: int, label: str) -> tuple[np.ndarray, list[int]]:
@@ -137,7 +159,7 @@ def _decode_all(source: Source, size: int, label: str) -> tuple[np.ndarray, list
     def one(index: int) -> int | None:
         try:
             pixels[index] = decode(source.fetch(index), size)
-        except (OSError, SyntaxError, ValueError):
+        except TaskError:
             return index
         return None
 
@@ -156,9 +178,10 @@ def _check_headers(source: Source, label: str) -> list[int]:
         for index in range(len(source)):
             encoded = source.fetch(index)
             try:
-                if not isinstance(encoded, np.ndarray):
-                    Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded).verify()
-            except (OSError, SyntaxError, ValueError):
+                with _damage_is_task_error():
+                    if not isinstance(encoded, np.ndarray):
+                        Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded).verify()
+            except TaskError:
                 bad.append(index)
             bar.advance(1)
     return bad
@@ -172,5 +195,6 @@ def _remember(pixels: np.ndarray, bad: list[int], array_path: Path, note_path: P
             np.save(file, pixels)
         os.replace(aside, array_path)
         write_json(note_path, {"damaged": bad})
-    except (OSError, StorageError):
-        aside.unlink(missing_ok=True)
+    except OSError:  # StorageError is one too
+        with contextlib.suppress(OSError):
+            aside.unlink()

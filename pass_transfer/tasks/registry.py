@@ -6,15 +6,18 @@ the same parquet files instead. `load_task("folder:PATH")` reads one's own image
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import hashlib
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pass_transfer.errors import TaskError, UsageError
+from pass_transfer.files import make_folder
 from pass_transfer.progress import say
 from pass_transfer.tasks.images import Source, cache_folder, open_images
 from pass_transfer.tasks.task import Split, Task, hold_out
@@ -141,8 +144,7 @@ def _parquet_sources(name: str, data_dir: str | Path | None) -> tuple[list[str],
     if data_dir is None:
         found = _from_hub(name)
     else:
-        files = _parquet_files(name, Path(data_dir).expanduser())
-        found = datasets.load_dataset("parquet", data_files=files, cache_dir=str(cache_folder() / "datasets"))
+        found = _from_folder(name, Path(data_dir).expanduser())
     test = next((s for s in HUB[name].test + ("test", "validation", "valid") if s in found), None)
     if "train" not in found or test is None:
         raise TaskError(f"{name} needs a train and a test split; found {', '.join(found)}"
@@ -154,10 +156,13 @@ def _parquet_sources(name: str, data_dir: str | Path | None) -> tuple[list[str],
         raise TaskError(f"{name}: no image and label column among {', '.join(features)}; expected one of "
                         f"{'/'.join(IMAGE_COLUMNS)} and one of {'/'.join(LABEL_COLUMNS)}")
     names = getattr(features[label], "names", None)
+    labels = {"train": _labels(found["train"], label, f"{name} train"), "test": _labels(found[test], label, f"{name} {test}")}
     if names is None:
-        names = [str(n) for n in range(int(np.max(found["train"][label])) + 1)]
-    return list(names), {"train": _table_source(found["train"], image, label, f"{name} train"),
-                         "test": _table_source(found[test], image, label, f"{name} {test}")}
+        names = [str(n) for n in range(labels["train"].max(initial=-1) + 1)]
+    if max(part.max(initial=-1) for part in labels.values()) >= len(names):
+        raise TaskError(f"{name}: the column {label} holds labels above {len(names) - 1}, the last class")
+    return list(names), {"train": _table_source(found["train"], image, labels["train"], f"{name} train"),
+                         "test": _table_source(found[test], image, labels["test"], f"{name} {test}")}
 
 
 def _from_hub(name: str):
@@ -169,6 +174,29 @@ def _from_hub(name: str):
         raise TaskError(f"cannot get {name} ({HUB[name].repository}) from the Hugging Face hub: {type(error).__name__}: "
                         f"{str(error).splitlines()[0] if str(error) else ''}. Without a network, give --data-dir a "
                         f"folder with its parquet files.") from error
+
+
+def _from_folder(name: str, folder: Path):
+    import datasets
+
+    files = _parquet_files(name, folder)
+    try:
+        return datasets.load_dataset("parquet", data_files=files, cache_dir=_datasets_cache())
+    except Exception as error:  # pyarrow and datasets raise many kinds for damaged files
+        cause = error.__cause__ or error
+        raise TaskError(f"cannot read {name} from {folder}: {type(cause).__name__}: {cause}") from error
+
+
+def _datasets_cache() -> str:
+    """Where Hugging Face datasets unpacks parquet files; a folder of this process where the cache cannot be written."""
+    try:
+        folder = make_folder(cache_folder() / "datasets")
+        tempfile.TemporaryFile(dir=folder).close()
+        return str(folder)
+    except OSError:
+        spare = tempfile.TemporaryDirectory(prefix="pass-transfer-")
+        atexit.register(spare.cleanup)
+        return spare.name
 
 
 def _parquet_files(name: str, folder: Path) -> dict[str, list[str]]:
@@ -183,14 +211,23 @@ def _parquet_files(name: str, folder: Path) -> dict[str, list[str]]:
     return files
 
 
-def _table_source(table, image: str, label: str, title: str) -> Source:
+def _labels(table, label: str, title: str) -> np.ndarray:
+    try:
+        labels = np.asarray(table[label], np.int64)
+    except (TypeError, ValueError):
+        raise TaskError(f"{title}: the column {label} does not hold a class number for every image") from None
+    if (labels < 0).any():
+        raise TaskError(f"{title}: {int((labels < 0).sum())} images have no label (the column {label} is negative)")
+    return labels
+
+
+def _table_source(table, image: str, labels: np.ndarray, title: str) -> Source:
     import datasets
 
     encoded = table.cast_column(image, datasets.Image(decode=False))
-    labels = np.asarray(table[label], np.int64)
 
     def fetch(index: int):
-        cell = encoded[index][image]
+        cell = encoded[index][image] or {"bytes": b""}
         return cell["bytes"] if cell["bytes"] is not None else cell["path"]
 
     # the arrow fingerprint follows the content of the parquet files, not their place
@@ -208,6 +245,8 @@ def _folder_sources(root: Path) -> tuple[list[str], dict[str, Source]]:
     names = sorted(p.name for p in parts["train"].iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
         raise TaskError(f"{parts['train']} holds no class folders; expected {parts['train']}/CLASS/image files")
+    if parts["train"] == root and set(names) <= {n for alternatives in SPLIT_FOLDERS.values() for n in alternatives}:
+        raise TaskError(f"{root} holds {', '.join(names)} but no train folder; add {root}/train/CLASS/image files")
     return names, {key: _folder_source(folder, names) for key, folder in parts.items() if folder is not None}
 
 

@@ -1,0 +1,164 @@
+import io
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from pass_transfer.errors import TaskError, UsageError
+from pass_transfer.tasks import load_task, task_names
+
+NAMES = ["apple", "bear", "cup"]
+COUNT = 30
+
+
+def png(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (number, 5, 9)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write(folder, split: str, first: int, image: str = "image", label: str = "label", names=NAMES, cells=None, parts: int = 1, **columns):
+    """Parquet files as the hub has them: image structs, labels with class names. Row n is an image of number first + n."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = [{"bytes": png(first + n), "path": None} for n in range(COUNT)] if cells is None else cells
+    kind = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
+    features = {image: datasets.Image(), label: kind} | {name: datasets.Value("int64") for name in columns}
+    rows = {image: cells, label: [n % 3 for n in range(len(cells))]} | columns
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    for part in range(parts):
+        table.shard(parts, part, contiguous=True).to_parquet(folder / f"{split}-{part:05}-of-{parts:05}.parquet")
+    return folder
+
+
+def numbers(split) -> list[int]:
+    images, _ = split.__getitems__(range(len(split)))
+    return images[:, 0, 0, 0].tolist()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "data", "train", 0, parts=3)
+    return write(tmp_path / "data", "valid", 100)
+
+
+def test_a_task_is_read_from_the_hubs_parquet_files(folder):
+    task = load_task("tiny-imagenet", 8, folder)
+    assert task.class_names == tuple(NAMES)
+    assert numbers(task.test) == list(range(100, 130))
+    assert task.test.labels.tolist() == [n % 3 for n in range(30)]
+    assert sorted(numbers(task.train) + numbers(task.held_out)) == list(range(30))
+    assert all(n % 3 == label for split in (task.train, task.held_out) for n, label in zip(numbers(split), split.labels))
+
+
+def test_the_columns_of_cifar100_are_understood_and_the_fine_labels_used(tmp_path):
+    for split, first in (("train", 0), ("test", 100)):
+        write(tmp_path, split, first, image="img", label="fine_label", coarse_label=[1] * COUNT)
+    task = load_task("cifar100", 8, tmp_path)
+    assert task.class_names == tuple(NAMES) and task.test.labels.tolist() == [n % 3 for n in range(30)]
+
+
+def test_labels_without_names_are_numbered(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path, split, 0, names=None)
+    assert load_task("cifar10", 8, tmp_path).class_names == ("0", "1", "2")
+
+
+def test_files_may_lie_in_a_folder_below(tmp_path):
+    write(tmp_path / "data", "train", 0)
+    write(tmp_path / "data", "test", 100)
+    assert numbers(load_task("dtd", 8, tmp_path).test) == list(range(100, 130))
+
+
+def test_no_image_is_in_two_splits_and_the_split_is_the_same_every_time(folder):
+    first, second = load_task("tiny-imagenet", 8, folder), load_task("tiny-imagenet", 16, folder)
+    assert numbers(first.train) == numbers(second.train) and numbers(first.held_out) == numbers(second.held_out)
+    assert not set(numbers(first.train)) & set(numbers(first.held_out))
+
+
+def test_other_content_at_the_same_place_is_another_task(tmp_path):
+    for first in (0, 60):
+        for split in ("train", "test"):
+            write(tmp_path, split, first)
+        assert numbers(load_task("cifar10", 8, tmp_path).test) == list(range(first, first + 30))
+
+
+def test_damaged_and_missing_images_are_skipped_and_counted(tmp_path, capsys):
+    cells = [{"bytes": png(n), "path": None} for n in range(COUNT)]
+    cells[4], cells[7] = {"bytes": b"damaged", "path": None}, None
+    write(tmp_path, "train", 0, cells=cells)
+    write(tmp_path, "test", 100)
+    task = load_task("cifar10", 8, tmp_path)
+    assert task.skipped == 2 and sorted(numbers(task.train) + numbers(task.held_out)) == sorted(set(range(30)) - {4, 7})
+    assert "row 4" in capsys.readouterr().err
+
+
+def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(folder, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PASS_TRANSFER_CACHE", str(tmp_path / "file" / "cache"))
+    assert numbers(load_task("tiny-imagenet", 8, folder).test) == list(range(100, 130))
+
+
+def test_folders_without_the_dataset_are_refused(tmp_path):
+    with pytest.raises(TaskError, match="nothing is not a folder"):
+        load_task("cifar100", 8, tmp_path / "nothing")
+    with pytest.raises(TaskError, match="train-.*parquet"):
+        load_task("cifar100", 8, tmp_path)
+    write(tmp_path, "train", 0)
+    with pytest.raises(TaskError, match="train and a test split; found train"):
+        load_task("cifar100", 8, tmp_path)
+
+
+def test_a_damaged_parquet_file_is_refused(folder):
+    path = folder / "train-00001-of-00003.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(TaskError, match="tiny-imagenet"):
+        load_task("tiny-imagenet", 8, folder)
+
+
+def test_other_columns_are_refused_with_those_expected(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path, split, 0, image="picture")
+    with pytest.raises(TaskError, match="picture.*image/img"):
+        load_task("cifar10", 8, tmp_path)
+
+
+@pytest.mark.parametrize("labels", [[-1, *range(29)], [None, *range(29)]])
+def test_images_without_a_label_are_refused(tmp_path, labels):
+    for split in ("train", "test"):
+        cells = [{"bytes": png(n), "path": None} for n in range(COUNT)]
+        table = datasets.Dataset.from_dict({"image": cells, "label": [n if n is None or n < 0 else n % 3 for n in labels]},
+                                           features=datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}))
+        table.to_parquet(tmp_path / f"{split}.parquet")
+    with pytest.raises(TaskError, match="label"):
+        load_task("cifar10", 8, tmp_path)
+
+
+def test_one_class_is_no_task(tmp_path):
+    for split in ("train", "test"):
+        cells = [{"bytes": png(n), "path": None} for n in range(COUNT)]
+        datasets.Dataset.from_dict({"image": cells, "label": [0] * COUNT}, features=datasets.Features(
+            {"image": datasets.Image(), "label": datasets.ClassLabel(names=["one"])})).to_parquet(tmp_path / f"{split}.parquet")
+    with pytest.raises(TaskError, match="at least two"):
+        load_task("cifar10", 8, tmp_path)
+
+
+@pytest.mark.parametrize("name, hint", [("cifar1000", "Did you mean cifar100"), ("digit", "Did you mean digits"), ("xyz", "folder:PATH")])
+def test_an_unknown_name_is_refused_with_a_hint(name, hint):
+    with pytest.raises(UsageError, match=hint):
+        load_task(name, 8)
+    assert {"digits", "cifar100"} <= set(task_names())
+
+
+def test_pixels_are_those_of_the_stored_images(tmp_path):
+    draw = np.random.default_rng(0)
+    arrays = draw.integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
+    for split in ("train", "test"):
+        cells = []
+        for array in arrays:
+            file = io.BytesIO()
+            Image.fromarray(array).save(file, "PNG")
+            cells.append({"bytes": file.getvalue(), "path": None})
+        write(tmp_path, split, 0, cells=cells)
+    images, _ = load_task("cifar10", 8, tmp_path).test.__getitems__(range(COUNT))
+    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), arrays)
