@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
+from typer.core import TyperGroup
 
 from pass_transfer.cli import adapt, env, evaluate, finetune, search, zoo
 from pass_transfer.errors import PassTransferError
 
+WrongUsage = typer.BadParameter.__mro__[2]  # ClickException: of click, or of the copy that newer typers carry
+OUT_OF_MEMORY = "out of memory; try a smaller --batch-size"
+
+
+class _Interrupted(Exception):
+    """Ctrl-C, past typer, which would drop the text that says how to continue."""
+
+
+class _Group(TyperGroup):
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _Interrupted(str(stop) or "interrupted") from stop
+
+
 app = typer.Typer(
-    name="pass-transfer", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="pass-transfer", cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None,
     help="Prune a pretrained vision network for your own images, by transfer from a pretrained hypernetwork.\n\n"
          "Example: pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 --macs 0.5 --out runs/c100",
@@ -32,24 +48,35 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
-        return app(arguments, standalone_mode=False) or 0
+        return app(arguments, prog_name="pass-transfer", standalone_mode=False) or 0
     except PassTransferError as error:
         return _fail(str(error), error.exit_code)
-    except click.exceptions.Abort:
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    except WrongUsage as error:
+        return _wrong_usage(error)
+    except _Interrupted as error:
+        return _fail(str(error), 130, "")
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130, "")
     except MemoryError:
-        return _fail("out of memory; try a smaller --batch-size", 1)
+        return _fail(OUT_OF_MEMORY, 1)
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+    except RuntimeError as error:  # torch has no kind of its own for this on the CPU
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return _fail(OUT_OF_MEMORY, 1)
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+def _wrong_usage(error: Exception) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(context.get_help(), file=sys.stderr)
+        return 2
+    return _fail(f"{error.format_message().rstrip('.')}. See {context.command_path if context else 'pass-transfer'} --help", 2)
+
+
+def _fail(message: str, code: int, kind: str = "error: ") -> int:
+    print(f"{kind}{message}", file=sys.stderr)
     return code
 
 

@@ -7,7 +7,7 @@ import typer
 
 from pass_transfer.cli import options
 
-app = typer.Typer(no_args_is_help=True, help="Pretrained hypernetworks: list, show, verify.")
+app = typer.Typer(no_args_is_help=True, help="Pretrained hypernetworks: list, show, verify.\n\nExample: pass-transfer zoo ls", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="An entry's name, with or without zoo/ before it, or a folder.")]
 
 
@@ -20,7 +20,8 @@ def ls(as_json: options.Json = False) -> None:
     from pass_transfer.zoo.describe import describe_all
 
     rows = describe_all()
-    print(json.dumps(rows) if as_json else "\n".join(f"{r['name']}  {r['architecture']}, {r['image_size']} px, source {r['source']}, {r['megabytes']:.1f} MB" for r in rows) or "no entries")
+    lines = [f"{r['name']}  {r['architecture']}, {r['image_size']} px, source {r['source']}, {r['megabytes']:.1f} MB" for r in rows]
+    print(json.dumps(rows) if as_json else "\n".join(lines) or "no entries")
 
 
 @app.command("show")
@@ -43,4 +44,6 @@ def verify(name: Name, as_json: options.Json = False) -> None:
     from pass_transfer.zoo.entry import verify_entry
 
     hashes = verify_entry(name)
-    print(json.dumps({"entry": name, "files": hashes, "ok": True}) if as_json else "\n".join(f"{h}  {f}" for f, h in hashes.items()) + "\nall files are what the manifest says, and the masks are those of the prompt")
+    lines = [f"{digest}  {file}" for file, digest in hashes.items()]
+    lines.append("all files are what the manifest says, and the masks are those of the prompt")
+    print(json.dumps({"entry": name, "files": hashes, "ok": True}) if as_json else "\n".join(lines))

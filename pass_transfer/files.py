@@ -1,7 +1,8 @@
 """Files are data: JSON and safetensors, written atomically and checked by sha-256.
 
 `write_bytes` writes beside the target, flushes to the disk and renames, so that a
-reader sees either the old file or the whole new one, also after a power cut.
+reader sees either the old file or the whole new one, also after a power cut. What a
+kill leaves beside it ends in PART.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pass_transfer.errors import StorageError
 if TYPE_CHECKING:
     import torch
 
+PART = ".part"
 
 def sha256(path: str | os.PathLike) -> str:
     """Hexadecimal sha-256 of a file's content. Raises StorageError if it cannot be read."""
@@ -46,18 +48,31 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     path = Path(path)
     aside = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=PART, delete=False) as file:
             aside = file.name
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(aside, 0o644)
         os.replace(aside, path)
+        aside = None
+        _flush_folder(path.parent)
     except OSError as error:
-        if aside is not None and os.path.exists(aside):
-            os.unlink(aside)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}. Nothing was changed; free some space or "
-                           f"choose another folder with --out.") from error
+        raise StorageError(f"cannot write {path}: {error.strerror or error}. Free some space or choose another folder.") from error
+    finally:
+        if aside is not None:
+            Path(aside).unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in a folder durable, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -32,12 +32,15 @@ from pass_transfer.pruned import PrunedModel
 from pass_transfer.recipes.shrink import shrink
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Accuracy, RunFolder, Runtime, choose_runtime, evaluate
+from pass_transfer.training.run_folder import check_free
 from pass_transfer.recipes.tune_prompt import PromptConfig, tune
 from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 
 TRANSFERS = ("prompt", "mask")
 BUDGETS = ("quick", "full")
 RESULT = "result.json"
+PROMPT = "prompt.safetensors"
+PROMPT_DONE = "prompt-done.json"  # among the checkpoints: the prompt is whole, and what it cost
 
 # Training work a budget may spend on fine-tuning, in MACs of the small network's forward
 # pass. ResNet-18 at 64 pixels and half the MACs trains at about 450 images/s on two
@@ -81,13 +84,19 @@ class AdaptConfig:
         for name, value, allowed in (("--transfer", self.transfer, TRANSFERS), ("--budget", self.budget, BUDGETS)):
             if value not in allowed:
                 raise UsageError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
-        for name in ("epochs", "batch_size", "prompt_steps"):
+        for name, least in (("epochs", 1), ("batch_size", 2), ("prompt_steps", 1), ("seed", 0)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} is {value}; it is at least 1")
+            if value is not None and not least <= value < 1 << 48:
+                raise UsageError(f"{_flag(name)} is {value}; it is a whole number from {least}")
         for name in ("lr", "prompt_lr"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it is a positive number")
+                raise UsageError(f"{_flag(name)} is {getattr(self, name)}; it is a positive number")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise UsageError(f"--weight-decay is {self.weight_decay}; it is zero or a positive number")
+
+
+def _flag(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
 
 
 def plan_epochs(config: AdaptConfig, images: int, macs: int, device: str) -> int:
@@ -116,61 +125,63 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
 
     Raises:
         PassTransferError: one of its kinds, with what to do.
+        KeyboardInterrupt: its text says how to continue.
     """
+    started = time.monotonic()
     if settings.get("density") is not None:
         settings.setdefault("macs", None)
     config = AdaptConfig(**settings)
+    check_free(out, resume=resume, force=force)
     entry = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
-    name = str(hypernet) if not isinstance(hypernet, PretrainedHypernet) else entry.config["fingerprint"][:12]
     entry.generate_masks(entry.prompt(), macs=config.macs, density=config.density)  # a budget that cannot be met fails here
     runtime = choose_runtime(device, precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, entry.spec.image_size, data_dir)
     mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes)
-    identity = {"recipe": "adapt", "hypernet": name, "fingerprint": entry.config["fingerprint"], "task": task,
-                "device": runtime.device.type, "precision": runtime.accelerator.mixed_precision}
-    run = RunFolder(out, identity | dataclasses.asdict(config) | {"versions": _versions()}, resume=resume, force=force)
+    identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": entry.fingerprint(), "task": task, "classes": data.classes,
+                "images": len(data.train), "device": runtime.device.type, "precision": runtime.accelerator.mixed_precision}
+    run = RunFolder(out, identity | dataclasses.asdict(config) | {"versions": _versions()}, resume=resume, force=force, started=started)
     if run.resumed and (run.path / RESULT).exists():
         say(f"{run.path} is already finished")
+        run.drop_checkpoints()
         return read_json(run.path / RESULT)
-    return _Adapter(entry, name, data, mapping, config, runtime, run).run()
+    try:
+        return _Adapter(entry, data, mapping, config, runtime, run).run()
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(str(stop) or f"interrupted; what is finished is saved in {run.path}, continue with --resume") from stop
 
 
 class _Adapter:
-    def __init__(self, entry: PretrainedHypernet, name: str, task: Task, mapping: str, config: AdaptConfig, runtime: Runtime, run: RunFolder):
-        self.entry, self.name, self.task, self.mapping = entry, name, task, mapping
+    def __init__(self, entry: PretrainedHypernet, task: Task, mapping: str, config: AdaptConfig, runtime: Runtime, run: RunFolder):
+        self.entry, self.task, self.mapping = entry, task, mapping
         self.config, self.runtime, self.folder = config, runtime, run
-        self.start = time.monotonic()
 
     def run(self) -> dict[str, Any]:
         torch.manual_seed(self.config.seed)
-        prompt, search_seconds = self._phase("prompt", self._find_prompt)
+        prompt, search_seconds = self._prompt()
         masks = self.entry.generate_masks(prompt, macs=self.config.macs, density=self.config.density, classes=self.task.classes)
         masks.save(self.folder.path / "masks.safetensors")
         say(f"keeping {masks.density:.1%} of the channels, {self.entry.macs_share(masks, self.task.classes):.1%} of the dense MACs")
-        small = self._network(masks, prompt)
-        network = self._finetuned("finetune", small)
+        network = self._finetuned("finetune", self._network(masks, prompt))
         dense = self._network(None, prompt)
         dense_top1 = evaluate(self._finetuned("dense", dense), self.task.test, self.runtime).top1 if self.config.with_dense else None
         return self._finish(network, dense, masks, search_seconds, dense_top1)
 
-    def _phase(self, name: str, make) -> tuple[Prompt, float]:
-        """A phase's saved result, or a new one, with the seconds it took."""
-        prompt, done = self.entry.prompt(), self.folder.path / f"{name}.safetensors"
-        note = self.folder.path / "checkpoint" / f"{name}-done.json"
-        if done.exists() and note.exists():
-            prompt.load_state_dict(read_tensors(done))
+    def _prompt(self) -> tuple[Prompt, float]:
+        """The prompt that gives the masks, and the seconds it took; as an earlier process left it, if that finished it."""
+        prompt, note = self.entry.prompt(), self.folder.work / PROMPT_DONE
+        if note.exists():
+            prompt.load_state_dict(read_tensors(self.folder.path / PROMPT))
             return prompt, read_json(note)["seconds"]
-        start = time.monotonic()
-        make(prompt)
-        seconds = time.monotonic() - start
-        write_tensors(done, prompt.state_dict())
+        start = self.folder.begin("prompt")
+        if self.config.transfer == "prompt":
+            self._tune(prompt)
+        seconds = self.folder.seconds - start
+        write_tensors(self.folder.path / PROMPT, prompt.state_dict())
         write_json(note, {"seconds": seconds})
         return prompt.cpu(), seconds
 
-    def _find_prompt(self, prompt: Prompt) -> None:
-        if self.config.transfer == "mask":
-            return
+    def _tune(self, prompt: Prompt) -> None:
         config = PromptConfig(steps=self.config.prompt_steps, lr=self.config.prompt_lr, batch_size=self.config.batch_size, seed=self.config.seed)
         network = Network(self.entry.backbone(), self.entry.spec.mean, self.entry.spec.std, prompt)
         tune(self.entry.net, network, prompt, self.task, config, self.runtime, self.folder)
@@ -202,22 +213,17 @@ class _Adapter:
         spec = dataclasses.replace(self.entry.spec, classes=self.task.classes)
         PrunedModel(network.cpu(), spec, self.task.class_names, {n: m.nonzero().flatten().tolist() for n, m in masks.items()}).save(self.folder.path)
         result = {
-            "task": self.task.name, "hypernet": self.name, "transfer": self.config.transfer, "seed": self.config.seed,
+            "task": self.task.name, "hypernet": self.entry.name, "transfer": self.config.transfer, "seed": self.config.seed,
             "device": str(self.runtime.device), "top1": accuracy.top1, "top5": accuracy.top5, "top1_without_prompt": plain.top1,
             "dense_top1": dense_top1, "macs": count_macs(network, size), "dense_macs": count_macs(dense.cpu(), size),
             "parameters": count_parameters(network.backbone), "dense_parameters": count_parameters(dense.backbone),
             "latency_ms": {str(b): t for b, t in latency["small"].items()}, "dense_latency_ms": {str(b): t for b, t in latency["dense"].items()},
             "channels_kept": masks.kept, "channels": masks.widths, "skipped_images": self.task.skipped, "images": accuracy.images,
-            "search_seconds": round(search_seconds, 1), "seconds": round(self._seconds(), 1), "run": str(self.folder.path),
+            "search_seconds": round(search_seconds, 1), "seconds": round(self.folder.seconds, 1), "run": str(self.folder.path),
         }
         write_json(self.folder.path / RESULT, result)
         self.folder.drop_checkpoints()
         return result
-
-    def _seconds(self) -> float:
-        """Time of this process; a resumed run adds what its epochs took before."""
-        before = sum(row["seconds"] for row in self.folder.metrics()) if self.folder.resumed else 0.0
-        return max(time.monotonic() - self.start, before)
 
 
 def _versions() -> dict[str, str]:

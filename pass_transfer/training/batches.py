@@ -6,6 +6,7 @@ would have drawn anyway.
 
 from __future__ import annotations
 
+import signal
 from typing import Iterator, Sequence
 
 import torch
@@ -56,7 +57,12 @@ def batches(split: Split, size: int, *, seed: int | None = None, epoch: int = 0,
             order = order[:-1]
     workers = 2 if isinstance(split.images, StreamedImages) else 0
     return DataLoader(split, batch_sampler=_Order(order, start, rank, world),
-                      collate_fn=lambda batch: batch, num_workers=workers)
+                      collate_fn=lambda batch: batch, num_workers=workers, worker_init_fn=_leave_interrupts)
+
+
+def _leave_interrupts(_: int) -> None:
+    """Ctrl-C reaches a worker too; it goes on until the main process, which saves first, is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def to_images(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -19,6 +19,7 @@ from pass_transfer.errors import DivergedError
 from pass_transfer.progress import progress_bar, say
 from pass_transfer.tasks import Split
 from pass_transfer.training.batches import batches, generator
+from pass_transfer.training.interrupt import Interrupt
 from pass_transfer.training.run_folder import RunFolder
 from pass_transfer.training.runtime import Runtime
 
@@ -82,7 +83,7 @@ def run_stage(stage: Stage, train: Split, config: LoopConfig, runtime: Runtime, 
 
     Raises:
         DivergedError: the loss is no longer a number.
-        KeyboardInterrupt: after a checkpoint, with the way to continue on stderr.
+        KeyboardInterrupt: after the step and a checkpoint; its text says how to continue.
     """
     return _Loop(stage, train, config, runtime, run).run()
 
@@ -98,17 +99,15 @@ class _Loop:
         self.running: dict[str, float] = {}
         self.base = {name: [g["lr"] for g in o.param_groups] for name, o in stage.optimizers.items()}
         self.saved_at = time.monotonic()
+        self.epoch_seconds = 0.0  # spent on this epoch by the processes before
+        self.interrupt = Interrupt()
 
     def run(self) -> list[dict[str, Any]]:
         self._restore()
-        try:
+        with self.interrupt:
             while self.epoch < self.config.epochs:
                 self._run_epoch()
-        except KeyboardInterrupt:
-            if self.run_folder is not None:
-                self._save()
-                say(f"interrupted in {self.stage.name}, epoch {self.epoch + 1}; everything is saved, continue with --resume")
-            raise
+                self._stop_if_asked()
         if self.best is not None:
             for name, module in self.stage.modules.items():
                 module.load_state_dict(self.best[name])
@@ -120,7 +119,7 @@ class _Loop:
         world, rank = self.runtime.accelerator.num_processes, self.runtime.accelerator.process_index
         loader = batches(self.train, config.batch_size, seed=config.seed, epoch=self.epoch, start=self.step, rank=rank, world=world,
                          order=stage.order(self.epoch, self.steps, config.batch_size))
-        start = time.monotonic()
+        start = time.monotonic() - self.epoch_seconds
         title = f"{stage.name} {self.epoch + 1}/{config.epochs}"
         with progress_bar(title, (self.steps - self.step) * config.batch_size, "images") as bar:
             for pixels, labels in loader:
@@ -129,11 +128,18 @@ class _Loop:
                 self._note(metrics)
                 self.step += 1
                 bar.advance(config.batch_size, f"loss {self.running['loss'] / self.step:.3f}")
+                self.epoch_seconds = time.monotonic() - start
                 if self.step >= self.steps:
                     break
-                if self.run_folder is not None and time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+                if self.interrupt.asked or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
                     self._save()
-        self._end_epoch(time.monotonic() - start)
+                self._stop_if_asked()
+        self._end_epoch(start)
+
+    def _stop_if_asked(self) -> None:
+        if self.interrupt.asked:
+            saved = "" if self.run_folder is None else "; everything is saved, continue with --resume"
+            raise KeyboardInterrupt(f"interrupted in {self.stage.name}, epoch {min(self.epoch + 1, self.config.epochs)}{saved}")
 
     def _note(self, metrics: dict[str, float]) -> None:
         for key, value in metrics.items():
@@ -149,44 +155,48 @@ class _Loop:
             for group, base in zip(optimizer.param_groups, self.base[name]):
                 group["lr"] = base * factor
 
-    def _end_epoch(self, seconds: float) -> None:
+    def _end_epoch(self, start: float) -> None:
         row = {"stage": self.stage.name, "epoch": self.epoch + 1}
         row |= {f"train_{k}": v / self.steps for k, v in self.running.items()}
         row |= {f"held_out_{k}": v for k, v in self.stage.evaluate().items()}
-        row |= {"seconds": round(seconds, 2)}
+        row |= {"seconds": round(time.monotonic() - start, 2)}
         self.rows.append(row)
         shown = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, float))
         say(f"{self.stage.name} {self.epoch + 1}/{self.config.epochs}: {shown}")
         if row.get("held_out_top1", -1.0) > self.best_top1:
             self.best_top1 = row["held_out_top1"]
             self.best = {n: {k: t.detach().clone() for k, t in m.state_dict().items()} for n, m in self.stage.modules.items()}
-        self.epoch, self.step, self.running = self.epoch + 1, 0, {}
-        if self.run_folder is not None:
-            if self.runtime.accelerator.is_main_process:
-                self.run_folder.log(row)
-            self._save()
+        self.epoch, self.step, self.running, self.epoch_seconds = self.epoch + 1, 0, {}, 0.0
+        if self.run_folder is not None and self.runtime.accelerator.is_main_process:
+            self.run_folder.log(row)
+        self._save()
 
     def _save(self) -> None:
         self.saved_at = time.monotonic()
-        if not self.runtime.accelerator.is_main_process:
+        if self.run_folder is None or not self.runtime.accelerator.is_main_process:
             return
         self.run_folder.save_checkpoint(self.stage.name, {
             "epoch": self.epoch, "step": self.step, "running": self.running, "rows": self.rows,
-            "logged": len(self.run_folder.metrics()), "best_top1": self.best_top1, "best": self.best,
+            "epoch_seconds": self.epoch_seconds, "best_top1": self.best_top1, "best": self.best,
             "modules": {n: m.state_dict() for n, m in self.stage.modules.items()},
             "optimizers": {n: o.state_dict() for n, o in self.stage.optimizers.items()},
         })
 
     def _restore(self) -> None:
-        state = self.run_folder.load_checkpoint(self.stage.name) if self.run_folder is not None else None
+        if self.run_folder is None:
+            return
+        state = self.run_folder.load_checkpoint(self.stage.name)
+        if self.runtime.accelerator.is_main_process and self.run_folder.resumed:
+            self.run_folder.keep_metrics(self.stage.name, len(state["rows"]) if state else 0)
         if state is None:
             return
         self.epoch, self.step, self.running, self.rows = state["epoch"], state["step"], state["running"], state["rows"]
+        self.epoch_seconds = state.get("epoch_seconds", 0.0)
         self.best_top1, self.best = state["best_top1"], state["best"]
         for name, module in self.stage.modules.items():
             module.load_state_dict(state["modules"][name])
         for name, optimizer in self.stage.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        self.run_folder.keep_metrics(state["logged"])
-        say(f"resuming {self.stage.name} at epoch {self.epoch + 1}, step {self.step + 1}")
+        if self.epoch < self.config.epochs:
+            say(f"resuming {self.stage.name} at epoch {self.epoch + 1}, step {self.step + 1}")
 

@@ -1,24 +1,28 @@
 """A run's folder: its configuration, metrics, finished phases, and the newest checkpoint.
 
 Every write is atomic, and a checkpoint is two files whose pointer is written last, so a
-kill at any moment leaves a folder that --resume continues from.
+kill at any moment leaves a folder that --resume continues from. The clock counts the time
+of every process that worked on the run, up to its last checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Mapping
 
 import torch
 
-from pass_transfer.errors import RunError, StorageError
-from pass_transfer.files import make_folder, read_json, read_tensors, sha256, write_json, write_tensors
+from pass_transfer.errors import RunError, StorageError, UsageError
+from pass_transfer.files import PART, make_folder, read_json, read_tensors, sha256, write_bytes, write_json, write_tensors
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 WORK = "checkpoint"
+CLOCK = "clock.json"
+NAMES_ONLY = ("versions", "entry")  # say what something was called; not compared on --resume
 
 
 class RunFolder:
@@ -26,45 +30,72 @@ class RunFolder:
 
     Args:
         path: the folder.
-        config: everything that decides the result; written to config.json.
-        resume: continue what is there; its configuration must be the same.
+        config: everything that decides the result, with the "recipe"; written to config.json.
+        resume: continue what is there; its configuration must be the same. Where nothing is
+            there yet, start.
         force: delete what is there and start again. Only a folder that holds a run, or nothing, is deleted.
+        started: time.monotonic() at which the work began, if that was before now.
 
     Raises:
         RunError: the folder exists (without resume or force), is no run, or has another configuration.
-        StorageError: it cannot be written.
+        StorageError: it cannot be written; nothing is left behind then.
     """
 
-    def __init__(self, path: str | Path, config: Mapping[str, Any], *, resume: bool = False, force: bool = False):
-        self.path = Path(path)
-        self.resumed = False
+    def __init__(self, path: str | Path, config: Mapping[str, Any], *, resume: bool = False, force: bool = False, started: float | None = None):
+        self.path, self.work = Path(path), Path(path) / WORK
+        self.started = time.monotonic() if started is None else started
         config = json.loads(json.dumps(config))  # as it will be read back
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            if not (self.path / CONFIG).is_file():
-                raise RunError(f"{self.path} exists and is not a run folder; choose another --out")
-            if resume:
-                self._check_same(config)
-                self.resumed = True
-            elif force:
-                self._delete()
-            else:
-                raise RunError(f"{self.path} already holds a run; continue it with --resume, replace it with --force, or choose another --out")
-        make_folder(self.path / WORK)
-        if not self.resumed:
-            write_json(self.path / CONFIG, config)
+        check_free(self.path, resume=resume, force=force)
+        self.resumed = resume and _is_run(self.path)
+        self.before, self.phases = 0.0, {}
+        if self.resumed:
+            self._continue(config)
+        else:
+            self._create(config)
 
-    def _check_same(self, config: dict) -> None:
+    def _create(self, config: dict) -> None:
+        if _is_run(self.path):
+            _empty(self.path)
+        missing = [p for p in (self.path, *self.path.absolute().parents) if not p.exists()]
+        try:
+            make_folder(self.path)
+            self._remove_parts()
+            write_json(self.path / CONFIG, config)
+            make_folder(self.work)
+        except BaseException:
+            if missing:
+                shutil.rmtree(missing[-1], ignore_errors=True)
+            raise
+
+    def _continue(self, config: dict) -> None:
         old = read_json(self.path / CONFIG)
-        changed = sorted(k for k in {*old, *config} if old.get(k) != config.get(k) and k != "versions")
+        changed = sorted(k for k in {*old, *config} if old.get(k) != config.get(k) and k not in NAMES_ONLY)
         if changed:
             what = ", ".join(f"{k} was {old.get(k)!r}, now {config.get(k)!r}" for k in changed[:3])
             raise RunError(f"{self.path} was started with other settings ({what}); give the same ones, or --force to start again")
+        make_folder(self.work)
+        self._remove_parts()
+        if (self.work / CLOCK).exists():
+            clock = read_json(self.work / CLOCK)
+            self.before, self.phases = clock["seconds"], clock["phases"]
 
-    def _delete(self) -> None:
-        try:
-            shutil.rmtree(self.path)
-        except OSError as error:
-            raise StorageError(f"cannot replace {self.path}: {error.strerror or error}") from error
+    def _remove_parts(self) -> None:
+        for folder in (self.path, self.work):
+            for part in folder.glob(f".*{PART}"):
+                part.unlink(missing_ok=True)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this run by this process and, up to their last checkpoint, by those before it."""
+        return self.before + time.monotonic() - self.started
+
+    def begin(self, phase: str) -> float:
+        """The run's seconds at which a phase began, also when it began in an earlier process."""
+        return self.phases.setdefault(phase, self.seconds)
+
+    def save_clock(self) -> None:
+        """Remember the time spent so far."""
+        write_json(self.work / CLOCK, {"seconds": self.seconds, "phases": self.phases})
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to metrics.jsonl."""
@@ -87,43 +118,79 @@ class RunFolder:
                 continue
         return rows
 
-    def keep_metrics(self, count: int) -> None:
-        """Cut metrics.jsonl back to its first `count` rows (those the checkpoint knows of)."""
-        from pass_transfer.files import write_bytes
-
-        rows = self.metrics()[:count]
+    def keep_metrics(self, stage: str, count: int) -> None:
+        """Cut a stage's rows in metrics.jsonl back to the first `count` (those its checkpoint knows of)."""
+        rows, seen = [], 0
+        for row in self.metrics():
+            seen += row["stage"] == stage
+            if row["stage"] != stage or seen <= count:
+                rows.append(row)
         write_bytes(self.path / METRICS, "".join(json.dumps(r) + "\n" for r in rows).encode())
 
     def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
         """Write a state (nested dicts and lists of tensors, numbers, strings) under a name; the pointer is written last."""
         tensors: dict[str, torch.Tensor] = {}
         plain = _split(state, "", tensors)
-        folder = self.path / WORK
+        folder = self.work
         pointer = folder / f"{name}.json"
         old = read_json(pointer)["tensors"] if pointer.exists() else ""
         fresh = f"{name}.{'b' if old.startswith(f'{name}.a.') else 'a'}.safetensors"
         write_tensors(folder / fresh, tensors)
         write_json(pointer, {"tensors": fresh, "sha256": sha256(folder / fresh), "state": plain})
+        self.save_clock()
 
     def load_checkpoint(self, name: str) -> dict[str, Any] | None:
         """The state last saved under a name, or None. Raises StorageError if it is damaged."""
-        pointer = self.path / WORK / f"{name}.json"
+        pointer = self.work / f"{name}.json"
         if not pointer.exists():
             return None
         note = read_json(pointer)
-        path = self.path / WORK / note["tensors"]
+        path = self.work / note["tensors"]
         if sha256(path) != note["sha256"]:
             raise StorageError(f"{path} is not what was saved (its sha-256 differs); start again with --force")
         return _join(note["state"], read_tensors(path))
 
     def drop_checkpoint(self, name: str) -> None:
         """Forget a checkpoint that is no longer needed."""
-        for path in (self.path / WORK).glob(f"{name}.*"):
+        for path in self.work.glob(f"{name}.*"):
             path.unlink(missing_ok=True)
 
     def drop_checkpoints(self) -> None:
         """Delete all checkpoints, once the run is finished."""
-        shutil.rmtree(self.path / WORK, ignore_errors=True)
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def check_free(path: str | Path, *, resume: bool = False, force: bool = False) -> None:
+    """Refuse a folder that a run may not use, before any work is done for it. Raises RunError."""
+    path = Path(path)
+    if resume and force:
+        raise UsageError("give --resume or --force, not both: one continues the run, the other replaces it")
+    if not path.exists() or (path.is_dir() and all(p.name.endswith(PART) for p in path.iterdir())):
+        return
+    if not _is_run(path):
+        raise RunError(f"{path} exists and is not a run folder; choose another --out")
+    if not resume and not force:
+        raise RunError(f"{path} already holds a run; continue it with --resume, replace it with --force, or choose another --out")
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder's config.json is that of a run; other programs, and zoo entries, have files of that name too."""
+    if not (path / CONFIG).is_file():
+        return False
+    try:
+        config = read_json(path / CONFIG)
+    except StorageError:
+        return False
+    return isinstance(config, dict) and "recipe" in config and "schema" not in config
+
+
+def _empty(path: Path) -> None:
+    """Delete a run's files, config.json last: until then it is still known for a run."""
+    try:
+        for child in sorted(path.iterdir(), key=lambda p: p.name == CONFIG):
+            shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+    except OSError as error:
+        raise StorageError(f"cannot replace {path}: {error.strerror or error}") from error
 
 
 def _split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:

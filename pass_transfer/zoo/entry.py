@@ -14,7 +14,7 @@ from torch import nn
 
 from pass_transfer import __version__
 from pass_transfer.backbones import BackboneSpec, MacsTable, build_backbone, find_groups
-from pass_transfer.errors import StorageError, UsageError, ZooError
+from pass_transfer.errors import MaskError, StorageError, UsageError, ZooError
 from pass_transfer.files import make_folder, read_json, read_tensors, write_bytes, write_json, write_tensors
 from pass_transfer.hypernet import Hypernet, HypernetConfig
 from pass_transfer.masks import ChannelMasks, select
@@ -35,9 +35,11 @@ class PretrainedHypernet:
         table: its MACs at any widths.
         config: the entry's config.json.
         net: the Hypernet itself (float32).
+        name: what it was loaded by.
     """
 
-    def __init__(self, net: Hypernet, backbone: nn.Module, prompt: Prompt, spec: BackboneSpec, config: Mapping[str, Any]):
+    def __init__(self, net: Hypernet, backbone: nn.Module, prompt: Prompt, spec: BackboneSpec, config: Mapping[str, Any], name: str):
+        self.name = name
         self.net, self.spec, self.config = net.eval().requires_grad_(False), spec, config
         self._backbone, self._prompt = backbone.eval(), prompt
         self.groups = net.groups
@@ -83,6 +85,10 @@ class PretrainedHypernet:
         table = self.table if classes is None else self.table.with_classes(classes)
         return select(self.scores(prompt), self.groups, density=density, macs=macs, table=table, uniform=uniform)
 
+    def fingerprint(self) -> str:
+        """sha-256 over the weights of backbone, hypernetwork and prompt: whether two entries are the same."""
+        parts = {"net": fingerprint(self.net.state_dict()), "prompt": fingerprint(self._prompt.state_dict()), "backbone": self.config["fingerprint"]}
+        return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()
 
     def macs_share(self, masks: ChannelMasks, classes: int) -> float:
         """MACs under masks, as a share of the dense network's, with a classifier for `classes`."""
@@ -125,8 +131,10 @@ def load_hypernet(name: str | Path) -> PretrainedHypernet:
         config = read_json(folder / CONFIG)
         if config["schema"] != SCHEMA:
             raise ZooError(f"{folder}: schema {config['schema']}, this version reads {SCHEMA}; upgrade pass-transfer")
-        return _load(folder, config)
-    except (KeyError, TypeError, StorageError) as error:
+        return _load(folder, config, str(name))
+    except ZooError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, StorageError) as error:
         raise ZooError(f"{folder}: {CONFIG} or a tensor file is not that of an entry ({type(error).__name__}: {error})") from error
 
 
@@ -136,13 +144,16 @@ def verify_entry(name: str | Path) -> dict[str, str]:
     Returns file names with their sha-256. Raises ZooError.
     """
     entry, folder = load_hypernet(name), find_entry(name)
-    stored = ChannelMasks.load(folder / "masks.safetensors", entry.groups)
+    try:
+        stored = ChannelMasks.load(folder / "masks.safetensors", entry.groups)
+    except (MaskError, StorageError) as error:
+        raise ZooError(str(error)) from error
     if stored != entry.generate_masks(entry.prompt(), macs=SOURCE_MACS):
         raise ZooError(f"{folder / 'masks.safetensors'} are not the masks that the entry's prompt gives")
     return verify_files(folder)
 
 
-def _load(folder: Path, config: dict[str, Any]) -> PretrainedHypernet:
+def _load(folder: Path, config: dict[str, Any], name: str) -> PretrainedHypernet:
     spec = BackboneSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["backbone"].items()})
     stored = read_tensors(folder / "backbone.safetensors")
     if fingerprint(stored) != config["fingerprint"]:
@@ -156,7 +167,7 @@ def _load(folder: Path, config: dict[str, Any]) -> PretrainedHypernet:
     _load_state(net, read_tensors(folder / "hypernet.safetensors"), folder / "hypernet.safetensors")
     prompt = Prompt(**config["prompt"])
     _load_state(prompt, read_tensors(folder / "prompt.safetensors"), folder / "prompt.safetensors")
-    return PretrainedHypernet(net, backbone, prompt, spec, config)
+    return PretrainedHypernet(net, backbone, prompt, spec, config, name)
 
 
 def _load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -167,6 +178,8 @@ def _load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Pa
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise ZooError(f"{path}: {name} has shape {tuple(tensor.shape)}, not {tuple(own[name].shape)}")
+        if tensor.is_floating_point() != own[name].is_floating_point():
+            raise ZooError(f"{path}: {name} is {tensor.dtype}, not {own[name].dtype}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ZooError(f"{path}: {name} holds NaN or infinite values")
     module.load_state_dict(tensors)
@@ -195,7 +208,7 @@ def save_entry(folder: str | Path, net: Hypernet, stored_backbone: Mapping[str, 
     }
     write_json(folder / CONFIG, config)
     write_bytes(folder / "README.md", card.encode())
-    entry = _load(folder, read_json(folder / CONFIG))
+    entry = _load(folder, read_json(folder / CONFIG), str(folder))
     entry.generate_masks(entry.prompt(), macs=SOURCE_MACS).save(folder / "masks.safetensors")
     write_manifest(folder)
     return entry

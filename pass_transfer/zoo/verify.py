@@ -23,13 +23,13 @@ def verify_files(folder: Path) -> dict[str, str]:
         ZooError: no manifest, a missing, extra or altered file.
     """
     try:
-        expected = read_json(folder / MANIFEST)["files"]
-    except (StorageError, KeyError, TypeError) as error:
+        expected = dict(read_json(folder / MANIFEST)["files"])
+    except (StorageError, KeyError, TypeError, ValueError) as error:
         raise ZooError(f"{folder}: no readable {MANIFEST} ({error}); the entry is incomplete") from error
     if set(expected) != set(FILES):
         odd = sorted(set(expected) ^ set(FILES))
         raise ZooError(f"{folder / MANIFEST} lists other files than an entry has: {', '.join(odd)}")
-    present = {p.name for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".md")} - {MANIFEST}
+    present = {p.name for p in folder.iterdir() if not p.name.startswith(".")} - {MANIFEST}  # the hub's client adds hidden files
     if present != set(FILES):
         odd = sorted(present ^ set(FILES))
         what = "is missing" if odd[0] not in present else "does not belong to the entry"

@@ -1,0 +1,116 @@
+"""A small zoo entry with random weights, and the command line as a user and as a test calls it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pass_transfer.backbones import BackboneSpec, build_backbone, find_groups
+from pass_transfer.baselines import group_l1
+from pass_transfer.cli.main import run as command_line
+from pass_transfer.hypernet import Hypernet, HypernetConfig, standardise
+from pass_transfer.prompts import Prompt
+from pass_transfer.zoo.entry import save_entry
+
+SIDE = 32
+CLASSES = 10
+QUICK = ["--epochs", "1", "--prompt-steps", "1", "--batch-size", "64", "--device", "cpu"]
+
+
+def write_entry(folder, seed=0, architecture="resnet18", **shape):
+    """A zoo entry of a random backbone and an untrained hypernetwork."""
+    torch.manual_seed(seed)
+    spec = BackboneSpec(architecture, CLASSES, SIDE)
+    backbone = build_backbone(spec).eval()
+    groups = find_groups(backbone, SIDE)
+    net = Hypernet(HypernetConfig(**shape), backbone, groups, standardise(group_l1(backbone, groups, SIDE)))
+    source = {"task": "digits", "class_names": [str(n) for n in range(CLASSES)]}
+    save_entry(folder, net, backbone.state_dict(), spec, Prompt("additive", SIDE, 3, seed), source, {}, {}, "# for tests\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def entries(tmp_path_factory):
+    """(seed, architecture, shape) -> folder of an entry; shared, so tests copy before they change anything."""
+    made, root = {}, tmp_path_factory.mktemp("entries")
+
+    def get(seed=0, architecture="resnet18", **shape):
+        key = repr((seed, architecture, shape))
+        if key not in made:
+            made[key] = write_entry(root / str(len(made)), seed, architecture, **shape)
+        return made[key]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def entry(entries):
+    """The entry that most tests use."""
+    return entries()
+
+
+@pytest.fixture
+def copied(entry, tmp_path):
+    """An entry of one's own, to be damaged."""
+    return Path(shutil.copytree(entry, tmp_path / "entry"))
+
+
+@pytest.fixture
+def call(capsys):
+    """Arguments -> (exit code, stdout, stderr) of the command line in this process."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = command_line([str(a) for a in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(call):
+    """Arguments -> the one message on stderr of a command that must be refused; `code` is its exit code."""
+
+    def run(*arguments, code=1):
+        got, out, err = call(*arguments)
+        lines = [line for line in err.splitlines() if not line.startswith("running on ")]
+        assert (got, out) == (code, ""), err
+        assert len(lines) == 1 and lines[0].startswith("error: "), err
+        return lines[0].removeprefix("error: ")
+
+    return run
+
+
+@pytest.fixture
+def adapting(entry, tmp_path):
+    """The shortest arguments of an adapt into tmp_path/run; later ones override them."""
+
+    def arguments(*more):
+        return ["adapt", "--hypernet", entry, "--task", "digits", "--out", tmp_path / "run", *QUICK, *more]
+
+    return arguments
+
+
+@pytest.fixture(scope="session")
+def finished(entry, tmp_path_factory):
+    """The folder of a finished run on digits; shared, not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    arguments = ["adapt", "--hypernet", str(entry), "--task", "digits", "--out", str(folder), *QUICK]
+    assert command_line(arguments) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shell():
+    """(arguments, Popen settings) -> a started process of the command line, with pipes and one thread."""
+
+    def start(*arguments, code="from pass_transfer.cli.main import main; main()", environment=None, **settings):
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"} | (environment or {})
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **settings)
+
+    return start

@@ -1,0 +1,146 @@
+"""Everything that is refused: one message, the right exit code, nothing left behind."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def photos(root, classes=("cat", "dog"), count=8, size=20):
+    """A folder of noise images by class."""
+    draw = np.random.default_rng(0)
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(draw.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(root / name / f"{number}.png")
+    return root
+
+
+WRONG_VALUES = [
+    (["--transfer", "both"], "prompt, mask"),
+    (["--budget", "huge"], "quick, full"),
+    (["--device", "tpu"], "cpu"),
+    (["--device", "cuda"], "--device cpu"),
+    (["--precision", "int8"], "bf16"),
+    (["--label-mapping", "best"], "frequency"),
+    (["--macs", "0"], "--macs"),
+    (["--macs", "1.5"], "--macs"),
+    (["--macs", "nan"], "--macs"),
+    (["--density", "-0.1"], "--density"),
+    (["--density", "inf"], "--density"),
+    (["--macs", "0.5", "--density", "0.5"], "exactly one"),
+    (["--epochs", "0"], "--epochs"),
+    (["--epochs", "two"], "--epochs"),
+    (["--batch-size", "1"], "--batch-size"),
+    (["--prompt-steps", "0"], "--prompt-steps"),
+    (["--lr", "0"], "--lr"),
+    (["--lr", "nan"], "--lr"),
+    (["--prompt-lr", "-1"], "--prompt-lr"),
+    (["--weight-decay", "-1"], "--weight-decay"),
+    (["--seed", "-1"], "--seed"),
+    (["--resume", "--force"], "not both"),
+    (["--task", "cifar1000"], "Did you mean cifar100"),
+    (["--fast"], "--fast"),
+]
+
+
+@pytest.mark.parametrize("wrong, hint", WRONG_VALUES, ids=[" ".join(w) for w, _ in WRONG_VALUES])
+def test_a_wrong_value_is_wrong_usage_and_leaves_nothing(refused, adapting, tmp_path, wrong, hint, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert hint in refused(*adapting(*wrong), code=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_usage_errors_name_the_help_to_read(refused):
+    assert "pass-transfer adapt --help" in refused("adapt", "--task", "digits", code=2)
+    assert "pass-transfer --help" in refused("shrink", code=2)
+    assert "pass-transfer zoo --help" in refused("zoo", "rm", code=2)
+
+
+def test_a_budget_below_the_floor_names_the_lowest(refused, adapting, tmp_path):
+    assert "lowest" in refused(*adapting("--macs", "0.001"))
+    assert "lowest density is" in refused(*adapting("--density", "0.01"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_entry_is_refused_by_every_verb_that_takes_one(refused, tmp_path):
+    for command in (["adapt", "--task", "digits", "--out", tmp_path / "run", "--hypernet"], ["zoo", "show"], ["zoo", "verify"]):
+        assert "pass-transfer zoo ls" in refused(*command, "zoo/r19")
+    (tmp_path / "bare").mkdir()
+    assert "config.json" in refused("zoo", "show", tmp_path / "bare")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_no_task_is_refused(refused, adapting, tmp_path):
+    cases = {"missing": "not a folder", "empty": "class folders", "one": "at least two", "hollow": "no image"}
+    (tmp_path / "empty").mkdir()
+    photos(tmp_path / "one", ("cat",))
+    (tmp_path / "hollow" / "cat").mkdir(parents=True)
+    (tmp_path / "hollow" / "dog").mkdir()
+    for name, hint in cases.items():
+        assert hint in refused(*adapting("--task", f"folder:{tmp_path / name}"))
+    assert "parquet" in refused(*adapting("--task", "cifar100", "--data-dir", tmp_path / "empty"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_image_is_skipped_warned_of_and_counted(call, adapting, tmp_path):
+    root = photos(tmp_path / "photos", count=12)
+    (root / "cat" / "3.png").write_bytes((root / "cat" / "3.png").read_bytes()[:200])
+    (root / "dog" / "note.jpg").write_text("not an image")
+    code, out, err = call(*adapting("--task", f"folder:{root}", "--json"))
+    assert code == 0, err
+    assert "2 of 25" in err or "2 of 24" in err
+    assert "3.png" in err and "note.jpg" in err
+    assert json.loads(out)["skipped_images"] == 2
+
+
+def test_an_existing_run_needs_resume_or_force(refused, call, adapting, finished, tmp_path):
+    arguments = adapting("--out", finished)
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in finished.iterdir())
+    message = refused(*arguments)
+    assert "--resume" in message and "--force" in message
+    assert "macs was 0.5, now 0.4" in refused(*arguments, "--resume", "--macs", "0.4")
+    assert "seed was 0, now 1" in refused(*arguments, "--resume", "--seed", "1")
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in finished.iterdir()) == before
+
+
+def test_resume_of_a_finished_run_gives_its_result_again(call, adapting, finished):
+    code, out, _ = call(*adapting("--out", finished), "--resume", "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads((finished / "result.json").read_text())
+
+
+@pytest.mark.parametrize("flag", [[], ["--force"], ["--resume"]], ids=["plain", "force", "resume"])
+def test_a_folder_that_is_no_run_is_left_alone(refused, adapting, copied, tmp_path, flag):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    (mine / "config.json").write_text('{"model": "of another program"}')
+    for folder in (mine, copied):
+        before = sorted(p.name for p in folder.iterdir())
+        assert "not a run folder" in refused(*adapting("--out", folder, *flag))
+        assert sorted(p.name for p in folder.iterdir()) == before
+
+
+def test_an_out_that_cannot_be_made_is_refused(refused, adapting, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "not a run folder" in refused(*adapting("--out", tmp_path / "file"))
+    assert "cannot create" in refused(*adapting("--out", tmp_path / "file" / "run"))
+
+
+def test_force_replaces_a_run_and_what_was_in_it(call, adapting, tmp_path):
+    assert call(*adapting())[0] == 0
+    (tmp_path / "run" / "old.txt").write_text("")
+    code, _, err = call(*adapting("--force", "--transfer", "mask"))
+    assert code == 0, err
+    assert not (tmp_path / "run" / "old.txt").exists()
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["transfer"] == "mask"
+
+
+def test_eval_refuses_what_is_no_run_and_another_task(refused, finished, tmp_path):
+    assert "not a finished run" in refused("eval", tmp_path, "--task", "digits")
+    assert "not a finished run" in refused("eval", tmp_path / "nothing", "--task", "digits")
+    photos(tmp_path / "photos")
+    assert "10" in refused("eval", finished, "--task", f"folder:{tmp_path / 'photos'}")
+    assert "cifar10" in refused("eval", finished, "--task", "cifar", code=2)

@@ -1,0 +1,120 @@
+"""Kill and Ctrl-C: --resume ends with the bytes of an uninterrupted run."""
+
+import json
+import random
+import signal
+import time
+
+import pytest
+
+# Checkpoints after every step, so that a kill also falls between two of them within an epoch.
+EVERY_STEP = "import pass_transfer.training.loop as loop; loop.CHECKPOINT_SECONDS = 0; from pass_transfer.cli.main import main; main()"
+FILES = ("model.safetensors", "model.json", "masks.safetensors", "prompt.safetensors")
+PATIENCE = 120  # seconds until a process that should have got somewhere is given up
+
+
+def arguments(entry, out, *more):
+    return ["adapt", "--hypernet", entry, "--task", "digits", "--out", out, "--epochs", "2", "--prompt-steps", "5",
+            "--device", "cpu", *more]
+
+
+@pytest.fixture(scope="module")
+def whole(entry, shell, tmp_path_factory):
+    """An uninterrupted run: its folder and its output."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    process = shell(*arguments(entry, out, "--with-dense"), "--json")
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stderr
+    return out, stdout, stderr
+
+
+def same(one, other):
+    """Which of the files that a run hands over differ."""
+    return [name for name in FILES if (one / name).read_bytes() != (other / name).read_bytes()]
+
+
+def until(process, condition):
+    """Wait for a condition; returns whether the process was still running then."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < end, "it never got there"
+        time.sleep(0.002)
+    return process.poll() is None
+
+
+def places(out):
+    """Moments of a run, in order, by the files it has written."""
+    work = out / "checkpoint"
+
+    def step(name):
+        path = work / f"{name}.json"
+        return json.loads(path.read_text())["state"]["__dict__"] if path.exists() else None
+
+    def reached(name, epoch, number):
+        state = dict(map(tuple, step(name) or []))
+        return (state.get("epoch", -1), state.get("step", -1)) >= (epoch, number)
+
+    return {
+        "folder made": lambda: out.exists(),
+        "prompt": lambda: reached("prompt", 2, 0),
+        "fine-tuning, first epoch": lambda: reached("finetune", 0, 4),
+        "fine-tuning, second epoch": lambda: reached("finetune", 1, 2),
+        "dense": lambda: reached("dense", 0, 1),
+        "model saved": lambda: (out / "model.safetensors").exists(),
+    }
+
+
+def test_killed_at_many_moments_and_resumed_it_ends_the_same(entry, shell, whole, tmp_path):
+    out, seed = tmp_path / "run", random.SystemRandom().randrange(1 << 30)
+    draw, killed = random.Random(seed), []
+    for place, condition in places(out).items():
+        process = shell(*arguments(entry, out, "--with-dense", "--resume"), code=EVERY_STEP)
+        if until(process, condition):
+            time.sleep(draw.uniform(0, 0.1))
+            process.kill()
+            killed.append(place)
+        process.communicate(timeout=PATIENCE)
+    process = shell(*arguments(entry, out, "--with-dense", "--resume", "--json"))
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stderr
+    assert len(killed) >= 3
+    assert same(out, whole[0]) == [], f"after kills at {killed}, delays of seed {seed}"
+    assert json.loads(stdout) == json.loads((out / "result.json").read_text())
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    expected = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
+    assert [{k: v for k, v in r.items() if k != "seconds"} for r in rows] == [{k: v for k, v in r.items() if k != "seconds"} for r in expected]
+    assert not list(out.rglob("*.part")) and not (out / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("place", ["prompt", "fine-tuning, first epoch"])
+def test_ctrl_c_says_how_to_continue_and_resume_finishes_with_the_time_of_both(entry, shell, whole, tmp_path, place):
+    out = tmp_path / "run"
+    process = shell(*arguments(entry, out), code=EVERY_STEP)
+    assert until(process, places(out)[place])
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    last = stderr.splitlines()[-1]
+    assert (process.returncode, stdout) == (130, "")
+    assert "interrupted" in last and "--resume" in last and "Traceback" not in stderr
+    assert stderr.count("--resume") == 1
+    spent, start = json.loads((out / "checkpoint" / "clock.json").read_text())["seconds"], time.monotonic()
+    process = shell(*arguments(entry, out, "--resume", "--json"))
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stderr
+    assert same(out, whole[0]) == []
+    result = json.loads(stdout)
+    assert spent < result["seconds"] < spent + time.monotonic() - start
+    assert 0 < result["search_seconds"] < result["seconds"]
+
+
+def test_stdout_has_the_result_alone_and_the_file_has_the_same(whole):
+    out, stdout, stderr = whole
+    result = json.loads(stdout)
+    assert stdout.count("\n") == 1
+    assert result == json.loads((out / "result.json").read_text())
+    assert "running on cpu" in stderr and "finetune 2/2" in stderr
+    assert result["seconds"] > result["search_seconds"] > 0
+    assert result["dense_top1"] is not None
+
