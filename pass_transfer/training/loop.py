@@ -142,11 +142,14 @@ class _Loop:
             raise KeyboardInterrupt(f"interrupted in {self.stage.name}, epoch {min(self.epoch + 1, self.config.epochs)}{saved}")
 
     def _note(self, metrics: dict[str, float]) -> None:
+        self._check_finite(metrics, f"epoch {self.epoch + 1}, step {self.step + 1}")
+        for key, value in metrics.items():
+            self.running[key] = self.running.get(key, 0.0) + value
+
+    def _check_finite(self, metrics: dict[str, float], place: str) -> None:
         for key, value in metrics.items():
             if not math.isfinite(value):
-                raise DivergedError(f"{self.stage.name}: {key} is {value} in epoch {self.epoch + 1}, step {self.step + 1}; "
-                                    f"try a lower learning rate (--lr) or --precision no")
-            self.running[key] = self.running.get(key, 0.0) + value
+                raise DivergedError(f"{self.stage.name}: {key} is {value} in {place}; try a lower learning rate (--lr) or --precision no")
 
     def _set_learning_rate(self) -> None:
         progress = (self.epoch * self.steps + self.step) / (self.config.epochs * self.steps)
@@ -159,6 +162,7 @@ class _Loop:
         row = {"stage": self.stage.name, "epoch": self.epoch + 1}
         row |= {f"train_{k}": v / self.steps for k, v in self.running.items()}
         row |= {f"held_out_{k}": v for k, v in self.stage.evaluate().items()}
+        self._check_finite({k: v for k, v in row.items() if k.startswith("held_out_")}, f"epoch {self.epoch + 1}")
         row |= {"seconds": round(time.monotonic() - start, 2)}
         self.rows.append(row)
         shown = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, float))

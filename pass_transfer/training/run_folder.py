@@ -99,11 +99,10 @@ class RunFolder:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to metrics.jsonl."""
-        try:
-            with open(self.path / METRICS, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path / METRICS}: {error.strerror or error}") from error
+        self._write_metrics([*self.metrics(), row])
+
+    def _write_metrics(self, rows: list[Mapping[str, Any]]) -> None:
+        write_bytes(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a line cut short by a kill is left out."""
@@ -125,12 +124,12 @@ class RunFolder:
             seen += row["stage"] == stage
             if row["stage"] != stage or seen <= count:
                 rows.append(row)
-        write_bytes(self.path / METRICS, "".join(json.dumps(r) + "\n" for r in rows).encode())
+        self._write_metrics(rows)
 
     def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
         """Write a state (nested dicts and lists of tensors, numbers, strings) under a name; the pointer is written last."""
         tensors: dict[str, torch.Tensor] = {}
-        plain = _split(state, "", tensors)
+        plain = _split(state, tensors)
         folder = self.work
         pointer = folder / f"{name}.json"
         old = read_json(pointer)["tensors"] if pointer.exists() else ""
@@ -193,15 +192,16 @@ def _empty(path: Path) -> None:
         raise StorageError(f"cannot replace {path}: {error.strerror or error}") from error
 
 
-def _split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """Replace tensors by references and collect them; dict keys keep their type through a marker."""
+def _split(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Replace tensors by numbered references and collect them; dict keys keep their type through a marker."""
     if isinstance(value, torch.Tensor):
-        tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return {"__tensor__": path}
+        number = str(len(tensors))
+        tensors[number] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"__tensor__": number}
     if isinstance(value, Mapping):
-        return {"__dict__": [[k, _split(v, f"{path}/{k}", tensors)] for k, v in value.items()]}
+        return {"__dict__": [[k, _split(v, tensors)] for k, v in value.items()]}
     if isinstance(value, (list, tuple)):
-        return [_split(v, f"{path}/{i}", tensors) for i, v in enumerate(value)]
+        return [_split(v, tensors) for v in value]
     return value
 
 

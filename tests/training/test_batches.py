@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+
+from pass_transfer.tasks import Split
+from pass_transfer.tasks.images import CachedImages
+from pass_transfer.training import batches, to_images
+from pass_transfer.training.batches import augment, generator
+
+SIDE = 16
+
+
+@pytest.fixture
+def split():
+    """103 images, each of its own colour, which is also its label."""
+    pixels = np.broadcast_to(np.arange(103, dtype=np.uint8)[:, None, None, None], (103, SIDE, SIDE, 3))
+    return Split(CachedImages(pixels), np.arange(103), np.arange(103))
+
+
+def order(split, size=10, **options) -> list[list[int]]:
+    return [labels.tolist() for _, labels in batches(split, size, **options)]
+
+
+def test_images_and_labels_stay_together(split):
+    for images, labels in batches(split, 10, seed=3):
+        assert images.shape == (10, 3, SIDE, SIDE) and images.dtype == torch.uint8
+        assert images[:, 0, 0, 0].tolist() == labels.tolist()
+
+
+def test_without_a_seed_every_image_comes_in_order(split):
+    assert sum(order(split), []) == list(range(103))
+
+
+def test_an_epoch_is_shuffled_and_has_whole_batches_only(split):
+    seen = order(split, seed=1)
+    assert [len(b) for b in seen] == [10] * 10
+    flat = sum(seen, [])
+    assert len(set(flat)) == 100 and flat != sorted(flat)
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(split):
+    first = order(split, seed=1, epoch=2)
+    torch.manual_seed(99)
+    assert order(split, seed=1, epoch=2) == first
+    assert order(split, seed=1, epoch=3) != first and order(split, seed=2, epoch=2) != first
+
+
+@pytest.mark.parametrize("start", [0, 1, 7, 10])
+def test_a_later_start_leaves_out_what_was_done(split, start):
+    assert order(split, seed=1, start=start) == order(split, seed=1)[start:]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_every_batch(split, world):
+    shares = [order(split, seed=1, rank=rank, world=world) for rank in range(world)]
+    for whole, *parts in zip(order(split, seed=1), *shares):
+        assert sorted(sum(parts, [])) == sorted(whole) and max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_fewer_images_than_a_batch_are_one_batch(split):
+    assert sorted(order(split.subset(np.arange(5)), size=10, seed=1)[0]) == [0, 1, 2, 3, 4]
+
+
+def test_a_stage_may_choose_the_images(split):
+    assert order(split, order=[torch.tensor([5, 5, 1]), torch.tensor([102])]) == [[5, 5, 1], [102]]
+
+
+def test_different_numbers_give_unrelated_streams():
+    streams = [torch.rand(3, generator=generator(*n)).tolist() for n in ((0, 0), (0, 1), (1, 0), (0, 0, 0), (10, 0), (0, 10))]
+    assert len({tuple(s) for s in streams}) == len(streams)
+    assert torch.rand(3, generator=generator(4, 2)).tolist() == torch.rand(3, generator=generator(4, 2)).tolist()
+
+
+def test_images_are_floats_between_zero_and_one(cpu):
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, 3, -1, -1)
+    images = to_images(pixels, cpu.device)
+    assert torch.equal(images, pixels.float() / 255) and images.is_contiguous(memory_format=torch.channels_last)
+
+
+# augmentation
+
+def coordinates(count: int) -> torch.Tensor:
+    """Images whose pixels say which image, row and column they come from."""
+    rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    return torch.stack([torch.stack([torch.full_like(rows, n), rows, columns]) for n in range(count)]).to(torch.uint8)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_an_augmented_image_is_a_crop_of_its_padded_self(flip):
+    pixels = coordinates(64)
+    out = augment(pixels, torch.Generator().manual_seed(0), flip)
+    assert out.shape == pixels.shape and out.dtype == torch.uint8
+    offsets = set()
+    for original, image in zip(pixels.numpy(), out.numpy()):
+        padded = np.pad(original, ((0, 0), (2, 2), (2, 2)), mode="reflect")
+        crops = {(r, c, mirrored): padded[:, r:r + SIDE, c:c + SIDE][:, :, ::-1 if mirrored else 1]
+                 for r in range(5) for c in range(5) for mirrored in (False, True)}
+        offsets.add(next(key for key, crop in crops.items() if np.array_equal(crop, image)))
+    assert {r for r, _, _ in offsets} == {c for _, c, _ in offsets} == set(range(5))
+    assert {m for _, _, m in offsets} == ({False, True} if flip else {False})
+
+
+def test_augmentation_is_decided_by_its_generator():
+    pixels = coordinates(8)
+    one, two, other = (augment(pixels, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert torch.equal(one, two) and not torch.equal(one, other)
