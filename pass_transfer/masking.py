@@ -15,6 +15,7 @@ from torch import nn
 
 from pass_transfer import ops
 from pass_transfer.backbones import ChannelGroups
+from pass_transfer.backbones.modes import eval_mode
 
 
 @contextmanager
@@ -56,15 +57,12 @@ def batch_statistics(backbone: nn.Module) -> Iterator[None]:
     a search must not overwrite them.
     """
     norms = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    training, tracked = backbone.training, [n.track_running_stats for n in norms]
-    stored = [(n.running_mean, n.running_var) for n in norms]
-    backbone.eval()
-    for norm in norms:
-        norm.track_running_stats = False
-        norm.running_mean = norm.running_var = None
-    try:
-        yield
-    finally:
-        for norm, tracks, (mean, variance) in zip(norms, tracked, stored):
-            norm.track_running_stats, norm.running_mean, norm.running_var = tracks, mean, variance
-        backbone.train(training)
+    stored = [(n.track_running_stats, n.running_mean, n.running_var) for n in norms]
+    with eval_mode(backbone):
+        for norm in norms:
+            norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
+        try:
+            yield
+        finally:
+            for norm, (tracks, mean, variance) in zip(norms, stored):
+                norm.track_running_stats, norm.running_mean, norm.running_var = tracks, mean, variance

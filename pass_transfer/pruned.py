@@ -11,7 +11,7 @@ from torch import nn
 
 from pass_transfer import __version__
 from pass_transfer.backbones import BackboneSpec, build_backbone
-from pass_transfer.errors import MaskError, RunError, StorageError
+from pass_transfer.errors import RunError, StorageError
 from pass_transfer.files import make_folder, read_json, read_tensors, sha256, write_json, write_tensors
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
@@ -73,7 +73,7 @@ def load_pruned(folder: str | Path) -> PrunedModel:
     note = read_json(folder / DESCRIPTION)
     try:
         return _rebuild(folder, note)
-    except (KeyError, TypeError, AttributeError, RuntimeError, MaskError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise StorageError(f"{folder / DESCRIPTION} does not describe {WEIGHTS}: {error}") from error
 
 
@@ -83,11 +83,13 @@ def _rebuild(folder: Path, note: dict[str, Any]) -> PrunedModel:
     if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != note["sha256"][WEIGHTS]:
         raise StorageError(f"{folder / WEIGHTS} is missing or not the file that was saved (its sha-256 differs)")
     spec = BackboneSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in note["backbone"].items()})
+    names = note["class_names"]
+    if not isinstance(names, list) or len(names) != spec.classes or not all(isinstance(n, str) for n in names):
+        raise StorageError(f"{folder / DESCRIPTION} does not name the {spec.classes} classes of its network")
     tensors = read_tensors(folder / WEIGHTS)
     backbone = build_backbone(spec)
     resize_like(backbone, {n.removeprefix("backbone."): t.shape for n, t in tensors.items() if n.startswith("backbone.")})
     prompt = Prompt(**note["prompt"]) if note["prompt"] else None
     network = Network(backbone, spec.mean, spec.std, prompt)
     network.load_state_dict(tensors, strict=True)
-    return PrunedModel(network, spec, note["class_names"], note["kept"]).eval()
-
+    return PrunedModel(network, spec, names, note["kept"]).eval()

@@ -92,6 +92,7 @@ def test_batch_statistics_are_those_of_the_batch(little):
 @pytest.mark.parametrize("training", [False, True])
 def test_batch_statistics_leave_stored_ones_and_modes_untouched(resnet18, training):
     resnet18.train(training)
+    resnet18.layer2.train(not training)
     before = copy.deepcopy(resnet18.state_dict())
     modes = {n: m.training for n, m in resnet18.named_modules()}
     with batch_statistics(resnet18):
