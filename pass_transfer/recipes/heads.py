@@ -6,17 +6,21 @@ linear probe would need many steps for.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from pass_transfer.backbones import classifier_name
 from pass_transfer.network import Network
 from pass_transfer.tasks import Split
-from pass_transfer.training.batches import batches, to_images
+from pass_transfer.training.batches import batches, generator, to_images
 from pass_transfer.training.runtime import Runtime
 
 IMAGES = 20_000  # 200 for each of 100 classes: the means of 512 features are then known to 0.07 standard deviations
 SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
+BATCH = 256
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -26,6 +30,12 @@ def set_classifier(backbone: nn.Module, linear: nn.Linear) -> None:
     setattr(backbone.get_submodule(parent), leaf, linear)
 
 
+def some_batches(split: Split, images: int, seed: int) -> DataLoader:
+    """Batches of `images` images of a split, rounded up to whole batches, or of all where there are fewer."""
+    order = torch.randperm(len(split), generator=generator(seed, 0)).split(BATCH)
+    return batches(split, BATCH, order=order[: math.ceil(images / BATCH)])
+
+
 @torch.no_grad()
 def class_features(network: Network, split: Split, runtime: Runtime, images: int = IMAGES, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """What the classifier sees: features (N, D) float32 and labels (N,), for up to `images` images of a split."""
@@ -33,15 +43,12 @@ def class_features(network: Network, split: Split, runtime: Runtime, images: int
     layer = network.backbone.get_submodule(classifier_name(network.backbone))
     handle = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0].float().cpu()))
     network.eval()
-    count, kept = 0, []
+    kept = []
     try:
-        for pixels, labels in batches(split, min(256, len(split)), seed=seed):
+        for pixels, labels in some_batches(split, images, seed):
             with runtime.autocast():
                 network(to_images(pixels, runtime.device))
             kept.append(labels)
-            count += len(labels)
-            if count >= images:
-                break
     finally:
         handle.remove()
     return torch.cat(caught), torch.cat(kept)

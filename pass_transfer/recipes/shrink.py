@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
+import torch
 from torch import nn
 
-from pass_transfer.recipes.heads import fit_head, set_classifier
+from pass_transfer.recipes.heads import fit_head, set_classifier, some_batches
 from pass_transfer.label_mapping import count_predictions, frequency_mapping, mapped_classifier
 from pass_transfer.backbones import ChannelGroups, classifier_name
 from pass_transfer.masks import ChannelMasks
@@ -12,7 +15,7 @@ from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.surgery import remove_channels
 from pass_transfer.tasks import Task
-from pass_transfer.training import Runtime, batches, recalibrate, to_images
+from pass_transfer.training import Runtime, recalibrate, to_images
 
 MAPPING_IMAGES = 5000  # predictions counted for a frequency mapping
 
@@ -30,11 +33,11 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
     Returns:
         A Network with BatchNorm recalibrated on training images of the task.
     """
-    small = backbone if masks is None else remove_channels(backbone, masks, groups)
-    network = runtime.place(Network(small if masks is not None else _copy(backbone), mean, std, prompt))
+    small = copy.deepcopy(backbone) if masks is None else remove_channels(backbone, masks, groups)
+    network = runtime.place(Network(small, mean, std, prompt))
     network.requires_grad_(True)
     if mapping != "linear":
-        dense = runtime.place(Network(_copy(backbone), mean, std, prompt))
+        dense = runtime.place(Network(copy.deepcopy(backbone), mean, std, prompt))
         recalibrate(dense, task.train, runtime, seed=seed)
         counts = _count(dense, task, runtime, seed)
         name = classifier_name(small)
@@ -45,24 +48,11 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
     return network
 
 
-def _copy(module: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(module)
-
-
-def _count(network: Network, task: Task, runtime: Runtime, seed: int):
-    import torch
-
-    total = None
-    seen = 0
-    with torch.no_grad():
-        for pixels, labels in batches(task.train, min(256, len(task.train)), seed=seed):
-            with runtime.autocast():
-                logits = network(to_images(pixels, runtime.device)).float().cpu()
-            counts = count_predictions(logits, labels, task.classes)
-            total = counts if total is None else total + counts
-            seen += len(labels)
-            if seen >= MAPPING_IMAGES:
-                break
+@torch.no_grad()
+def _count(network: Network, task: Task, runtime: Runtime, seed: int) -> torch.Tensor:
+    total = 0
+    for pixels, labels in some_batches(task.train, MAPPING_IMAGES, seed):
+        with runtime.autocast():
+            logits = network(to_images(pixels, runtime.device)).float().cpu()
+        total = total + count_predictions(logits, labels, task.classes)
     return total

@@ -1,0 +1,52 @@
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from pass_transfer.backbones import MacsTable, count_macs
+from pass_transfer.network import Network
+from pass_transfer.prompts import Prompt
+from pass_transfer.recipes.heads import fit_head
+from pass_transfer.recipes.shrink import shrink
+from pass_transfer.tasks import load_task
+from pass_transfer.training import evaluate, recalibrate
+
+MEAN, STD = (0.5,) * 3, (0.25,) * 3
+
+
+@pytest.fixture(scope="module")
+def task():
+    """400 training digits at 32 pixels."""
+    whole = load_task("digits", 32)
+    return dataclasses.replace(whole, train=whole.train.subset(np.arange(400)))
+
+
+def test_a_shrunk_network_has_the_masks_macs_and_a_head_that_works(resnet18, groups, random_masks, task, cpu):
+    before = copy.deepcopy(resnet18.state_dict())
+    masks = random_masks(groups, 1, 0.6)
+    network = shrink(resnet18, groups, masks, MEAN, STD, None, task, "linear", cpu)
+    assert count_macs(network.backbone, 32) == MacsTable(resnet18, groups, 32).macs(masks.kept)
+    assert evaluate(network, task.held_out, cpu).top1 > 50
+    assert not network.backbone.bn1.training and all(p.requires_grad for p in network.parameters())
+    assert all(torch.equal(t, before[n]) for n, t in resnet18.state_dict().items()), "the backbone is left as it is"
+
+
+def test_without_masks_the_dense_network_is_prepared_the_same_way(resnet18, groups, task, cpu):
+    network = shrink(resnet18, groups, None, MEAN, STD, Prompt(size=32, pad=2), task, "linear", cpu)
+    assert count_macs(network.backbone, 32) == count_macs(resnet18, 32)
+    assert network.prompt is not None and network.backbone is not resnet18
+
+
+def test_a_frequency_mapping_finds_the_source_class_that_each_class_looks_like(resnet18, groups, random_masks, task, cpu):
+    source = Network(resnet18, MEAN, STD)
+    recalibrate(source, task.train, cpu)
+    renamed = dataclasses.replace(task.train, labels=(task.train.labels + 3) % 10)
+    fit_head(source, renamed, 12, cpu)
+    rows = (torch.arange(10) + 3) % 10
+    dense = shrink(resnet18, groups, None, MEAN, STD, None, task, "frequency", cpu)
+    assert torch.equal(dense.backbone.fc.weight, resnet18.fc.weight[rows]) and torch.equal(dense.backbone.fc.bias, resnet18.fc.bias[rows])
+    masks = random_masks(groups, 1, 0.6)
+    small = shrink(resnet18, groups, masks, MEAN, STD, None, task, "frequency", cpu)
+    assert torch.equal(small.backbone.fc.weight, resnet18.fc.weight[rows][:, masks["layer4.0.conv2"]])
