@@ -60,7 +60,7 @@ def run(arguments: list[str] | None = None) -> int:
     except MemoryError:
         return _fail(OUT_OF_MEMORY, 1)
     except OSError as error:
-        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
     except RuntimeError as error:  # torch has no kind of its own for this on the CPU
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise

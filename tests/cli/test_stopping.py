@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-# Checkpoints after every step, so that a kill also falls between two of them within an epoch.
-EVERY_STEP = "import pass_transfer.training.loop as loop; loop.CHECKPOINT_SECONDS = 0; from pass_transfer.cli.main import main; main()"
+# Checkpoints within an epoch too, which is far shorter than a minute here.
+OFTEN = "import pass_transfer.training.loop as loop; loop.CHECKPOINT_SECONDS = 0.3; from pass_transfer.cli.main import main; main()"
 FILES = ("model.safetensors", "model.json", "masks.safetensors", "prompt.safetensors")
 PATIENCE = 120  # seconds until a process that should have got somewhere is given up
 
@@ -57,10 +57,9 @@ def places(out):
         return (state.get("epoch", -1), state.get("step", -1)) >= (epoch, number)
 
     return {
-        "folder made": lambda: out.exists(),
         "prompt": lambda: reached("prompt", 2, 0),
-        "fine-tuning, first epoch": lambda: reached("finetune", 0, 4),
-        "fine-tuning, second epoch": lambda: reached("finetune", 1, 2),
+        "fine-tuning, first epoch": lambda: reached("finetune", 0, 1),
+        "fine-tuning, second epoch": lambda: reached("finetune", 1, 1),
         "dense": lambda: reached("dense", 0, 1),
         "model saved": lambda: (out / "model.safetensors").exists(),
     }
@@ -70,7 +69,7 @@ def test_killed_at_many_moments_and_resumed_it_ends_the_same(entry, shell, whole
     out, seed = tmp_path / "run", random.SystemRandom().randrange(1 << 30)
     draw, killed = random.Random(seed), []
     for place, condition in places(out).items():
-        process = shell(*arguments(entry, out, "--with-dense", "--resume"), code=EVERY_STEP)
+        process = shell(*arguments(entry, out, "--with-dense", "--resume"), code=OFTEN)
         if until(process, condition):
             time.sleep(draw.uniform(0, 0.1))
             process.kill()
@@ -91,7 +90,7 @@ def test_killed_at_many_moments_and_resumed_it_ends_the_same(entry, shell, whole
 @pytest.mark.parametrize("place", ["prompt", "fine-tuning, first epoch"])
 def test_ctrl_c_says_how_to_continue_and_resume_finishes_with_the_time_of_both(entry, shell, whole, tmp_path, place):
     out = tmp_path / "run"
-    process = shell(*arguments(entry, out), code=EVERY_STEP)
+    process = shell(*arguments(entry, out), code=OFTEN)
     assert until(process, places(out)[place])
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=PATIENCE)
