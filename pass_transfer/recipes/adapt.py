@@ -21,6 +21,7 @@ from pass_transfer import __version__
 from pass_transfer.backbones import count_macs, count_parameters
 from pass_transfer.errors import UsageError
 from pass_transfer.files import read_json, read_tensors, write_json, write_tensors
+from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
 from pass_transfer.label_mapping import choose_mapping
 from pass_transfer.latency import measure_latency
@@ -84,19 +85,9 @@ class AdaptConfig:
         for name, value, allowed in (("--transfer", self.transfer, TRANSFERS), ("--budget", self.budget, BUDGETS)):
             if value not in allowed:
                 raise UsageError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
-        for name, least in (("epochs", 1), ("batch_size", 2), ("prompt_steps", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and not least <= value < 1 << 48:
-                raise UsageError(f"{_flag(name)} is {value}; it is a whole number from {least}")
-        for name in ("lr", "prompt_lr"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"{_flag(name)} is {getattr(self, name)}; it is a positive number")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise UsageError(f"--weight-decay is {self.weight_decay}; it is zero or a positive number")
-
-
-def _flag(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
+        check_whole(self, epochs=1, batch_size=2, prompt_steps=1, seed=0)
+        check_positive(self, "lr", "prompt_lr")
+        check_positive(self, "weight_decay", zero=True)
 
 
 def plan_epochs(config: AdaptConfig, images: int, macs: int, device: str) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pass_transfer.network import Network
+from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.tasks import Split, Task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, evaluate, run_stage, to_images
 from pass_transfer.training.batches import augment
@@ -41,6 +42,11 @@ class FinetuneConfig:
     mixup: float = 0.0
     warmup: float = 0.15
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole(self, epochs=1, batch_size=2, seed=0)
+        check_positive(self, "lr", "prompt_lr")
+        check_positive(self, "weight_decay", zero=True)
 
     def loop(self) -> LoopConfig:
         """What the training loop needs of it."""

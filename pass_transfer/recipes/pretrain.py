@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from pass_transfer.backbones import BackboneSpec, build_backbone, load_weights
-from pass_transfer.files import write_json, write_tensors
+from pass_transfer.files import read_json, write_json, write_tensors
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
 from pass_transfer.recipes.heads import fit_head
 from pass_transfer.network import Network
 from pass_transfer.progress import say
 from pass_transfer.tasks import load_task
 from pass_transfer.training import RunFolder, choose_runtime, evaluate, recalibrate
+from pass_transfer.training.run_folder import check_free
 
 
 def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -37,7 +38,9 @@ def pretrain(architecture: str, weights: str, task: str, out: str | Path, *, siz
     Returns:
         The content of backbone.json, with the test accuracy of the network as stored.
     """
-    start = time.monotonic()
+    started = time.monotonic()
+    check_free(out, resume=resume, force=force)
+    build_backbone(BackboneSpec(architecture, 2, size))  # a wrong name or size fails here, before any image is read
     runtime = choose_runtime(device, precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, size, data_dir)
@@ -46,7 +49,10 @@ def pretrain(architecture: str, weights: str, task: str, out: str | Path, *, siz
     network = Network(build_backbone(spec), spec.mean, spec.std)
     left = load_weights(network.backbone, architecture, weights)
     settings = {"recipe": "pretrain", "architecture": architecture, "weights": str(weights), "task": task, "size": size}
-    run = RunFolder(out, settings | dataclasses.asdict(config), resume=resume, force=force)
+    run = RunFolder(out, settings | dataclasses.asdict(config), resume=resume, force=force, started=started)
+    if run.resumed and (run.path / "backbone.json").exists():
+        say(f"{run.path} is already finished")
+        return read_json(run.path / "backbone.json")
     runtime.place(network)
     recalibrate(network, data.train, runtime, seed=config.seed)
     if left:
@@ -56,7 +62,7 @@ def pretrain(architecture: str, weights: str, task: str, out: str | Path, *, siz
     network.backbone.load_state_dict(stored)
     accuracy = evaluate(network, data.test, runtime)
     result = {"spec": dataclasses.asdict(spec), "classes": list(data.class_names), "task": task, "top1": accuracy.top1,
-              "top5": accuracy.top5, "seconds": round(time.monotonic() - start, 1), "config": settings | dataclasses.asdict(config)}
+              "top5": accuracy.top5, "seconds": round(run.seconds, 1), "config": settings | dataclasses.asdict(config)}
     write_tensors(Path(out) / "backbone.safetensors", stored)
     write_json(Path(out) / "backbone.json", result)
     run.drop_checkpoints()

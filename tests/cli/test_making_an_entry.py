@@ -1,0 +1,37 @@
+"""finetune, search, zoo verify: how an entry is made, on digits and too short to be good."""
+
+import json
+
+import pytest
+import torch
+import torchvision
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file with the weights of a random ResNet-18."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(torchvision.models.resnet18(num_classes=10).state_dict(), path)
+    return path
+
+
+def test_a_backbone_is_made_and_resumed_and_refused(call, refused, weights, tmp_path):
+    out = tmp_path / "backbone"
+    arguments = ["finetune", "--weights", weights, "--task", "digits", "--size", "32", "--epochs", "1", "--device", "cpu", "--out", out]
+    for flag, value in (("--epochs", "0"), ("--batch-size", "0"), ("--lr", "-1"), ("--size", "0")):
+        assert refused(*arguments, flag, value, code=2)
+    assert "no weights file" in refused(*arguments, "--weights", tmp_path / "none.pth")
+    assert "IMAGENET1K_V1" in refused(*arguments, "--weights", "IMAGENET9K")
+    assert not out.exists()
+    code, stdout, err = call(*arguments, "--json")
+    assert code == 0, err
+    result = json.loads(stdout)
+    assert result == json.loads((out / "backbone.json").read_text())
+    assert json.loads(call(*arguments, "--resume", "--json")[1]) == result
+    assert "already holds a run" in refused(*arguments)
+
+
+def test_search_refuses_a_folder_without_a_backbone(refused, tmp_path):
+    assert "pass-transfer finetune" in refused("search", "--backbone", tmp_path, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
