@@ -19,7 +19,7 @@ def adapt(
     budget: Annotated[str, typer.Option("--budget", help="quick or full training.")] = "quick",
     epochs: Annotated[Optional[int], typer.Option("--epochs", help="Fine-tuning epochs, instead of what --budget gives.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,
-    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of fine-tuning.")] = 0.05,
+    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of fine-tuning.")] = 0.03,
     weight_decay: Annotated[float, typer.Option("--weight-decay", help="Of fine-tuning.")] = 5e-4,
     prompt_steps: Annotated[int, typer.Option("--prompt-steps", help="Steps of prompt tuning.")] = 300,
     prompt_lr: Annotated[Optional[float], typer.Option("--prompt-lr", help="Peak step of the prompt, in brightness.")] = None,

@@ -69,7 +69,7 @@ class AdaptConfig:
     budget: str = "quick"
     epochs: int | None = None
     batch_size: int = 128
-    lr: float = 0.05
+    lr: float = 0.03
     weight_decay: float = 5e-4
     prompt_steps: int = 300
     prompt_lr: float = PromptConfig.lr

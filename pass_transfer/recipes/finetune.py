@@ -34,7 +34,7 @@ class FinetuneConfig:
 
     epochs: int = 8
     batch_size: int = 128
-    lr: float = 0.05
+    lr: float = 0.03
     prompt_lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4

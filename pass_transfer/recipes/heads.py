@@ -21,6 +21,7 @@ from pass_transfer.training.runtime import Runtime
 IMAGES = 20_000  # 200 for each of 100 classes: the means of 512 features are then known to 0.07 standard deviations
 SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
 BATCH = 256
+TRAINING_NORM = 2.0  # of a classifier's rows before training; calibrated ones have 10 to 20, and their gradients tear the backbone up
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -84,7 +85,22 @@ def class_mean_head(features: torch.Tensor, labels: torch.Tensor, classes: int) 
     return head
 
 
-def fit_head(network: Network, split: Split, classes: int, runtime: Runtime, seed: int = 0) -> None:
-    """Give a network a new classifier from the class means of a split's images."""
+def tempered(head: nn.Linear, norm: float = TRAINING_NORM) -> nn.Linear:
+    """The same predictions, less surely: logits scaled in place so that the mean norm of a row is at most `norm`."""
+    with torch.no_grad():
+        scale = (norm / head.weight.norm(dim=1).mean()).clamp(max=1.0)
+        head.weight.mul_(scale)
+        head.bias.mul_(scale)
+    return head
+
+
+def fit_head(network: Network, split: Split, classes: int, runtime: Runtime, seed: int = 0, calibrated: bool = False) -> None:
+    """Give a network a new classifier from the class means of a split's images.
+
+    Args:
+        calibrated: keep the logits calibrated, for a backbone that stays frozen; otherwise
+            they are tempered, for one that is going to be trained.
+    """
     features, labels = class_features(network, split, runtime, seed=seed)
-    set_classifier(network.backbone, runtime.place(class_mean_head(features, labels, classes)))
+    head = class_mean_head(features, labels, classes)
+    set_classifier(network.backbone, runtime.place(head if calibrated else tempered(head)))

@@ -94,7 +94,7 @@ def tune(hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, confi
     Returns:
         Rows of metrics, at least five.
     """
-    fit_head(network, task.train, task.classes, runtime, config.seed)
+    fit_head(network, task.train, task.classes, runtime, config.seed, calibrated=True)
     batch_size = min(config.batch_size, len(task.train))
     rows = max(5, math.ceil(config.steps * batch_size / len(task.train)))
     loop = LoopConfig(rows, batch_size, warmup=0.1, seed=config.seed, steps_per_epoch=max(1, config.steps // rows))
