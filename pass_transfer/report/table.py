@@ -23,7 +23,7 @@ def summary(result: Mapping[str, Any]) -> str:
         table.add_row(f"{name} ({unit})", f"{small / scale:.2f}", f"{dense / scale:.2f}", f"{small / dense:.1%}")
     for batch, small in result["latency_ms"].items():
         dense = result["dense_latency_ms"][batch]
-        table.add_row(f"latency, batch {batch} (ms)", f"{small:.2f}", f"{dense:.2f}", f"{dense / small:.2f}x faster")
+        table.add_row(f"latency, batch {batch} (ms)", f"{small:.2f}", f"{dense:.2f}", f"{dense / small:.2f}x as fast")
     console = Console(width=92, color_system=None, force_terminal=False)
     with console.capture() as capture:
         console.print(table)
