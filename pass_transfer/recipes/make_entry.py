@@ -52,10 +52,11 @@ def make_entry(backbone: str | Path, out: str | Path, *, data_dir: str | None = 
     groups = find_groups(dense, spec.image_size)
     prior = standardise(group_l1(dense, groups, spec.image_size)) if shape.prior == "l1" else None
     net = Hypernet(shape, dense, groups, prior)
-    prompts = search(net, Network(dense, spec.mean, spec.std), data, config, runtime, run)
+    sources, prompts = search(net, Network(dense, spec.mean, spec.std), data, config, runtime, run)
     seconds = round(time.monotonic() - start, 1)
-    source = {"task": note["task"], "class_names": note["classes"], "top1": note["top1"], "top5": note["top5"], "weights": note["config"]}
+    source = {"task": note["task"], "class_names": note["classes"], "top1": note["top1"], "top5": note["top5"], "weights": note["config"],
+              "views": [task.name for task in sources]}
     card = f"# {spec.architecture} on {note['task']}\n\nWritten by `pass-transfer search`; dense top-1 {note['top1']:.2f} %.\n"
-    save_entry(Path(out) / "entry", net.cpu(), stored, spec, prompts[0].cpu(), source, recipe | {"seconds": seconds}, {}, card)
+    save_entry(Path(out) / "entry", net.cpu(), stored, spec, [prompt.cpu() for prompt in prompts], source, recipe | {"seconds": seconds}, {}, card)
     run.drop_checkpoints()
     return {"entry": str(Path(out) / "entry"), "seconds": seconds}

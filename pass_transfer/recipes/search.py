@@ -151,14 +151,14 @@ class SearchStage(Stage):
         return {}
 
 
-def search(hypernet: Hypernet, network: Network, task: Task, config: SearchConfig, runtime: Runtime, run: RunFolder | None = None) -> nn.ModuleList:
+def search(hypernet: Hypernet, network: Network, task: Task, config: SearchConfig, runtime: Runtime, run: RunFolder | None = None) -> tuple[list[SourceTask], nn.ModuleList]:
     """Train a hypernetwork in place on a source dataset.
 
     Args:
         network: the frozen backbone with the source task's classifier.
 
     Returns:
-        One prompt for each source task; the first is that of the whole dataset.
+        The source tasks, the whole dataset first, and a prompt for each.
     """
     stage = SearchStage(hypernet, network, task, config, runtime)
     fresh = run is None or run.load_checkpoint(stage.name) is None
@@ -170,4 +170,4 @@ def search(hypernet: Hypernet, network: Network, task: Task, config: SearchConfi
     if config.steps:
         rows = max(1, config.steps // 100)
         run_stage(stage, task.train, LoopConfig(rows, config.batch_size, 0.05, config.seed, config.steps // rows), runtime, run)
-    return stage.prompts
+    return stage.sources, stage.prompts

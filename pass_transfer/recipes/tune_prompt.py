@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Sequence
 
 import torch
 from torch import nn
@@ -16,11 +17,14 @@ from pass_transfer.recipes.heads import fit_head
 from pass_transfer.hypernet import Hypernet
 from pass_transfer.recipes.masked_loss import DensityRange, PromptGradient, condition_scores, freeze, masked_logits, straight_through_masks
 from pass_transfer.network import Network
+from pass_transfer.progress import say
 from pass_transfer.prompts import Prompt
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, choose_runtime, run_stage, to_images
-from pass_transfer.training.batches import augment
+from pass_transfer.training.batches import augment, batches
 from pass_transfer.zoo.entry import PretrainedHypernet
+
+START_BATCHES = 4  # that each possible start is judged by; the same ones, so that their noise cancels
 
 
 @dataclass(frozen=True)
@@ -78,18 +82,32 @@ class TunePromptStage(Stage):
             optimizer.step()
         return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).double().mean().item()}
 
+    @torch.no_grad()
+    def loss_under(self, prompt: Prompt) -> float:
+        """Mean loss on a few training batches under a prompt's masks, with the images unprompted."""
+        masks = straight_through_masks(condition_scores(self.hypernet, prompt.frame()), self.hypernet.groups, (self.config.low + self.config.high) / 2)
+        total, plain = 0.0, torch.zeros_like(prompt.values)
+        for number, (pixels, labels) in enumerate(batches(self.task.train, min(self.config.batch_size, len(self.task.train)), seed=self.config.seed)):
+            if number == START_BATCHES:
+                break
+            with self.runtime.autocast():
+                logits = masked_logits(self.network, prompt, plain, self.hypernet.groups, masks, to_images(pixels, self.runtime.device))
+            total += nn.functional.cross_entropy(logits, labels.to(self.runtime.device)).item()
+        return total / START_BATCHES
+
     def evaluate(self) -> dict[str, float]:
         """Nothing: a prompt is used as it ends."""
         return {}
 
 
 def tune(hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, config: PromptConfig, runtime: Runtime,
-         run: RunFolder | None = None) -> list[dict]:
+         run: RunFolder | None = None, starts: Sequence[Prompt] = ()) -> list[dict]:
     """Tune a prompt in place for a task.
 
     Args:
         network: the dense backbone; gets a classifier for the task from its class means.
-        prompt: where to start from.
+        prompt: where to start from, unless
+        starts: prompts of other tasks, of which the one whose masks suit this task best is taken.
 
     Returns:
         Rows of metrics, at least five.
@@ -98,7 +116,13 @@ def tune(hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, confi
     batch_size = min(config.batch_size, len(task.train))
     rows = max(5, math.ceil(config.steps * batch_size / len(task.train)))
     loop = LoopConfig(rows, batch_size, warmup=0.1, seed=config.seed, steps_per_epoch=max(1, config.steps // rows))
-    return run_stage(TunePromptStage(hypernet, network, prompt, task, config, runtime), task.train, loop, runtime, run)
+    stage = TunePromptStage(hypernet, network, prompt, task, config, runtime)
+    if starts and (run is None or run.load_checkpoint(stage.name) is None):
+        losses = [stage.loss_under(start.to(runtime.device)) for start in starts]
+        best = losses.index(min(losses))
+        say(f"starting from source prompt {best} of {len(starts)} (loss {losses[best]:.3f}, the first one's {losses[0]:.3f})")
+        prompt.load_state_dict(starts[best].state_dict())
+    return run_stage(stage, task.train, loop, runtime, run)
 
 
 def tune_prompt(hypernet: PretrainedHypernet, task: str | Task, *, data_dir: str | None = None, config: PromptConfig = PromptConfig(),
@@ -114,5 +138,6 @@ def tune_prompt(hypernet: PretrainedHypernet, task: str | Task, *, data_dir: str
     runtime = choose_runtime(device, precision)
     data = load_task(task, hypernet.spec.image_size, data_dir) if isinstance(task, str) else task
     prompt = hypernet.prompt()
-    tune(hypernet.net, Network(hypernet.backbone(), hypernet.spec.mean, hypernet.spec.std), prompt, data, config, runtime)
+    tune(hypernet.net, Network(hypernet.backbone(), hypernet.spec.mean, hypernet.spec.std), prompt, data, config, runtime,
+         starts=hypernet.prompts())
     return prompt.cpu()
