@@ -35,6 +35,7 @@ class SearchConfig:
         warm_steps: steps of the warm start (warm_start.py); 0 leaves it out.
         importance: share of a task's own Taylor importance, against the prior, in what
             the warm start teaches.
+        rows: rows of metrics over the search; a checkpoint is written with each.
         importance_images: images of each source task that it is measured on.
         tasks: number of source tasks; the first is the whole dataset.
         lr, weight_decay: of AdamW on the hypernetwork.
@@ -45,6 +46,7 @@ class SearchConfig:
 
     steps: int = 400
     warm_steps: int = 2000
+    rows: int = 10
     importance: float = 0.5
     importance_images: int = 1536
     batch_size: int = 128
@@ -168,6 +170,6 @@ def search(hypernet: Hypernet, network: Network, task: Task, config: SearchConfi
             if run is not None:
                 run.log(row)
     if config.steps:
-        rows = max(1, config.steps // 100)
+        rows = min(config.rows, config.steps)
         run_stage(stage, task.train, LoopConfig(rows, config.batch_size, 0.05, config.seed, config.steps // rows), runtime, run)
     return stage.sources, stage.prompts

@@ -32,9 +32,11 @@ def make_source_tasks(classes: int, count: int, seed: int) -> list[SourceTask]:
     are sorted by meaning, as ImageNet's are), the rest takes any.
     """
     draw = np.random.default_rng(seed)
+    most = max(2, classes // 2)
+    least = min(10, most)
     tasks = [SourceTask("all", tuple(range(classes)))]
     for number in range(1, count):
-        size = int(draw.integers(min(10, classes // 2), max(11, classes // 2)))
+        size = int(draw.integers(least, most + 1))
         if number % 2:
             first = int(draw.integers(0, classes - size + 1))
             chosen, kind = range(first, first + size), "neighbours"
