@@ -71,7 +71,7 @@ class AdaptConfig:
     batch_size: int = 128
     lr: float = 0.03
     weight_decay: float = 5e-4
-    prompt_steps: int = 300
+    prompt_steps: int = 100
     prompt_lr: float = PromptConfig.lr
     label_mapping: str = "auto"
     deploy_prompt: bool = True
@@ -130,7 +130,7 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
     data = load_task(task, entry.spec.image_size, data_dir)
     mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes)
     identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": entry.fingerprint(), "task": task, "classes": data.classes,
-                "images": len(data.train), "device": runtime.device.type, "precision": runtime.accelerator.mixed_precision}
+                "images": len(data.train), "device": runtime.device.type, "precision": runtime.precision}
     run = RunFolder(out, identity | dataclasses.asdict(config) | {"versions": _versions()}, resume=resume, force=force, started=started)
     if run.resumed and (run.path / RESULT).exists():
         say(f"{run.path} is already finished")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,24 +20,30 @@ PRECISIONS = ("auto", "bf16", "fp16", "no")
 
 @dataclass(frozen=True)
 class Runtime:
-    """An Accelerator with its choices. `reason` says what was chosen and why."""
+    """Device, precision and memory format, with the Accelerator that joins several processes.
+
+    Accelerate keeps one state for the whole process and refuses another precision later;
+    device and precision are therefore kept here, and each runtime stays as it was made.
+
+    Fields:
+        precision: "bf16", "fp16", or "no" for float32.
+        reason: what was chosen and why, in words.
+    """
 
     accelerator: Accelerator
+    device: torch.device
+    precision: str
     memory_format: torch.memory_format
     reason: str
-
-    @property
-    def device(self) -> torch.device:
-        """Where tensors live."""
-        return self.accelerator.device
 
     def place(self, module: torch.nn.Module) -> torch.nn.Module:
         """The module on the device, in the memory format that is fastest there."""
         return module.to(self.device, memory_format=self.memory_format)
 
-    def autocast(self):
+    def autocast(self) -> torch.autocast:
         """The mixed-precision context of this runtime."""
-        return self.accelerator.autocast()
+        kind = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, kind, enabled=self.precision != "no")
 
 
 def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
@@ -61,10 +68,12 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
         raise UsageError("--device mps: torch sees no Apple GPU; use --device cpu")
     kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     mixed, why = (precision, "as asked") if precision != "auto" else _native_precision(kind)
-    accelerator = Accelerator(cpu=kind == "cpu", mixed_precision=mixed)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    accelerator = Accelerator(cpu=several and kind == "cpu", mixed_precision="no")
+    chosen = accelerator.device if several else torch.device(kind)
     name = torch.cuda.get_device_name() if kind == "cuda" else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     words = f"{kind} ({name}), {'float32' if mixed == 'no' else mixed} ({why}), channels_last"
-    return Runtime(accelerator, torch.channels_last, words)
+    return Runtime(accelerator, chosen, mixed, torch.channels_last, words)
 
 
 def _native_precision(kind: str) -> tuple[str, str]:

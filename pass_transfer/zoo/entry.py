@@ -91,8 +91,9 @@ class PretrainedHypernet:
         return select(self.scores(prompt), self.groups, density=density, macs=macs, table=table, uniform=uniform)
 
     def fingerprint(self) -> str:
-        """sha-256 over the weights of backbone, hypernetwork and prompt: whether two entries are the same."""
-        parts = {"net": fingerprint(self.net.state_dict()), "prompt": fingerprint(self._prompt.state_dict()), "backbone": self.config["fingerprint"]}
+        """sha-256 over the weights of backbone, hypernetwork and prompts: whether two entries are the same."""
+        parts = {"net": fingerprint(self.net.state_dict()), "prompts": fingerprint(nn.ModuleList(self._prompts).state_dict()),
+                 "backbone": self.config["fingerprint"]}
         return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()
 
     def macs_share(self, masks: ChannelMasks, classes: int) -> float:

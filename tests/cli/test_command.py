@@ -7,6 +7,9 @@ import sys
 import time
 
 import pytest
+import torch
+
+from pass_transfer.training import choose_runtime
 
 VERBS = ["", "adapt", "search", "finetune", "eval", "env", "zoo", "zoo ls", "zoo show", "zoo verify"]
 NO_TORCH = """
@@ -99,3 +102,13 @@ def test_a_disk_that_fills_up_is_told_and_the_run_goes_on_when_there_is_space(sh
     assert not list((tmp_path / "run").rglob("*.part"))
     code, _, err = call(*adapting("--resume", "--precision", "auto"))
     assert code == 0, err
+
+
+def test_another_precision_later_in_one_process_changes_no_earlier_choice():
+    first = choose_runtime("cpu", "no")
+    second = choose_runtime("cpu", "bf16")
+    product = [torch.ones(2, 2) @ torch.ones(2, 2)]
+    for runtime in (first, second):
+        with runtime.autocast():
+            product.append(torch.ones(2, 2) @ torch.ones(2, 2))
+    assert [p.dtype for p in product] == [torch.float32, torch.float32, torch.bfloat16]
