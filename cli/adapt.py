@@ -21,7 +21,7 @@ def adapt(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of fine-tuning.")] = 0.03,
     weight_decay: Annotated[float, typer.Option("--weight-decay", help="Of fine-tuning.")] = 5e-4,
-    prompt_steps: Annotated[int, typer.Option("--prompt-steps", help="Steps of prompt tuning.")] = 300,
+    prompt_steps: Annotated[int, typer.Option("--prompt-steps", help="Steps of prompt tuning by the loss, after matching channel importance.")] = 100,
     prompt_lr: Annotated[Optional[float], typer.Option("--prompt-lr", help="Peak step of the prompt, in brightness.")] = None,
     label_mapping: Annotated[str, typer.Option("--label-mapping", help="auto, linear (a new head), frequency or iterative.")] = "auto",
     deploy_prompt: Annotated[bool, typer.Option("--deploy-prompt/--no-deploy-prompt", help="Whether the prompt is part of the saved network.")] = True,

@@ -20,8 +20,9 @@ class HypernetConfig:
         encoder: channels of the first two layers of the prompt encoder.
         prior: "l1" starts from the magnitude ranking inside each group, which the
             hypernetwork corrects; "none" starts from nothing.
-        correction: largest correction of a channel's score, in standard deviations of
-            the prior. Unbounded scores lose the prior within a few steps.
+        correction: bound of a channel's correction before the group's mean is taken out
+            of it, in standard deviations of the prior. Unbounded scores lose the prior
+            within a few steps.
         drift: largest shift of a whole group's scores against the others, in the same
             unit. It moves width between layers, which costs accuracy after fine-tuning
             when the search is free to do it.
@@ -33,7 +34,7 @@ class HypernetConfig:
     pooled: int = 64
     encoder: tuple[int, int] = (8, 16)
     prior: str = "l1"
-    correction: float = 1.5
+    correction: float = 2.0
     drift: float = 0.3
     iterations: int = 2
     reference_density: float = 0.7

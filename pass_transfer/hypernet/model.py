@@ -92,5 +92,6 @@ def _units(groups: ChannelGroups, step: str) -> int:
 def _per_unit(values: torch.Tensor, units: torch.Tensor, width: int) -> torch.Tensor:
     """Mean of channel values (C,) over each unit's channels, (width,)."""
     if len(values) == width:
-        return values
-    return values.view(width, -1).mean(1) if len(values) % width == 0 else values.new_zeros(width).index_add(0, units, values)
+        return values[torch.argsort(units.to(values.device))]
+    sums = values.new_zeros(width).index_add(0, units.to(values.device), values)
+    return sums * width / len(values)

@@ -16,6 +16,7 @@ def standardise(scores: Mapping[str, torch.Tensor], limit: float = 2.5) -> dict[
     out = {}
     for name, values in scores.items():
         ranks = torch.empty(len(values), dtype=torch.float64)
-        ranks[torch.sort(values, descending=False, stable=True).indices.flip(0)] = torch.arange(len(values), 0, -1, dtype=torch.float64)
+        best_first = torch.sort(values, descending=True, stable=True).indices
+        ranks[best_first] = torch.arange(len(values), 0, -1, dtype=torch.float64)
         out[name] = torch.special.ndtri((ranks - 0.5) / len(values)).clamp(-limit, limit).float()
     return out

@@ -44,13 +44,13 @@ class SearchConfig:
         low, high: range of densities trained at.
     """
 
-    steps: int = 400
-    warm_steps: int = 2000
+    steps: int = 0
+    warm_steps: int = 4000
     rows: int = 10
-    importance: float = 0.5
+    importance: float = 0.75
     importance_images: int = 1536
     batch_size: int = 128
-    tasks: int = 24
+    tasks: int = 48
     lr: float = 1e-3
     weight_decay: float = 1e-2
     prompt_lr: float = 0.01

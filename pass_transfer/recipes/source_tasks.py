@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-VIEWS = ("plain", "half", "quarter", "grey", "grey-half")
+VIEWS = ("plain", "half", "quarter", "grey", "grey-half", "eighth", "grey-eighth")
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ def make_source_tasks(classes: int, count: int, seed: int) -> list[SourceTask]:
 
 
 def see(images: torch.Tensor, view: str) -> torch.Tensor:
-    """Images (B, 3, S, S) in [0, 1] as a view shows them: at a half or a quarter of their resolution, or grey."""
+    """Images (B, 3, S, S) in [0, 1] as a view shows them: at a half, a quarter or an eighth of their resolution, or grey."""
     if view.startswith("grey"):
         weights = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
         images = (images * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
-    factor = {"half": 2, "grey-half": 2, "quarter": 4}.get(view)
+    factor = {"half": 2, "quarter": 4, "eighth": 8}.get(view.removeprefix("grey-"))
     if factor is not None:
         side = images.shape[-1]
         small = torch.nn.functional.interpolate(images, (side // factor, side // factor), mode="area")

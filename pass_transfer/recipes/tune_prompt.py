@@ -1,6 +1,8 @@
 """Prompt tuning: the hypernetwork and the backbone are frozen, one prompt learns a new task.
 
-arXiv 2407.17412, section 4: transfer of the hypernetwork by its prompt alone.
+arXiv 2407.17412, section 4: transfer of the hypernetwork by its prompt alone. First the
+prompt, as condition, is brought to say what the task's images say of each channel's
+importance; then it learns by the loss of the masked network, as condition and as pixels.
 """
 
 from __future__ import annotations
@@ -13,15 +15,16 @@ import torch
 from torch import nn
 
 from pass_transfer.backbones import classifier_name
+from pass_transfer.baselines import taylor
 from pass_transfer.recipes.heads import fit_head
-from pass_transfer.hypernet import Hypernet
+from pass_transfer.hypernet import Hypernet, standardise
+from pass_transfer.recipes.match_importance import match_importance
 from pass_transfer.recipes.masked_loss import DensityRange, PromptGradient, condition_scores, freeze, masked_logits, straight_through_masks
 from pass_transfer.network import Network
-from pass_transfer.progress import say
 from pass_transfer.prompts import Prompt
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, choose_runtime, run_stage, to_images
-from pass_transfer.training.batches import augment, batches
+from pass_transfer.training.batches import augment, batches, generator
 from pass_transfer.zoo.entry import PretrainedHypernet
 
 START_BATCHES = 4  # that each possible start is judged by; the same ones, so that their noise cancels
@@ -32,14 +35,19 @@ class PromptConfig:
     """How a prompt is tuned.
 
     Fields:
-        steps: SGD steps on the prompt.
+        match_steps: steps that bring the prompt's scores towards the task's own Taylor
+            importance; 0 leaves them out.
+        match_images: training images that importance is measured on.
+        steps: SGD steps on the prompt by the masked network's loss; 0 leaves them out.
         lr: peak step in brightness (root mean square over the frame) before momentum.
         head_lr: of Adam on the task's own classifier, which learns along.
         image_share: weight of the prompt's gradient as pixels, against as condition.
         low, high: range of densities trained at.
     """
 
-    steps: int = 300
+    match_steps: int = 400
+    match_images: int = 2048
+    steps: int = 100
     batch_size: int = 128
     lr: float = 0.003
     momentum: float = 0.9
@@ -82,6 +90,20 @@ class TunePromptStage(Stage):
             optimizer.step()
         return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).double().mean().item()}
 
+    def importance(self) -> torch.Tensor:
+        """The task's own Taylor importance of every unit, standardised inside each group, (total,)."""
+        chosen = torch.randperm(len(self.task.train), generator=generator(self.config.seed, 3))[: self.config.match_images]
+
+        def samples():
+            for pixels, labels in batches(self.task.train, 0, order=chosen.split(self.config.batch_size)):
+                yield to_images(pixels, self.runtime.device), labels.to(self.runtime.device)
+
+        def forward(images: torch.Tensor) -> torch.Tensor:
+            with self.runtime.autocast():
+                return self.network.backbone((images - self.network.mean) / self.network.std)
+
+        return self.hypernet.groups.join(standardise(taylor(self.network.backbone, self.hypernet.groups, samples(), forward)))
+
     @torch.no_grad()
     def loss_under(self, prompt: Prompt) -> float:
         """Mean loss on a few training batches under a prompt's masks, with the images unprompted."""
@@ -117,11 +139,13 @@ def tune(hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, confi
     rows = max(5, math.ceil(config.steps * batch_size / len(task.train)))
     loop = LoopConfig(rows, batch_size, warmup=0.1, seed=config.seed, steps_per_epoch=max(1, config.steps // rows))
     stage = TunePromptStage(hypernet, network, prompt, task, config, runtime)
-    if starts and (run is None or run.load_checkpoint(stage.name) is None):
-        losses = [stage.loss_under(start.to(runtime.device)) for start in starts]
-        best = losses.index(min(losses))
-        say(f"starting from source prompt {best} of {len(starts)} (loss {losses[best]:.3f}, the first one's {losses[0]:.3f})")
-        prompt.load_state_dict(starts[best].state_dict())
+    if run is None or run.load_checkpoint(stage.name) is None:
+        if config.match_steps:
+            match_importance(hypernet, prompt, stage.importance(), config.match_steps, starts)
+        elif starts:
+            prompt.load_state_dict(min(starts, key=stage.loss_under).state_dict())
+    if not config.steps:
+        return []
     return run_stage(stage, task.train, loop, runtime, run)
 
 

@@ -10,6 +10,7 @@ from pass_transfer.hypernet import Hypernet, HypernetConfig, standardise
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.masked_loss import PromptGradient
+from pass_transfer.recipes.match_importance import match_importance
 from pass_transfer.recipes.search import SearchConfig, SearchStage, search
 from pass_transfer.recipes.tune_prompt import PromptConfig, TunePromptStage, tune
 from pass_transfer.recipes.warm_start import targets_of, warm_start
@@ -121,17 +122,37 @@ def test_a_resumed_search_ends_where_an_uninterrupted_one_does(digits, runtime, 
     assert all(torch.equal(t, whole.state_dict()[n]) for n, t in fresh.state_dict().items())
 
 
-def test_tuning_moves_only_the_prompt_and_starts_from_the_better_candidate(digits, runtime):
+def test_tuning_moves_only_the_prompt(digits, runtime):
     network, net = parts()
     prompt = Prompt(size=SIDE, pad=3, seed=0)
     before = {n: t.clone() for n, t in net.state_dict().items()}
     backbone = {n: t.clone() for n, t in network.backbone.state_dict().items() if not n.startswith("fc")}
     start = prompt.values.detach().clone()
-    tune(net, network, prompt, digits, PromptConfig(steps=5, batch_size=16), runtime, starts=[Prompt(size=SIDE, pad=3, seed=n) for n in (0, 1)])
+    tune(net, network, prompt, digits, PromptConfig(steps=5, batch_size=16, match_steps=3, match_images=32), runtime, starts=[Prompt(size=SIDE, pad=3, seed=n) for n in (0, 1)])
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
     assert all(torch.equal(t, network.backbone.state_dict()[n]) for n, t in backbone.items())
     assert not torch.equal(prompt.values, start)
     assert torch.equal(prompt.frame()[:, 3:-3, 3:-3], torch.zeros(3, SIDE - 6, SIDE - 6))
+
+
+def test_matching_takes_the_nearest_start_and_brings_a_prompt_nearer_to_its_target():
+    _, net = parts(correction=3.0)
+    prompts = [Prompt(size=SIDE, pad=3, seed=n) for n in range(3)]
+    draw = torch.Generator().manual_seed(1)
+    importance = [{n: torch.rand(g.width, generator=draw) for n, g in net.groups.items()} for _ in prompts]
+    targets = targets_of(net, importance, 1.0)
+    warm_start(net, prompts, targets, steps=200, seed=0)
+    net.requires_grad_(False)
+    tuned = Prompt(size=SIDE, pad=3, seed=7)
+    target = 0.5 * targets[1] + 0.5 * targets[2]
+
+    def error(prompt):
+        return (net(prompt.frame().detach()) - target).square().mean().item()
+
+    left = match_importance(net, tuned, target, 60, prompts)
+    assert left == pytest.approx(error(tuned), rel=1e-4)
+    assert left < min(error(p) for p in prompts)
+    assert torch.equal(tuned.frame()[:, 3:-3, 3:-3], torch.zeros(3, SIDE - 6, SIDE - 6))
 
 
 def test_the_loss_under_a_prompt_depends_on_its_masks(digits, runtime):
@@ -148,4 +169,4 @@ def test_a_loss_that_is_no_number_is_refused(digits, runtime):
     with torch.no_grad():
         network.backbone.conv1.weight.fill_(float("nan"))
     with pytest.raises((DivergedError, ValueError)):
-        tune(net, network, Prompt(size=SIDE, pad=3), digits, PromptConfig(steps=5, batch_size=16), runtime)
+        tune(net, network, Prompt(size=SIDE, pad=3), digits, PromptConfig(steps=5, batch_size=16, match_steps=0), runtime)

@@ -39,7 +39,7 @@ def test_grey_has_three_equal_channels_and_keeps_grey_images():
     assert torch.allclose(see(grey, "grey"), grey, atol=1e-6)
 
 
-@pytest.mark.parametrize(("view", "factor"), [("half", 2), ("quarter", 4)])
+@pytest.mark.parametrize(("view", "factor"), [("half", 2), ("quarter", 4), ("eighth", 8)])
 def test_a_lower_resolution_forgets_what_is_finer(view, factor):
     fine = torch.zeros(1, 3, 32, 32)
     fine[..., ::2] = 1.0
