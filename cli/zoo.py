@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,3 +48,20 @@ def verify(name: Name, as_json: options.Json = False) -> None:
     lines = [f"{digest}  {file}" for file, digest in hashes.items()]
     lines.append("all files are what the manifest says, and the masks are those of the prompt")
     print(json.dumps({"entry": name, "files": hashes, "ok": True}) if as_json else "\n".join(lines))
+
+
+@app.command("add")
+def add(
+    folder: Annotated[Path, typer.Argument(help="An entry, such as the entry/ that pass-transfer search wrote.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to write, such as zoo/NAME.")],
+    card: Annotated[Path, typer.Option("--card", help="Model card, markdown.")],
+) -> None:
+    """Copy an entry into a zoo with its model card.
+
+    Example: pass-transfer zoo add runs/search/entry --to zoo/mine --card card.md
+    """
+    from pass_transfer.files import read_text
+    from pass_transfer.zoo.verify import add_entry
+
+    add_entry(folder, to, read_text(card))
+    print(f"{to} is written; check it with pass-transfer zoo verify {to}")

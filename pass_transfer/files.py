@@ -80,12 +80,20 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
+def read_text(path: str | os.PathLike) -> str:
+    """Read a text file. Raises StorageError if it is missing or not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise StorageError(f"{path} is not a text file ({error})") from error
+
+
 def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file. Raises StorageError if it is missing or not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+        return json.loads(read_text(path))
     except ValueError as error:
         raise StorageError(f"{path} is not valid JSON ({error}); it is damaged or not one of our files") from error
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pass_transfer.errors import StorageError, ZooError
-from pass_transfer.files import read_json, sha256, write_json
+from pass_transfer.files import make_folder, read_json, sha256, write_bytes, write_json
 
 MANIFEST = "manifest.json"
+CARD = "README.md"
 FILES = ("README.md", "backbone.safetensors", "config.json", "hypernet.safetensors", "masks.safetensors", "prompt.safetensors")
 
 
@@ -39,3 +40,18 @@ def verify_files(folder: Path) -> dict[str, str]:
         if actual != expected[name]:
             raise ZooError(f"{folder / name} was altered or is damaged: its sha-256 is {actual[:12]}..., the manifest says {str(expected[name])[:12]}...")
     return expected
+
+
+def add_entry(folder: Path, destination: Path, card: str) -> None:
+    """Copy a verified entry to a new folder with another model card, and write its manifest.
+
+    Raises:
+        ZooError: the entry is damaged, or the destination exists.
+    """
+    verify_files(folder)
+    if destination.exists():
+        raise ZooError(f"{destination} exists already; remove it first, or choose another name")
+    make_folder(destination)
+    for name in FILES:
+        write_bytes(destination / name, card.encode() if name == CARD else (folder / name).read_bytes())
+    write_manifest(destination)

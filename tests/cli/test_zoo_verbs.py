@@ -145,3 +145,15 @@ def test_installed_entries_are_listed_and_found_by_name_from_any_folder(call, co
     assert code == 1 and "Did you mean entry?" in err
     write_json(copied / "config.json", {"schema": 1})
     assert call("zoo", "ls")[0] == 1
+
+
+def test_add_copies_an_entry_with_its_card_and_refuses_to_replace_one(call, refused, entry, tmp_path):
+    card, target = tmp_path / "card.md", tmp_path / "mine"
+    card.write_text("# mine\n")
+    code, _, err = call("zoo", "add", entry, "--to", target, "--card", card)
+    assert code == 0, err
+    assert call("zoo", "verify", target)[0] == 0
+    assert call("zoo", "show", target)[1].strip() == "# mine"
+    assert "exists already" in refused("zoo", "add", entry, "--to", target, "--card", card)
+    assert "cannot read" in refused("zoo", "add", entry, "--to", tmp_path / "other", "--card", tmp_path / "no.md")
+    assert not (tmp_path / "other").exists()
