@@ -174,7 +174,7 @@ class _Adapter:
 
     def _tune(self, prompt: Prompt) -> None:
         config = PromptConfig(steps=self.config.prompt_steps, lr=self.config.prompt_lr, batch_size=self.config.batch_size, seed=self.config.seed)
-        network = Network(self.entry.backbone(), self.entry.spec.mean, self.entry.spec.std, prompt)
+        network = Network(self.entry.backbone(), self.entry.spec.mean, self.entry.spec.std)
         tune(self.entry.net, network, prompt, self.task, config, self.runtime, self.folder, self.entry.prompts())
 
     def _network(self, masks: ChannelMasks | None, prompt: Prompt) -> Network:
