@@ -20,6 +20,8 @@ class HypernetConfig:
         encoder: channels of the first two layers of the prompt encoder.
         prior: "l1" starts from the magnitude ranking inside each group, which the
             hypernetwork corrects; "none" starts from nothing.
+        importance: share of a task's own Taylor importance in the scores that the
+            hypernetwork is taught and a prompt is matched to; the rest is the prior's.
         correction: bound of a channel's correction before the group's mean is taken out
             of it, in standard deviations of the prior. Unbounded scores lose the prior
             within a few steps.
@@ -34,6 +36,7 @@ class HypernetConfig:
     pooled: int = 64
     encoder: tuple[int, int] = (8, 16)
     prior: str = "l1"
+    importance: float = 0.5
     correction: float = 2.0
     drift: float = 0.3
     iterations: int = 2
@@ -46,4 +49,6 @@ class HypernetConfig:
             raise UsageError("hidden, pooled, encoder and iterations are at least 1")
         if not 0 < self.reference_density <= 1:
             raise UsageError(f"reference_density is {self.reference_density}; it is above 0 and at most 1")
+        if not 0 <= self.importance <= 1:
+            raise UsageError(f"importance is {self.importance}; it is a share, between 0 and 1")
         object.__setattr__(self, "encoder", tuple(self.encoder))

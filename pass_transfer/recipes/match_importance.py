@@ -48,6 +48,6 @@ def match_importance(hypernet: Hypernet, prompt: Prompt, target: torch.Tensor, s
         schedule.step()
     with torch.no_grad():
         after = error(prompt.frame()).item()
-    say(f"prompt: error of the scores against the task's own importance {errors[0] if errors else before:.3f} with the source's prompt, "
+    say(f"prompt: scores against what the task's images ask for: error {errors[0] if errors else before:.3f} with the source's prompt, "
         f"{before:.3f} with the nearest source task's, {after:.3f} tuned")
     return after

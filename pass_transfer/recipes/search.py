@@ -33,10 +33,8 @@ class SearchConfig:
     Fields:
         steps: optimisation steps over all source tasks, after the warm start.
         warm_steps: steps of the warm start (warm_start.py); 0 leaves it out.
-        importance: share of a task's own Taylor importance, against the prior, in what
-            the warm start teaches.
         rows: rows of metrics over the search; a checkpoint is written with each.
-        importance_images: images of each source task that it is measured on.
+        importance_images: images of each source task that its channels' importance is measured on.
         tasks: number of source tasks; the first is the whole dataset.
         lr, weight_decay: of AdamW on the hypernetwork.
         prompt_lr: peak SGD step of a prompt, root mean square in brightness.
@@ -47,8 +45,7 @@ class SearchConfig:
     steps: int = 0
     warm_steps: int = 4000
     rows: int = 10
-    importance: float = 0.75
-    importance_images: int = 1536
+    importance_images: int = 2048
     batch_size: int = 128
     tasks: int = 48
     lr: float = 1e-3
@@ -165,7 +162,7 @@ def search(hypernet: Hypernet, network: Network, task: Task, config: SearchConfi
     stage = SearchStage(hypernet, network, task, config, runtime)
     fresh = run is None or run.load_checkpoint(stage.name) is None
     if fresh and config.warm_steps:
-        targets = targets_of(hypernet, stage.importance(), config.importance)
+        targets = targets_of(hypernet, stage.importance())
         for row in warm_start(hypernet, list(stage.prompts), targets, config.warm_steps, config.seed):
             if run is not None:
                 run.log(row)

@@ -17,10 +17,11 @@ from torch import nn
 from pass_transfer.backbones import classifier_name
 from pass_transfer.baselines import taylor
 from pass_transfer.recipes.heads import fit_head
-from pass_transfer.hypernet import Hypernet, standardise
+from pass_transfer.hypernet import Hypernet
 from pass_transfer.recipes.match_importance import match_importance
 from pass_transfer.recipes.masked_loss import DensityRange, PromptGradient, condition_scores, freeze, masked_logits, straight_through_masks
 from pass_transfer.network import Network
+from pass_transfer.recipes.warm_start import targets_of
 from pass_transfer.prompts import Prompt
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, choose_runtime, run_stage, to_images
@@ -35,8 +36,8 @@ class PromptConfig:
     """How a prompt is tuned.
 
     Fields:
-        match_steps: steps that bring the prompt's scores towards the task's own Taylor
-            importance; 0 leaves them out.
+        match_steps: steps that bring the prompt's scores towards what the task's own Taylor
+            importance asks for; 0 leaves them out.
         match_images: training images that importance is measured on.
         steps: SGD steps on the prompt by the masked network's loss; 0 leaves them out.
         lr: peak step in brightness (root mean square over the frame) before momentum.
@@ -90,8 +91,8 @@ class TunePromptStage(Stage):
             optimizer.step()
         return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).double().mean().item()}
 
-    def importance(self) -> torch.Tensor:
-        """The task's own Taylor importance of every unit, standardised inside each group, (total,)."""
+    def target(self) -> torch.Tensor:
+        """What the task's own images say the scores should be, (total,): Taylor importance blended with the prior."""
         chosen = torch.randperm(len(self.task.train), generator=generator(self.config.seed, 3))[: self.config.match_images]
 
         def samples():
@@ -102,7 +103,7 @@ class TunePromptStage(Stage):
             with self.runtime.autocast():
                 return self.network.backbone((images - self.network.mean) / self.network.std)
 
-        return self.hypernet.groups.join(standardise(taylor(self.network.backbone, self.hypernet.groups, samples(), forward)))
+        return targets_of(self.hypernet, [taylor(self.network.backbone, self.hypernet.groups, samples(), forward)])[0]
 
     @torch.no_grad()
     def loss_under(self, prompt: Prompt) -> float:
@@ -141,7 +142,7 @@ def tune(hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, confi
     stage = TunePromptStage(hypernet, network, prompt, task, config, runtime)
     if run is None or run.load_checkpoint(stage.name) is None:
         if config.match_steps:
-            match_importance(hypernet, prompt, stage.importance(), config.match_steps, starts)
+            match_importance(hypernet, prompt, stage.target(), config.match_steps, starts)
         elif starts:
             prompt.load_state_dict(min(starts, key=stage.loss_under).state_dict())
     if not config.steps:

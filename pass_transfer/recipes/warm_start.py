@@ -23,12 +23,11 @@ LEARNING_RATE = 3e-3
 LOG_EVERY = 100
 
 
-def targets_of(hypernet: Hypernet, importance: Sequence[dict[str, torch.Tensor]], share: float) -> torch.Tensor:
-    """Scores to be learned, (tasks, total): `share` of the task's standardised importance, the rest of the prior."""
-    prior = hypernet.prior.cpu()
-    rows = [hypernet.groups.join(standardise(scores)) for scores in importance]
-    blended = torch.stack([share * row + (1 - share) * prior for row in rows])
-    return torch.stack([hypernet.groups.join(standardise(hypernet.groups.split(row))) for row in blended])
+def targets_of(hypernet: Hypernet, importance: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """Scores to be learned, (tasks, total): each task's standardised importance blended with the prior (HypernetConfig.importance)."""
+    share, prior, groups = hypernet.config.importance, hypernet.prior.cpu(), hypernet.groups
+    blended = [share * groups.join(standardise(scores)) + (1 - share) * prior for scores in importance]
+    return torch.stack([groups.join(standardise(groups.split(row))) for row in blended])
 
 
 def warm_start(hypernet: Hypernet, prompts: Sequence[Prompt], targets: torch.Tensor, steps: int, seed: int = 0) -> list[dict[str, float]]:

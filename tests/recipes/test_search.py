@@ -61,7 +61,7 @@ def test_after_the_warm_start_each_prompt_gives_its_own_tasks_scores():
     prompts = [Prompt(size=SIDE, pad=3, seed=n) for n in range(3)]
     draw = torch.Generator().manual_seed(1)
     importance = [{n: torch.rand(g.width, generator=draw) for n, g in net.groups.items()} for _ in prompts]
-    targets = targets_of(net, importance, 0.5)
+    targets = targets_of(net, importance)
     rows = warm_start(net, prompts, targets, steps=200, seed=0)
     assert rows[-1]["error"] < rows[0]["error"]
     scores = torch.stack([net(p.frame()).detach() for p in prompts])
@@ -69,12 +69,12 @@ def test_after_the_warm_start_each_prompt_gives_its_own_tasks_scores():
     assert distance.argmin(1).tolist() == [0, 1, 2]
 
 
-def test_targets_blend_prior_and_importance():
-    _, net = parts()
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_targets_blend_prior_and_importance(share):
+    _, net = parts(importance=share)
     importance = [{n: torch.rand(g.width) for n, g in net.groups.items()}]
     own = net.groups.join(standardise(importance[0]))
-    assert torch.allclose(targets_of(net, importance, 1.0)[0], own.float(), atol=1e-6)
-    assert torch.allclose(targets_of(net, importance, 0.0)[0], net.prior, atol=1e-6)
+    assert torch.allclose(targets_of(net, importance)[0], own.float() if share else net.prior, atol=1e-6)
 
 
 def test_a_search_leaves_the_backbone_alone_and_changes_hypernetwork_and_prompts(digits, runtime):
@@ -140,7 +140,7 @@ def test_matching_takes_the_nearest_start_and_brings_a_prompt_nearer_to_its_targ
     prompts = [Prompt(size=SIDE, pad=3, seed=n) for n in range(3)]
     draw = torch.Generator().manual_seed(1)
     importance = [{n: torch.rand(g.width, generator=draw) for n, g in net.groups.items()} for _ in prompts]
-    targets = targets_of(net, importance, 1.0)
+    targets = targets_of(net, importance)
     warm_start(net, prompts, targets, steps=200, seed=0)
     net.requires_grad_(False)
     tuned = Prompt(size=SIDE, pad=3, seed=7)
