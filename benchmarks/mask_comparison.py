@@ -10,6 +10,8 @@ has its classifier from class means, no prompt in the image, and is tested once.
 from __future__ import annotations
 
 import argparse
+import copy
+import dataclasses
 import statistics
 import time
 from pathlib import Path
@@ -19,15 +21,18 @@ from pass_transfer.backbones import count_macs
 from pass_transfer.baselines import group_l1, random_scores
 from pass_transfer.files import make_folder, read_json, write_json
 from pass_transfer.masks import select
+from pass_transfer.network import Network
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
+from pass_transfer.recipes.heads import fit_head
 from pass_transfer.recipes.shrink import shrink
-from pass_transfer.recipes.tune_prompt import PromptConfig, tune_prompt
+from pass_transfer.recipes.tune_prompt import PromptConfig, TunePromptStage, tune_prompt
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime, evaluate
 
 from provenance import provenance
 
 METHODS = ("random", "group L1", "transfer mask", "transfer prompt")
+CRITERIA = ("uniform L1", "Taylor", "Taylor + L1")  # measured on the task itself, without a hypernetwork
 
 
 def find_masks(method: str, entry, task, macs: float, seed: int, prompt_steps: int):
@@ -38,10 +43,24 @@ def find_masks(method: str, entry, task, macs: float, seed: int, prompt_steps: i
         masks = select(random_scores(entry.groups, seed), entry.groups, macs=macs, table=table)
     elif method == "group L1":
         masks = select(group_l1(entry.backbone(), entry.groups, entry.spec.image_size), entry.groups, macs=macs, table=table)
+    elif method in CRITERIA:
+        masks = select(criterion(method, entry, task, seed), entry.groups, macs=macs, table=table)
     else:
         prompt = entry.prompt() if method == "transfer mask" else tune_prompt(entry, task, config=PromptConfig(steps=prompt_steps, seed=seed))
         masks = entry.generate_masks(prompt, macs=macs, classes=task.classes)
     return masks, time.monotonic() - start
+
+
+def criterion(method: str, entry, task, seed: int):
+    """Scores of equal spread in every group: magnitude, the task's own Taylor importance, or what a prompt is matched to."""
+    share = {"uniform L1": 0.0, "Taylor": 1.0, "Taylor + L1": entry.net.config.importance}[method]
+    runtime = choose_runtime()
+    network = Network(entry.backbone(), entry.spec.mean, entry.spec.std)
+    fit_head(runtime.place(network), task.train, task.classes, runtime, seed, calibrated=True)
+    net = copy.deepcopy(entry.net)
+    net.config = dataclasses.replace(net.config, importance=share)
+    stage = TunePromptStage(net, network, entry.prompt(), task, PromptConfig(seed=seed), runtime)
+    return entry.groups.split(stage.target())
 
 
 def run_cell(method: str, seed: int, entry, task, runtime, options) -> dict:
@@ -62,7 +81,7 @@ def run_cell(method: str, seed: int, entry, task, runtime, options) -> dict:
 def table(cells: list[dict]) -> str:
     """Mean and standard deviation by method, markdown."""
     lines = ["| masks | MACs kept | before fine-tuning (held out) | top-1 (test) | search seconds | seeds |", "|---|---|---|---|---|---|"]
-    for method in METHODS:
+    for method in (*METHODS, *CRITERIA):
         rows = [c for c in cells if c["method"] == method]
         if rows:
             top1 = [r["top1"] for r in rows]
@@ -82,7 +101,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--prompt-steps", type=int, default=PromptConfig.steps)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=(*METHODS, *CRITERIA))
     parser.add_argument("--out", default="benchmarks/results/mask_comparison")
     options = parser.parse_args()
     entry = pt.load_hypernet(options.hypernet)
