@@ -85,7 +85,7 @@ class AdaptConfig:
         for name, value, allowed in (("--transfer", self.transfer, TRANSFERS), ("--budget", self.budget, BUDGETS)):
             if value not in allowed:
                 raise UsageError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
-        check_whole(self, epochs=1, batch_size=2, prompt_steps=1, seed=0)
+        check_whole(self, epochs=1, batch_size=2, prompt_steps=0, seed=0)
         check_positive(self, "lr", "prompt_lr")
         check_positive(self, "weight_decay", zero=True)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pass_transfer.backbones import BackboneSpec, build_backbone, load_weights
-from pass_transfer.files import read_json, write_json, write_tensors
+from pass_transfer.files import read_json, sha256, write_json, write_tensors
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
 from pass_transfer.recipes.heads import fit_head
 from pass_transfer.network import Network
@@ -18,10 +18,18 @@ from pass_transfer.tasks import load_task
 from pass_transfer.training import RunFolder, choose_runtime, evaluate, recalibrate
 from pass_transfer.training.run_folder import check_free
 
+FINAL_IMAGES = 16384  # for the statistics a finished backbone keeps: unaugmented images, which it will see
+
 
 def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights of two or more dimensions in float16; BatchNorm, biases and counters as they are."""
     return {name: t.half() if t.is_floating_point() and t.ndim > 1 else t for name, t in state.items()}
+
+
+def _origin(weights: str) -> str:
+    """Which weights these are: a file's name and the start of its sha-256, or a torchvision name."""
+    path = Path(weights).expanduser()
+    return f"{path.name} {sha256(path)[:16]}" if path.is_file() else str(weights)
 
 
 def pretrain(architecture: str, weights: str, task: str, out: str | Path, *, size: int = 64, data_dir: str | None = None,
@@ -48,7 +56,7 @@ def pretrain(architecture: str, weights: str, task: str, out: str | Path, *, siz
     spec = BackboneSpec(architecture, data.classes, size)
     network = Network(build_backbone(spec), spec.mean, spec.std)
     left = load_weights(network.backbone, architecture, weights)
-    settings = {"recipe": "pretrain", "architecture": architecture, "weights": str(weights), "task": task, "size": size}
+    settings = {"recipe": "pretrain", "architecture": architecture, "weights": _origin(weights), "task": task, "size": size}
     run = RunFolder(out, settings | dataclasses.asdict(config), resume=resume, force=force, started=started)
     if run.resumed and (run.path / "backbone.json").exists():
         say(f"{run.path} is already finished")
@@ -58,6 +66,7 @@ def pretrain(architecture: str, weights: str, task: str, out: str | Path, *, siz
     if left:
         fit_head(network, data.train, data.classes, runtime, config.seed)
     finetune(network, data, config, runtime, run)
+    recalibrate(network, data.train, runtime, images=FINAL_IMAGES, seed=config.seed)
     stored = half_precision(network.backbone.state_dict())
     network.backbone.load_state_dict(stored)
     accuracy = evaluate(network, data.test, runtime)

@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from pass_transfer.baselines import taylor
+from pass_transfer.errors import UsageError
 from pass_transfer.hypernet import Hypernet
 from pass_transfer.progress import progress_bar
 from pass_transfer.recipes.masked_loss import DensityRange, PromptGradient, condition_scores, freeze, masked_logits, straight_through_masks
 from pass_transfer.network import Network
-from pass_transfer.prompts import Prompt, default_pad
+from pass_transfer.prompts import KINDS, Prompt, default_pad
+from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.source_tasks import SourceTask, make_source_tasks, see
 from pass_transfer.tasks import Task
 from pass_transfer.recipes.warm_start import targets_of, warm_start
@@ -57,6 +59,13 @@ class SearchConfig:
     low: float = 0.45
     high: float = 0.85
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole(self, steps=0, warm_steps=0, rows=1, importance_images=1, batch_size=2, tasks=1, pad=0, seed=0)
+        check_positive(self, "lr", "prompt_lr")
+        check_positive(self, "weight_decay", zero=True)
+        if self.prompt not in KINDS:
+            raise UsageError(f"--prompt is {self.prompt!r}; choose one of {', '.join(KINDS)}")
 
 
 class SearchStage(Stage):
