@@ -10,8 +10,6 @@ has its classifier from class means, no prompt in the image, and is tested once.
 from __future__ import annotations
 
 import argparse
-import copy
-import dataclasses
 import statistics
 import time
 from pathlib import Path
@@ -20,12 +18,13 @@ import pass_transfer as pt
 from pass_transfer.backbones import count_macs
 from pass_transfer.baselines import group_l1, random_scores
 from pass_transfer.files import make_folder, read_json, write_json
+from pass_transfer.hypernet import standardise
 from pass_transfer.masks import select
 from pass_transfer.network import Network
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
-from pass_transfer.recipes.heads import fit_head
 from pass_transfer.recipes.shrink import shrink
-from pass_transfer.recipes.tune_prompt import PromptConfig, TunePromptStage, tune_prompt
+from pass_transfer.recipes.task_importance import task_importance
+from pass_transfer.recipes.tune_prompt import PromptConfig, tune_prompt
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime, evaluate
 
@@ -53,14 +52,13 @@ def find_masks(method: str, entry, task, macs: float, seed: int, prompt_steps: i
 
 def criterion(method: str, entry, task, seed: int):
     """Scores of equal spread in every group: magnitude, the task's own Taylor importance, or what a prompt is matched to."""
-    share = {"uniform L1": 0.0, "Taylor": 1.0, "Taylor + L1": entry.net.config.importance}[method]
-    runtime = choose_runtime()
+    groups, runtime = entry.groups, choose_runtime()
+    prior = entry.net.prior
     network = Network(entry.backbone(), entry.spec.mean, entry.spec.std)
-    fit_head(runtime.place(network), task.train, task.classes, runtime, seed, calibrated=True)
-    net = copy.deepcopy(entry.net)
-    net.config = dataclasses.replace(net.config, importance=share)
-    stage = TunePromptStage(net, network, entry.prompt(), task, PromptConfig(seed=seed), runtime)
-    return entry.groups.split(stage.target())
+    share = {"uniform L1": 0.0, "Taylor": 1.0, "Taylor + L1": entry.net.config.importance}[method]
+    importance = task_importance(network, groups, task.train, task.classes, runtime, PromptConfig.match_images, seed) if share else groups.split(prior)
+    own = groups.join(standardise(importance))
+    return groups.split(share * own + (1 - share) * prior)
 
 
 def run_cell(method: str, seed: int, entry, task, runtime, options) -> dict:

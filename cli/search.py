@@ -14,7 +14,7 @@ def search(
     out: options.Out,
     data_dir: options.DataDir = None,
     steps: Annotated[int, typer.Option("--steps", help="Steps by the masked network's loss, after the warm start on channel importance.")] = 0,
-    tasks: Annotated[int, typer.Option("--tasks", help="Number of source tasks made of the dataset.")] = 48,
+    tasks: Annotated[int, typer.Option("--tasks", help="Number of source tasks made of the dataset.")] = 40,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of the hypernetwork.")] = 1e-3,
     prompt: Annotated[str, typer.Option("--prompt", help="additive or expansive.")] = "additive",

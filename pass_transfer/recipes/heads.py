@@ -7,6 +7,7 @@ linear probe would need many steps for.
 from __future__ import annotations
 
 import math
+from typing import Callable
 
 import torch
 from torch import nn
@@ -38,8 +39,9 @@ def some_batches(split: Split, images: int, seed: int) -> DataLoader:
 
 
 @torch.no_grad()
-def class_features(network: Network, split: Split, runtime: Runtime, images: int = IMAGES, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the classifier sees: features (N, D) float32 and labels (N,), for up to `images` images of a split."""
+def class_features(network: Network, split: Split, runtime: Runtime, images: int = IMAGES, seed: int = 0,
+                   view: Callable[[torch.Tensor], torch.Tensor] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the classifier sees: features (N, D) float32 and labels (N,), for up to `images` images of a split (through a view)."""
     caught: list[torch.Tensor] = []
     layer = network.backbone.get_submodule(classifier_name(network.backbone))
     handle = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0].float().cpu()))
@@ -47,8 +49,9 @@ def class_features(network: Network, split: Split, runtime: Runtime, images: int
     kept = []
     try:
         for pixels, labels in some_batches(split, images, seed):
+            seen = to_images(pixels, runtime.device)
             with runtime.autocast():
-                network(to_images(pixels, runtime.device))
+                network(view(seen) if view else seen)
             kept.append(labels)
     finally:
         handle.remove()
@@ -94,13 +97,7 @@ def tempered(head: nn.Linear, norm: float = TRAINING_NORM) -> nn.Linear:
     return head
 
 
-def fit_head(network: Network, split: Split, classes: int, runtime: Runtime, seed: int = 0, calibrated: bool = False) -> None:
-    """Give a network a new classifier from the class means of a split's images.
-
-    Args:
-        calibrated: keep the logits calibrated, for a backbone that stays frozen; otherwise
-            they are tempered, for one that is going to be trained.
-    """
+def fit_head(network: Network, split: Split, classes: int, runtime: Runtime, seed: int = 0) -> None:
+    """Give a network that is going to be trained a new, tempered classifier from the class means of a split's images."""
     features, labels = class_features(network, split, runtime, seed=seed)
-    head = class_mean_head(features, labels, classes)
-    set_classifier(network.backbone, runtime.place(head if calibrated else tempered(head)))
+    set_classifier(network.backbone, runtime.place(tempered(class_mean_head(features, labels, classes))))

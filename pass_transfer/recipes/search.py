@@ -7,13 +7,13 @@ a prompt each (source_tasks.py).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from pass_transfer.baselines import taylor
 from pass_transfer.errors import UsageError
 from pass_transfer.hypernet import Hypernet
 from pass_transfer.progress import progress_bar
@@ -22,9 +22,10 @@ from pass_transfer.network import Network
 from pass_transfer.prompts import KINDS, Prompt, default_pad
 from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.source_tasks import SourceTask, make_source_tasks, see
-from pass_transfer.tasks import Task
+from pass_transfer.tasks import Split, Task
+from pass_transfer.recipes.task_importance import task_importance
 from pass_transfer.recipes.warm_start import targets_of, warm_start
-from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, batches, run_stage, to_images
+from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage, to_images
 from pass_transfer.training.batches import augment, generator
 
 
@@ -47,9 +48,9 @@ class SearchConfig:
     steps: int = 0
     warm_steps: int = 4000
     rows: int = 10
-    importance_images: int = 2048
+    importance_images: int = 1536
     batch_size: int = 128
-    tasks: int = 48
+    tasks: int = 40
     lr: float = 1e-3
     weight_decay: float = 1e-2
     prompt_lr: float = 0.01
@@ -113,27 +114,14 @@ class SearchStage(Stage):
     def importance(self) -> list[dict[str, torch.Tensor]]:
         """Taylor importance of every channel group for each source task."""
         found = []
-        with progress_bar("measuring source tasks", len(self.pools), "tasks") as bar:
-            for index, pool in enumerate(self.pools):
-                draw = generator(self.config.seed, index, 2)
-                chosen = torch.from_numpy(pool)[torch.randint(len(pool), (self.config.importance_images,), generator=draw)]
-                found.append(self._importance_of(index, chosen))
+        with progress_bar("measuring source tasks", len(self.sources), "tasks") as bar:
+            for number, (source, pool) in enumerate(zip(self.sources, self.pools)):
+                part = self.task.train.subset(pool)
+                part = Split(part.images, part.indices, np.searchsorted(source.classes, part.labels))
+                found.append(task_importance(self.network, self.hypernet.groups, part, len(source.classes), self.runtime,
+                                             self.config.importance_images, self.config.seed + number, functools.partial(see, view=source.view)))
                 bar.advance(1)
         return found
-
-    def _importance_of(self, index: int, positions: torch.Tensor) -> dict[str, torch.Tensor]:
-        rows = torch.tensor(self.sources[index].classes)
-
-        def samples():
-            for pixels, labels in batches(self.task.train, 0, order=positions.split(self.config.batch_size)):
-                images, _, targets = self.view(index, pixels, labels)
-                yield images, targets
-
-        def forward(images: torch.Tensor) -> torch.Tensor:
-            with self.runtime.autocast():
-                return self.network.backbone((images - self.network.mean) / self.network.std)[:, rows]
-
-        return taylor(self.network.backbone, self.hypernet.groups, samples(), forward)
 
     def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
         """One step of one source task on uint8 images (B, 3, S, S)."""

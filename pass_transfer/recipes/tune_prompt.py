@@ -15,21 +15,17 @@ import torch
 from torch import nn
 
 from pass_transfer.backbones import classifier_name
-from pass_transfer.baselines import taylor
-from pass_transfer.recipes.heads import fit_head
 from pass_transfer.hypernet import Hypernet
 from pass_transfer.recipes.match_importance import match_importance
 from pass_transfer.recipes.masked_loss import DensityRange, PromptGradient, condition_scores, freeze, masked_logits, straight_through_masks
 from pass_transfer.network import Network
+from pass_transfer.recipes.task_importance import task_importance, with_own_head
 from pass_transfer.recipes.warm_start import targets_of
 from pass_transfer.prompts import Prompt
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, choose_runtime, run_stage, to_images
-from pass_transfer.training.batches import augment, batches, generator
+from pass_transfer.training.batches import augment
 from pass_transfer.zoo.entry import PretrainedHypernet
-
-START_BATCHES = 4  # that each possible start is judged by; the same ones, so that their noise cancels
-
 
 @dataclass(frozen=True)
 class PromptConfig:
@@ -91,33 +87,6 @@ class TunePromptStage(Stage):
             optimizer.step()
         return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).double().mean().item()}
 
-    def target(self) -> torch.Tensor:
-        """What the task's own images say the scores should be, (total,): Taylor importance blended with the prior."""
-        chosen = torch.randperm(len(self.task.train), generator=generator(self.config.seed, 3))[: self.config.match_images]
-
-        def samples():
-            for pixels, labels in batches(self.task.train, 0, order=chosen.split(self.config.batch_size)):
-                yield to_images(pixels, self.runtime.device), labels.to(self.runtime.device)
-
-        def forward(images: torch.Tensor) -> torch.Tensor:
-            with self.runtime.autocast():
-                return self.network.backbone((images - self.network.mean) / self.network.std)
-
-        return targets_of(self.hypernet, [taylor(self.network.backbone, self.hypernet.groups, samples(), forward)])[0]
-
-    @torch.no_grad()
-    def loss_under(self, prompt: Prompt) -> float:
-        """Mean loss on a few training batches under a prompt's masks, with the images unprompted."""
-        masks = straight_through_masks(condition_scores(self.hypernet, prompt.frame()), self.hypernet.groups, (self.config.low + self.config.high) / 2)
-        total, plain = 0.0, torch.zeros_like(prompt.values)
-        for number, (pixels, labels) in enumerate(batches(self.task.train, min(self.config.batch_size, len(self.task.train)), seed=self.config.seed)):
-            if number == START_BATCHES:
-                break
-            with self.runtime.autocast():
-                logits = masked_logits(self.network, prompt, plain, self.hypernet.groups, masks, to_images(pixels, self.runtime.device))
-            total += nn.functional.cross_entropy(logits, labels.to(self.runtime.device)).item()
-        return total / START_BATCHES
-
     def evaluate(self) -> dict[str, float]:
         """Nothing: a prompt is used as it ends."""
         return {}
@@ -128,26 +97,22 @@ def tune(hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, confi
     """Tune a prompt in place for a task.
 
     Args:
-        network: the dense backbone; gets a classifier for the task from its class means.
+        network: the dense network, left as it is.
         prompt: where to start from, unless
-        starts: prompts of other tasks, of which the one whose masks suit this task best is taken.
+        starts: prompts of other tasks, of which the one whose scores suit this task best is taken.
 
     Returns:
         Rows of metrics, at least five.
     """
-    fit_head(network, task.train, task.classes, runtime, config.seed, calibrated=True)
     batch_size = min(config.batch_size, len(task.train))
     rows = max(5, math.ceil(config.steps * batch_size / len(task.train)))
     loop = LoopConfig(rows, batch_size, warmup=0.1, seed=config.seed, steps_per_epoch=max(1, config.steps // rows))
-    stage = TunePromptStage(hypernet, network, prompt, task, config, runtime)
-    if run is None or run.load_checkpoint(stage.name) is None:
-        if config.match_steps:
-            match_importance(hypernet, prompt, stage.target(), config.match_steps, starts)
-        elif starts:
-            prompt.load_state_dict(min(starts, key=stage.loss_under).state_dict())
-    if not config.steps:
-        return []
-    return run_stage(stage, task.train, loop, runtime, run)
+    own = with_own_head(network, task.train, task.classes, runtime, config.seed)
+    stage = TunePromptStage(hypernet, own, prompt, task, config, runtime)
+    if config.match_steps and (run is None or run.load_checkpoint(stage.name) is None):
+        importance = task_importance(network, hypernet.groups, task.train, task.classes, runtime, config.match_images, config.seed)
+        match_importance(stage.hypernet, prompt, targets_of(hypernet, [importance])[0], config.match_steps, starts)
+    return run_stage(stage, task.train, loop, runtime, run) if config.steps else []
 
 
 def tune_prompt(hypernet: PretrainedHypernet, task: str | Task, *, data_dir: str | None = None, config: PromptConfig = PromptConfig(),
