@@ -7,6 +7,7 @@ differ by orders of magnitude, so they are taken apart, brought to one size and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Iterable
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from pass_transfer.masking import batch_statistics, masked
 from pass_transfer.masks import floors
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
+from pass_transfer.training import Runtime
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,30 @@ def condition_scores(hypernet: Hypernet, frame: torch.Tensor) -> torch.Tensor:
     """Scores in float32, outside of any autocast: rounding would tie channels that differ."""
     with torch.autocast(frame.device.type, enabled=False):
         return hypernet(frame.float())
+
+
+def masked_step(hypernet: Hypernet, network: Network, prompt: Prompt, images: torch.Tensor, labels: torch.Tensor, density: float, *,
+                image_share: float, optimizers: Iterable[torch.optim.Optimizer], runtime: Runtime, rows: torch.Tensor | None = None) -> dict[str, float]:
+    """One optimisation step on the cross-entropy of the masked network.
+
+    Args:
+        images: (B, 3, S, S) in [0, 1]; labels: (B,), both on the runtime's device.
+        density: share of channels kept in this step.
+        rows: the classifier's rows that the task's classes are, if not all of them.
+
+    Returns:
+        "loss" and "top1" (per cent) of the batch.
+    """
+    roles = PromptGradient(prompt, image_share)
+    masks = straight_through_masks(condition_scores(hypernet, roles.as_condition), hypernet.groups, density)
+    with runtime.autocast():
+        logits = masked_logits(network, prompt, roles.as_image, hypernet.groups, masks, images)
+    logits = logits if rows is None else logits[:, rows]
+    loss = nn.functional.cross_entropy(logits, labels)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    roles.join()
+    for optimizer in optimizers:
+        optimizer.step()
+    return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).double().mean().item()}

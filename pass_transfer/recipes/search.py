@@ -17,7 +17,7 @@ from torch import nn
 from pass_transfer.errors import UsageError
 from pass_transfer.hypernet import Hypernet
 from pass_transfer.progress import progress_bar
-from pass_transfer.recipes.masked_loss import DensityRange, PromptGradient, condition_scores, freeze, masked_logits, straight_through_masks
+from pass_transfer.recipes.masked_loss import DensityRange, freeze, masked_step
 from pass_transfer.network import Network
 from pass_transfer.prompts import KINDS, Prompt, default_pad
 from pass_transfer.recipes.checks import check_positive, check_whole
@@ -105,12 +105,6 @@ class SearchStage(Stage):
             chosen.append(torch.from_numpy(pool)[torch.randint(len(pool), (batch_size,), generator=draw)])
         return chosen
 
-    def view(self, index: int, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A source task's images (B, 3, S, S) in [0, 1], its rows of the classifier, and labels among them (B,)."""
-        source = self.sources[index]
-        rows = torch.tensor(source.classes)
-        return see(to_images(pixels, self.runtime.device), source.view), rows, torch.searchsorted(rows, labels).to(self.runtime.device)
-
     def importance(self) -> list[dict[str, torch.Tensor]]:
         """Taylor importance of every channel group for each source task."""
         found = []
@@ -126,21 +120,11 @@ class SearchStage(Stage):
     def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
         """One step of one source task on uint8 images (B, 3, S, S)."""
         index = self.source_of(self.epoch, number)
-        prompt = self.prompts[index]
-        images, rows, targets = self.view(index, augment(pixels, draw, self.task.mirrored), labels)
-        roles = PromptGradient(prompt, self.config.image_share)
-        scores = condition_scores(self.hypernet, roles.as_condition)
-        masks = straight_through_masks(scores, self.hypernet.groups, self.densities.draw(draw))
-        with self.runtime.autocast():
-            logits = masked_logits(self.network, prompt, roles.as_image, self.hypernet.groups, masks, images)[:, rows]
-        loss = nn.functional.cross_entropy(logits, targets)
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        roles.join()
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-        return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(targets).double().mean().item()}
+        source, rows = self.sources[index], torch.tensor(self.sources[index].classes)
+        images = see(to_images(augment(pixels, draw, self.task.mirrored), self.runtime.device), source.view)
+        return masked_step(self.hypernet, self.network, self.prompts[index], images, torch.searchsorted(rows, labels).to(self.runtime.device),
+                           self.densities.draw(draw), image_share=self.config.image_share, optimizers=self.optimizers.values(),
+                           runtime=self.runtime, rows=rows)
 
     def evaluate(self) -> dict[str, float]:
         """Nothing: the hypernetwork is used as it ends."""

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Sequence
 
 import torch
-from torch import nn
 
 from pass_transfer.backbones import classifier_name
 from pass_transfer.hypernet import Hypernet
 from pass_transfer.recipes.match_importance import match_importance
-from pass_transfer.recipes.masked_loss import DensityRange, PromptGradient, condition_scores, freeze, masked_logits, straight_through_masks
+from pass_transfer.recipes.masked_loss import DensityRange, freeze, masked_step
 from pass_transfer.network import Network
 from pass_transfer.recipes.task_importance import task_importance, with_own_head
 from pass_transfer.recipes.warm_start import targets_of
@@ -72,20 +71,8 @@ class TunePromptStage(Stage):
     def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
         """One step on uint8 images (B, 3, S, S)."""
         images = to_images(augment(pixels, draw, self.task.mirrored), self.runtime.device)
-        labels = labels.to(self.runtime.device)
-        roles = PromptGradient(self.prompt, self.config.image_share)
-        scores = condition_scores(self.hypernet, roles.as_condition)
-        masks = straight_through_masks(scores, self.hypernet.groups, self.densities.draw(draw))
-        with self.runtime.autocast():
-            logits = masked_logits(self.network, self.prompt, roles.as_image, self.hypernet.groups, masks, images)
-        loss = nn.functional.cross_entropy(logits, labels)
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        roles.join()
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-        return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).double().mean().item()}
+        return masked_step(self.hypernet, self.network, self.prompt, images, labels.to(self.runtime.device), self.densities.draw(draw),
+                           image_share=self.config.image_share, optimizers=self.optimizers.values(), runtime=self.runtime)
 
     def evaluate(self) -> dict[str, float]:
         """Nothing: a prompt is used as it ends."""

@@ -78,7 +78,7 @@ def run_stage(stage: Stage, train: Split, config: LoopConfig, runtime: Runtime, 
     """Train a stage to its end, or from its last checkpoint to its end.
 
     Returns one row of metrics per epoch (also in metrics.jsonl). The stage's modules
-    end in the state of the epoch with the best held-out "top1", the last one where the
+    end in the state of the epoch with the best held-out "top1" (the later of equal ones), the last one where the
     stage does not select.
 
     Raises:
@@ -167,7 +167,7 @@ class _Loop:
         self.rows.append(row)
         shown = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, float))
         say(f"{self.stage.name} {self.epoch + 1}/{self.config.epochs}: {shown}")
-        if row.get("held_out_top1", -1.0) > self.best_top1:
+        if row.get("held_out_top1", -2.0) >= self.best_top1:
             self.best_top1 = row["held_out_top1"]
             self.best = {n: {k: t.detach().clone() for k, t in m.state_dict().items()} for n, m in self.stage.modules.items()}
         self.epoch, self.step, self.running, self.epoch_seconds = self.epoch + 1, 0, {}, 0.0
