@@ -33,7 +33,7 @@ WRONG_VALUES = [
     (["--epochs", "0"], "--epochs"),
     (["--epochs", "two"], "--epochs"),
     (["--batch-size", "1"], "--batch-size"),
-    (["--prompt-steps", "0"], "--prompt-steps"),
+    (["--prompt-steps", "-1"], "--prompt-steps"),
     (["--lr", "0"], "--lr"),
     (["--lr", "nan"], "--lr"),
     (["--prompt-lr", "-1"], "--prompt-lr"),
