@@ -23,7 +23,7 @@ def adapt(
     weight_decay: Annotated[float, typer.Option("--weight-decay", help="Of fine-tuning.")] = 5e-4,
     prompt_steps: Annotated[int, typer.Option("--prompt-steps", help="Steps of prompt tuning by the loss, after matching channel importance.")] = 100,
     prompt_lr: Annotated[Optional[float], typer.Option("--prompt-lr", help="Peak step of the prompt, in brightness.")] = None,
-    label_mapping: Annotated[str, typer.Option("--label-mapping", help="auto, linear (a new head), frequency or iterative.")] = "auto",
+    label_mapping: Annotated[str, typer.Option("--label-mapping", help="auto, linear (a new head) or frequency.")] = "auto",
     deploy_prompt: Annotated[bool, typer.Option("--deploy-prompt/--no-deploy-prompt", help="Whether the prompt is part of the saved network.")] = True,
     with_dense: Annotated[bool, typer.Option("--with-dense", help="Fine-tune the dense network too, by the same recipe, for comparison.")] = False,
     seed: options.Seed = 0,

@@ -59,12 +59,12 @@ def test_a_mapped_classifier_trains_without_touching_the_source():
     assert torch.equal(source.weight, before) and head.weight.requires_grad
 
 
-@pytest.mark.parametrize("kind, expected", [("auto", "linear"), ("linear", "linear"), ("frequency", "frequency"), ("iterative", "iterative")])
+@pytest.mark.parametrize("kind, expected", [("auto", "linear"), ("linear", "linear"), ("frequency", "frequency")])
 def test_the_mapping_that_is_used(kind, expected):
     assert choose_mapping(kind, 10, 200) == expected
 
 
-@pytest.mark.parametrize("kind", ["frequency", "iterative"])
+@pytest.mark.parametrize("kind", ["frequency"])
 def test_a_one_to_one_mapping_is_refused_for_more_classes_than_the_source_has(kind):
     assert choose_mapping(kind, 200, 200) == kind
     with pytest.raises(UsageError, match="200.*201.*--label-mapping linear"):
@@ -72,5 +72,5 @@ def test_a_one_to_one_mapping_is_refused_for_more_classes_than_the_source_has(ki
 
 
 def test_an_unknown_mapping_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="auto, linear, frequency, iterative"):
+    with pytest.raises(UsageError, match="auto, linear, frequency"):
         choose_mapping("random", 10, 200)

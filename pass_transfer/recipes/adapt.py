@@ -59,7 +59,7 @@ class AdaptConfig:
         macs, density: the budget; exactly one is given.
         transfer: "prompt" tunes a prompt on the task, "mask" takes the source masks.
         budget: "quick" or "full" training; `epochs` overrides it.
-        label_mapping: "auto", "linear", "frequency" or "iterative".
+        label_mapping: "auto", "linear" or "frequency".
         deploy_prompt: whether the prompt is part of the saved network.
     """
 

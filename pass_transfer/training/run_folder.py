@@ -149,11 +149,6 @@ class RunFolder:
             raise StorageError(f"{path} is not what was saved (its sha-256 differs); start again with --force")
         return _join(note["state"], read_tensors(path))
 
-    def drop_checkpoint(self, name: str) -> None:
-        """Forget a checkpoint that is no longer needed."""
-        for path in self.work.glob(f"{name}.*"):
-            path.unlink(missing_ok=True)
-
     def drop_checkpoints(self) -> None:
         """Delete all checkpoints, once the run is finished."""
         shutil.rmtree(self.work, ignore_errors=True)
