@@ -2,23 +2,20 @@
 
     python benchmarks/mask_comparison.py --data-dir ../shared/data/cifar100 --seeds 0 1 2
 
-Writes one JSON file a cell below --out and skips the cells that are there, so it can be
-stopped and started; ends with the table. Every network starts from the same backbone,
-has its classifier from class means, no prompt in the image, and is tested once.
+Writes one JSON file a cell below --out, skips the cells that are there, and ends with the
+table. Every network starts from the same backbone, has its classifier from class means, no prompt in the image, and is tested once.
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
 import statistics
 import time
-from pathlib import Path
 
 import pass_transfer as pt
 from pass_transfer.backbones import count_macs
 from pass_transfer.baselines import group_l1, random_scores
-from pass_transfer.files import make_folder, read_json, write_json
-from pass_transfer.hypernet import standardise
+from pass_transfer.hypernet import blend, standardise
 from pass_transfer.masks import select
 from pass_transfer.network import Network
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
@@ -28,10 +25,11 @@ from pass_transfer.recipes.tune_prompt import PromptConfig, tune_prompt
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime, evaluate
 
-from provenance import provenance
+from cells import make_cell, options, spread
 
 METHODS = ("random", "group L1", "transfer mask", "transfer prompt")
 CRITERIA = ("uniform L1", "Taylor", "Taylor + L1")  # measured on the task itself, without a hypernetwork
+IMPORTANCE_IMAGES = 2048
 
 
 def find_masks(method: str, entry, task, macs: float, seed: int, prompt_steps: int):
@@ -51,29 +49,27 @@ def find_masks(method: str, entry, task, macs: float, seed: int, prompt_steps: i
 
 
 def criterion(method: str, entry, task, seed: int):
-    """Scores of equal spread in every group: magnitude, the task's own Taylor importance, or what a prompt is matched to."""
-    groups, runtime = entry.groups, choose_runtime()
-    prior = entry.net.prior
+    """Scores of equal spread in every group: magnitude, the task's own Taylor importance, or both in equal shares."""
+    magnitude = group_l1(entry.backbone(), entry.groups, entry.spec.image_size)
+    if method == "uniform L1":
+        return standardise(magnitude)
     network = Network(entry.backbone(), entry.spec.mean, entry.spec.std)
-    share = {"uniform L1": 0.0, "Taylor": 1.0, "Taylor + L1": entry.net.config.importance}[method]
-    importance = task_importance(network, groups, task.train, task.classes, runtime, PromptConfig.match_images, seed) if share else groups.split(prior)
-    own = groups.join(standardise(importance))
-    return groups.split(share * own + (1 - share) * prior)
+    importance = task_importance(network, entry.groups, task.train, task.classes, choose_runtime(), IMPORTANCE_IMAGES, seed)
+    return standardise(importance) if method == "Taylor" else blend(magnitude, importance)
 
 
-def run_cell(method: str, seed: int, entry, task, runtime, options) -> dict:
+def run_cell(method: str, seed: int, entry, task, runtime, given) -> dict:
     """One method with one seed: masks, removal, fine-tuning, one look at the test set."""
-    masks, search_seconds = find_masks(method, entry, task, options.macs, seed, options.prompt_steps)
+    masks, search_seconds = find_masks(method, entry, task, given.macs, seed, given.prompt_steps)
     start = time.monotonic()
     network = shrink(entry.backbone(), entry.groups, masks, entry.spec.mean, entry.spec.std, None, task, "linear", runtime, seed)
     before = evaluate(network, task.held_out, runtime).top1
-    finetune(network, task, FinetuneConfig(epochs=options.epochs, seed=seed), runtime)
+    finetune(network, task, FinetuneConfig(epochs=given.epochs, seed=seed), runtime)
     held_out, test = evaluate(network, task.held_out, runtime), evaluate(network, task.test, runtime)
-    size = entry.spec.image_size
-    return {"method": method, "seed": seed, "task": task.name, "macs_asked": options.macs, "epochs": options.epochs,
-            "macs_share": entry.macs_share(masks, task.classes), "macs": count_macs(network, size), "held_out_before": before,
+    return {"method": method, "seed": seed, "task": task.name, "macs_asked": given.macs, "epochs": given.epochs,
+            "macs_share": entry.macs_share(masks, task.classes), "macs": count_macs(network, entry.spec.image_size), "held_out_before": before,
             "held_out_top1": held_out.top1, "top1": test.top1, "top5": test.top5, "search_seconds": search_seconds,
-            "finetune_seconds": time.monotonic() - start, "kept": masks.kept, "fingerprint": entry.config["fingerprint"], **provenance()}
+            "finetune_seconds": time.monotonic() - start, "kept": masks.kept, "entry": entry.fingerprint()}
 
 
 def table(cells: list[dict]) -> str:
@@ -82,37 +78,23 @@ def table(cells: list[dict]) -> str:
     for method in (*METHODS, *CRITERIA):
         rows = [c for c in cells if c["method"] == method]
         if rows:
-            top1 = [r["top1"] for r in rows]
-            deviation = statistics.stdev(top1) if len(top1) > 1 else 0.0
-            lines.append(f"| {method} | {statistics.mean(r['macs_share'] for r in rows):.3f} | {statistics.mean(r['held_out_before'] for r in rows):.1f} "
-                         f"| {statistics.mean(top1):.2f} ± {deviation:.2f} | {statistics.mean(r['search_seconds'] for r in rows):.0f} | {len(rows)} |")
+            lines.append(f"| {method} | {spread([r['macs_share'] for r in rows], 3)} | {spread([r['held_out_before'] for r in rows], 1)} "
+                         f"| {spread([r['top1'] for r in rows])} | {statistics.mean(r['search_seconds'] for r in rows):.0f} | {len(rows)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run what is missing, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hypernet", default="zoo/r18_tinyimnet")
-    parser.add_argument("--task", default="cifar100")
-    parser.add_argument("--data-dir")
-    parser.add_argument("--macs", type=float, default=0.5)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser = options(__doc__, "benchmarks/results/mask_comparison")
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--prompt-steps", type=int, default=PromptConfig.steps)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=(*METHODS, *CRITERIA))
-    parser.add_argument("--out", default="benchmarks/results/mask_comparison")
-    options = parser.parse_args()
-    entry = pt.load_hypernet(options.hypernet)
-    out, task, runtime = make_folder(options.out), None, None
-    for seed in options.seeds:
-        for method in options.methods:
-            path = out / f"{options.task}-{options.macs}-{options.epochs}ep-{method.replace(' ', '_')}-{seed}.json"
-            if path.exists():
-                continue
-            runtime = runtime or choose_runtime()
-            task = task or load_task(options.task, entry.spec.image_size, options.data_dir)
-            write_json(path, run_cell(method, seed, entry, task, runtime, options))
-    print(table([read_json(p) for p in sorted(Path(out).glob(f"{options.task}-{options.macs}-{options.epochs}ep-*.json"))]))
+    given = parser.parse_args()
+    entry, runtime = pt.load_hypernet(given.hypernet), choose_runtime()
+    task = load_task(given.task, entry.spec.image_size, given.data_dir)
+    cells = [make_cell(given.out, f"{given.task}-{given.macs}-{given.epochs}ep-{method.replace(' ', '_')}-{seed}",
+                       functools.partial(run_cell, method, seed, entry, task, runtime, given)) for seed in given.seeds for method in given.methods]
+    print(table(cells))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ Task = Annotated[str, typer.Option("--task", help="digits, cifar10, cifar100, ti
 DataDir = Annotated[Optional[str], typer.Option("--data-dir", help="Folder with the task's parquet files, instead of downloading it.")]
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, bf16, fp16, or no for float32.")]
+Precision = Annotated[str, typer.Option("--precision", help="auto, bf16, or no for float32.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of order, augmentation and initial values.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the run in --out.")]

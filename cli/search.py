@@ -10,10 +10,10 @@ from pass_transfer.cli import options
 
 
 def search(
-    backbone: Annotated[Path, typer.Option("--backbone", help="Folder that pass-transfer finetune wrote.")],
+    backbone: Annotated[Path, typer.Option("--backbone", help="Folder that pass-transfer finetune wrote, or a zoo entry.")],
     out: options.Out,
     data_dir: options.DataDir = None,
-    steps: Annotated[int, typer.Option("--steps", help="Steps by the masked network's loss, after the warm start on channel importance.")] = 0,
+    steps: Annotated[int, typer.Option("--steps", help="Steps, over all source tasks.")] = 1500,
     tasks: Annotated[int, typer.Option("--tasks", help="Number of source tasks made of the dataset.")] = 40,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of the hypernetwork.")] = 1e-3,

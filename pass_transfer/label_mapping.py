@@ -1,8 +1,9 @@
 """From source classes to a task's classes, keeping the source classifier.
 
 Frequency-based mapping (VPNs, arXiv 2312.01397): count which source class the network
-predicts for each target class, then pair them greedily, one to one. A
-mapped classifier is the source classifier with the chosen rows only.
+predicts for each target class, then pair them greedily, one to one; or iteratively (arXiv
+2211.11635), again whenever the prompt has changed what is predicted. A mapped classifier
+is the source classifier with the chosen rows only.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from torch import nn
 
 from pass_transfer.errors import UsageError
 
-KINDS = ("auto", "linear", "frequency")
+KINDS = ("auto", "linear", "frequency", "iterative")
 
 
 def choose_mapping(kind: str, classes: int, source_classes: int) -> str:
-    """The mapping to use: "linear" (a new head) or "frequency".
+    """The mapping to use: "linear" (a new head), "frequency" or "iterative".
 
     "auto" is a new head: from Tiny-ImageNet's classes at 64 pixels a mapping starts at
     13-16 % on CIFAR-100 where a linear probe starts at 49 %.
@@ -26,7 +27,7 @@ def choose_mapping(kind: str, classes: int, source_classes: int) -> str:
     """
     if kind not in KINDS:
         raise UsageError(f"unknown label mapping {kind!r}; choose one of {', '.join(KINDS)}")
-    if kind == "frequency" and classes > source_classes:
+    if kind in ("frequency", "iterative") and classes > source_classes:
         raise UsageError(f"a {kind} mapping needs as many source classes as the task has; the source has {source_classes}, "
                          f"the task {classes}. Use --label-mapping linear.")
     return "linear" if kind == "auto" else kind

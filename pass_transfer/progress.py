@@ -15,6 +15,11 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def _speed(rate: float) -> str:
+    """Units a second, or seconds a unit where those are long."""
+    return f"{rate:.0f}/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.0f} s each"
+
+
 class _Lines:
     """Progress as log lines, for files and pipes."""
 
@@ -32,7 +37,7 @@ class _Lines:
         self.last = now
         rate = self.done / max(now - self.start, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
-        say(f"{self.title}: {self.done}/{self.total} {self.unit}, {rate:.0f}/s, {left:.0f} s left {self.note}".rstrip())
+        say(f"{self.title}: {self.done}/{self.total} {self.unit}, {_speed(rate)}, {left:.0f} s left {self.note}".rstrip())
 
 
 class _Bar:
@@ -45,7 +50,7 @@ class _Bar:
     def advance(self, count: int, note: str = "") -> None:
         self.done += count
         rate = self.done / max(time.monotonic() - self.start, 1e-9)
-        self.progress.update(self.task, advance=count, note=f"{rate:.0f} {self.unit}/s {note}")
+        self.progress.update(self.task, advance=count, note=f"{self.unit}, {_speed(rate)} {note}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import nn
 from pass_transfer.errors import UsageError
 
 KINDS = ("additive", "expansive")
-INITIAL_SPREAD = 0.01  # a frame of zeros has no direction for the encoder to read
+INITIAL_SPREAD = 0.002  # next to nothing, as a frame of zeros gives the prior's masks; what it should say is learned
 
 
 class Prompt(nn.Module):

@@ -59,12 +59,12 @@ def test_a_mapped_classifier_trains_without_touching_the_source():
     assert torch.equal(source.weight, before) and head.weight.requires_grad
 
 
-@pytest.mark.parametrize("kind, expected", [("auto", "linear"), ("linear", "linear"), ("frequency", "frequency")])
+@pytest.mark.parametrize("kind, expected", [("auto", "linear"), ("linear", "linear"), ("frequency", "frequency"), ("iterative", "iterative")])
 def test_the_mapping_that_is_used(kind, expected):
     assert choose_mapping(kind, 10, 200) == expected
 
 
-@pytest.mark.parametrize("kind", ["frequency"])
+@pytest.mark.parametrize("kind", ["frequency", "iterative"])
 def test_a_one_to_one_mapping_is_refused_for_more_classes_than_the_source_has(kind):
     assert choose_mapping(kind, 200, 200) == kind
     with pytest.raises(UsageError, match="200.*201.*--label-mapping linear"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pass_transfer.errors import UsageError
 
-PRIORS = ("l1", "none")
+PRIORS = ("taylor+l1", "l1", "none")
 
 
 @dataclass(frozen=True)
@@ -14,31 +14,26 @@ class HypernetConfig:
     """What decides the shape and the scale of a hypernetwork's scores.
 
     Fields:
-        hidden: width of the prompt's embedding and of the LSTM (arXiv 2407.17412 gives
-            0.31 M parameters for ResNet-18, which is 64).
+        hidden: width of the prompt's codes and of the LSTM (arXiv 2407.17412 gives
+            0.31 M parameters for ResNet-18, which is 64; a prompt can say more with 128).
         pooled: length to which each layer's averaged weights are pooled.
         encoder: channels of the first two layers of the prompt encoder.
-        prior: "l1" starts from the magnitude ranking inside each group, which the
-            hypernetwork corrects; "none" starts from nothing.
-        importance: share of a task's own Taylor importance in the scores that the
-            hypernetwork is taught and a prompt is matched to; the rest is the prior's.
+        prior: the ranking inside each group that the hypernetwork corrects: "l1", the
+            magnitude; "taylor+l1", magnitude and importance to the source tasks in equal
+            shares; "none" starts from nothing.
         correction: bound of a channel's correction before the group's mean is taken out
             of it, in standard deviations of the prior. Unbounded scores lose the prior
-            within a few steps.
-        drift: largest shift of a whole group's scores against the others, in the same
-            unit. It moves width between layers, which costs accuracy after fine-tuning
-            when the search is free to do it.
+            within a few steps; corrections with another mean would move width between
+            layers, which costs accuracy after fine-tuning.
         iterations: passes of the recurrence; each feeds the average mask so far.
         reference_density: share of all channels kept in the masks that are fed.
     """
 
-    hidden: int = 64
+    hidden: int = 128
     pooled: int = 64
-    encoder: tuple[int, int] = (8, 16)
-    prior: str = "l1"
-    importance: float = 0.5
+    encoder: tuple[int, int] = (16, 64)
+    prior: str = "taylor+l1"
     correction: float = 2.0
-    drift: float = 0.3
     iterations: int = 2
     reference_density: float = 0.7
 
@@ -49,6 +44,4 @@ class HypernetConfig:
             raise UsageError("hidden, pooled, encoder and iterations are at least 1")
         if not 0 < self.reference_density <= 1:
             raise UsageError(f"reference_density is {self.reference_density}; it is above 0 and at most 1")
-        if not 0 <= self.importance <= 1:
-            raise UsageError(f"importance is {self.importance}; it is a share, between 0 and 1")
         object.__setattr__(self, "encoder", tuple(self.encoder))

@@ -2,12 +2,15 @@
 
 arXiv 2407.17412, section 3: the encoded prompt is the LSTM's initial state, the layers'
 in-pruned weights are its inputs in forward order, one linear head a layer gives that
-layer's channel scores. Here the embedding is also fed at every step (an initial state
-alone is forgotten), scores are a bounded correction of a prior, and the scores of a
-channel group are the mean over its convolutions.
+layer's channel scores. Here every step also hears of the prompt itself (an initial state
+alone is forgotten), past the LSTM too. Scores are a prior and a bounded correction: what
+the heads say with the prompt, less what they would say without one. A channel group's
+correction joins those of its convolutions.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import nn
@@ -19,7 +22,7 @@ from pass_transfer.hypernet.encoder import PromptEncoder
 from pass_transfer.hypernet.weights import LayerWeights
 from pass_transfer.masks import floors
 
-HEAD_SPREAD = 0.02  # of initial head weights: corrections start near zero, so the prior decides at first
+HEAD_SPREAD = 0.05  # of initial head weights
 
 
 class Hypernet(nn.Module):
@@ -35,31 +38,23 @@ class Hypernet(nn.Module):
     def __init__(self, config: HypernetConfig, backbone: nn.Module, groups: ChannelGroups, prior: dict[str, torch.Tensor] | None = None):
         super().__init__()
         self.config, self.groups = config, groups
-        self.encoder = PromptEncoder(config.encoder, config.hidden)
+        self.encoder = PromptEncoder(config.encoder, config.hidden, len(groups.steps))
         self.lstm = nn.LSTM(config.pooled + config.hidden, config.hidden)
         self.cell = nn.Parameter(torch.zeros(config.hidden))
-        self.heads = nn.ModuleList(nn.Linear(config.hidden, _units(groups, step)) for step in groups.steps)
+        self.heads = nn.ModuleList(nn.Linear(config.hidden, _units(groups, step), bias=False) for step in groups.steps)
         for head in self.heads:
             nn.init.normal_(head.weight, std=HEAD_SPREAD)
-            nn.init.zeros_(head.bias)
-        self.drifts = nn.Linear(config.hidden, len(groups))
-        nn.init.zeros_(self.drifts.weight)
-        nn.init.zeros_(self.drifts.bias)
         flat = groups.join(prior) if prior is not None else torch.zeros(groups.total)
         self.register_buffer("prior", flat.float())
         self.weights = LayerWeights(backbone, groups, config.pooled)
 
     def forward(self, frame: torch.Tensor) -> torch.Tensor:
-        """Scores (total,) over all groups for a prompt's frame (3, S, S), all on one scale."""
-        return self.score(self.encoder(frame))
-
-    def score(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Scores (total,) for an embedding (hidden,)."""
-        prior = self.prior.to(embedding.dtype)
+        """Scores (total,) over all groups for a prompt's frame (3, S, S), all on one scale; a frame of zeros has the prior's."""
+        codes, prior = self.encoder(frame), self.prior.to(frame.dtype)
         fed = self._reference_mask(prior)
         scores = prior
         for number in range(self.config.iterations):
-            scores = prior + self._correction(embedding, fed)
+            scores = prior + self._correction(codes, fed)
             if number + 1 < self.config.iterations:
                 fed = (fed * (number + 1) + self._reference_mask(scores)) / (number + 2)
         return scores
@@ -69,19 +64,23 @@ class Hypernet(nn.Module):
         mask, _, _ = ops.global_topk_mask(scores.detach(), self.groups.offsets, count, floors(self.groups))
         return mask
 
-    def _correction(self, embedding: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
-        """Bounded corrections (total,): inside each group with mean zero, plus one bounded shift a group."""
-        vectors = self.weights.vectors(self.groups.split(fed)).to(embedding)
-        inputs = torch.cat([vectors, embedding.expand(len(vectors), -1)], dim=1)
-        outputs, (last, _) = self.lstm(inputs[:, None], (embedding[None, None], self.cell[None, None].to(embedding)))
-        raw = {step: head(output) for step, head, output in zip(self.groups.steps, self.heads, outputs[:, 0])}
-        drifts = self.config.drift * torch.tanh(self.drifts(last[0, 0]))
-        parts = []
-        for drift, group in zip(drifts, self.groups.values()):
+    def _correction(self, codes: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
+        """Bounded corrections (total,) with mean zero inside each group."""
+        spoken = self._recur(codes, fed) - self._recur(torch.zeros_like(codes), fed)
+        raw = {step: head(row) for step, head, row in zip(self.groups.steps, self.heads, spoken)}
+        bound, parts = self.config.correction, []
+        for group in self.groups.values():
             members = [_per_unit(raw[n], group.writes[n], group.width) for n in group.writes if n in raw]
-            inside = self.config.correction * torch.tanh(torch.stack(members).mean(0))
-            parts.append(inside - inside.mean() + drift)
+            inside = bound * torch.tanh(torch.stack(members).sum(0) / (bound * math.sqrt(len(members))))
+            parts.append(inside - inside.mean())
         return torch.cat(parts)
+
+    def _recur(self, codes: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
+        """What every step hears of the prompt and the LSTM makes of it, (steps, hidden)."""
+        vectors = self.weights.vectors(self.groups.split(fed)).to(codes)
+        inputs = torch.cat([vectors, codes[1:]], dim=1)
+        outputs, _ = self.lstm(inputs[:, None], (codes[None, None, 0], self.cell[None, None].to(codes)))
+        return outputs[:, 0] + codes[1:]
 
 
 def _units(groups: ChannelGroups, step: str) -> int:

@@ -1,4 +1,4 @@
-"""The prior a hypernetwork corrects: group magnitudes, standardised inside each group."""
+"""The prior a hypernetwork corrects: scores of one spread in every group."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ def standardise(scores: Mapping[str, torch.Tensor], limit: float = 2.5) -> dict[
         ranks[best_first] = torch.arange(len(values), 0, -1, dtype=torch.float64)
         out[name] = torch.special.ndtri((ranks - 0.5) / len(values)).clamp(-limit, limit).float()
     return out
+
+
+def blend(*parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Several scorings (width,) of each group in equal shares, each standardised first, and standardised together."""
+    equal = [standardise(part) for part in parts]
+    return standardise({name: sum(part[name] for part in equal) for name in equal[0]})

@@ -59,7 +59,7 @@ class AdaptConfig:
         macs, density: the budget; exactly one is given.
         transfer: "prompt" tunes a prompt on the task, "mask" takes the source masks.
         budget: "quick" or "full" training; `epochs` overrides it.
-        label_mapping: "auto", "linear" or "frequency".
+        label_mapping: "auto", "linear", "frequency" or "iterative".
         deploy_prompt: whether the prompt is part of the saved network.
     """
 
@@ -71,7 +71,7 @@ class AdaptConfig:
     batch_size: int = 128
     lr: float = 0.03
     weight_decay: float = 5e-4
-    prompt_steps: int = 100
+    prompt_steps: int = PromptConfig.steps
     prompt_lr: float = PromptConfig.lr
     label_mapping: str = "auto"
     deploy_prompt: bool = True
@@ -88,6 +88,10 @@ class AdaptConfig:
         check_whole(self, epochs=1, batch_size=2, prompt_steps=0, seed=0)
         check_positive(self, "lr", "prompt_lr")
         check_positive(self, "weight_decay", zero=True)
+
+    def tuning(self) -> PromptConfig:
+        """How the prompt is tuned."""
+        return PromptConfig(steps=self.prompt_steps, lr=self.prompt_lr, batch_size=self.batch_size, seed=self.seed)
 
 
 def plan_epochs(config: AdaptConfig, images: int, macs: int, device: str) -> int:
@@ -130,7 +134,7 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
     data = load_task(task, entry.spec.image_size, data_dir)
     mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes)
     identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": entry.fingerprint(), "task": task, "classes": data.classes,
-                "images": len(data.train), "device": runtime.device.type, "precision": runtime.precision}
+                "images": len(data.train), "tuning": dataclasses.asdict(config.tuning()), "device": runtime.device.type, "precision": runtime.precision}
     run = RunFolder(out, identity | dataclasses.asdict(config) | {"versions": _versions()}, resume=resume, force=force, started=started)
     if run.resumed and (run.path / RESULT).exists():
         say(f"{run.path} is already finished")
@@ -173,9 +177,8 @@ class _Adapter:
         return prompt.cpu(), seconds
 
     def _tune(self, prompt: Prompt) -> None:
-        config = PromptConfig(steps=self.config.prompt_steps, lr=self.config.prompt_lr, batch_size=self.config.batch_size, seed=self.config.seed)
         network = Network(self.entry.backbone(), self.entry.spec.mean, self.entry.spec.std)
-        tune(self.entry.net, network, prompt, self.task, config, self.runtime, self.folder, self.entry.prompts())
+        tune(self.entry.net, network, prompt, self.task, self.config.tuning(), self.runtime, self.folder, self.mapping)
 
     def _network(self, masks: ChannelMasks | None, prompt: Prompt) -> Network:
         deployed = Prompt(prompt.kind, prompt.size, prompt.pad) if self.config.deploy_prompt else None

@@ -63,7 +63,7 @@ class FinetuneStage(Stage):
         self.modules = {"network": self.network}
         self.optimizers = {"sgd": torch.optim.SGD(_parameter_groups(network, config), momentum=config.momentum, nesterov=True)}
 
-    def start_epoch(self, epoch: int) -> None:
+    def start_epoch(self, epoch: int, step: int) -> None:
         """BatchNorm learns its statistics while training."""
         self.model.train()
 

@@ -9,20 +9,25 @@ from typing import Any
 
 import torch
 
-from pass_transfer.backbones import BackboneSpec, build_backbone, find_groups
+from pass_transfer.backbones import BackboneSpec, ChannelGroups, build_backbone, find_groups
 from pass_transfer.baselines import group_l1
 from pass_transfer.errors import RunError
-from pass_transfer.files import read_json, read_tensors, write_json
-from pass_transfer.hypernet import Hypernet, HypernetConfig, standardise
+from pass_transfer.files import read_json, read_tensors, write_json, write_tensors
+from pass_transfer.hypernet import Hypernet, HypernetConfig, blend, standardise
 from pass_transfer.network import Network
 from pass_transfer.progress import say
 from pass_transfer.recipes.search import SearchConfig, search
-from pass_transfer.tasks import load_task
-from pass_transfer.training import RunFolder, choose_runtime
+from pass_transfer.recipes.source_prior import mean_importance
+from pass_transfer.recipes.source_tasks import make_source_tasks
+from pass_transfer.tasks import Task, load_task
+from pass_transfer.training import RunFolder, Runtime, choose_runtime
 from pass_transfer.training.run_folder import check_free
+from pass_transfer.zoo.catalogue import CONFIG
 from pass_transfer.zoo.entry import fingerprint, save_entry
+from pass_transfer.zoo.verify import MANIFEST, verify_files
 
 RESULT = "result.json"
+IMPORTANCE = "importance.safetensors"  # among the checkpoints
 
 
 def make_entry(backbone: str | Path, out: str | Path, *, data_dir: str | None = None, config: SearchConfig = SearchConfig(),
@@ -31,7 +36,7 @@ def make_entry(backbone: str | Path, out: str | Path, *, data_dir: str | None = 
     """Search masks on a backbone's own task and write OUT/entry.
 
     Args:
-        backbone: a folder that pretrain wrote.
+        backbone: a folder that pretrain wrote, or a zoo entry, whose backbone is taken.
         data_dir: parquet files of the backbone's task.
         config, shape: the recipe and the hypernetwork's shape.
 
@@ -40,10 +45,7 @@ def make_entry(backbone: str | Path, out: str | Path, *, data_dir: str | None = 
     """
     started = time.monotonic()
     check_free(out, resume=resume, force=force)
-    folder = Path(backbone)
-    if not (folder / "backbone.json").is_file():
-        raise RunError(f"{folder} holds no backbone.json; make one with pass-transfer finetune")
-    note, stored = read_json(folder / "backbone.json"), read_tensors(folder / "backbone.safetensors")
+    note, stored = _read_backbone(Path(backbone))
     spec = BackboneSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in note["spec"].items()})
     dense = build_backbone(spec)
     dense.load_state_dict(stored)
@@ -55,17 +57,44 @@ def make_entry(backbone: str | Path, out: str | Path, *, data_dir: str | None = 
     if run.resumed and (run.path / RESULT).exists():
         say(f"{run.path} is already finished")
         return read_json(run.path / RESULT)
+    groups, network = find_groups(dense, spec.image_size), Network(dense, spec.mean, spec.std)
+    prior = _prior(shape.prior, network, groups, data, config, runtime, run)
     torch.manual_seed(config.seed)
-    groups = find_groups(dense, spec.image_size)
-    prior = standardise(group_l1(dense, groups, spec.image_size)) if shape.prior == "l1" else None
     net = Hypernet(shape, dense, groups, prior)
-    sources, prompts = search(net, Network(dense, spec.mean, spec.std), data, config, runtime, run)
+    prompt = search(net, network, data, config, runtime, run)
     seconds = round(run.seconds, 1)
-    source = {"task": note["task"], "class_names": note["classes"], "top1": note["top1"], "top5": note["top5"], "weights": note["config"],
-              "views": [task.name for task in sources]}
-    card = f"# {spec.architecture} on {note['task']}\n\nWritten by `pass-transfer search`; dense top-1 {note['top1']:.2f} %.\n"
-    save_entry(Path(out) / "entry", net.cpu(), stored, spec, [prompt.cpu() for prompt in prompts], source, recipe | {"seconds": seconds}, {}, card)
+    source = {"task": note["task"], "class_names": note["classes"], "top1": note["top1"], "top5": note["top5"], "weights": note["config"]}
+    card = f"# {spec.architecture} on {note['task']}\n\nWritten by `pass-transfer search`; dense top-1 {note['top1']} %.\n"
+    save_entry(Path(out) / "entry", net.cpu(), stored, spec, prompt.cpu(), source, recipe | {"seconds": seconds}, {}, card)
     result = {"entry": str(Path(out) / "entry"), "seconds": seconds}
     write_json(run.path / RESULT, result)
     run.drop_checkpoints()
     return result
+
+
+def _read_backbone(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What is known of a trained backbone (pretrain's backbone.json), and its tensors as stored."""
+    if (folder / CONFIG).is_file() and (folder / MANIFEST).is_file():
+        verify_files(folder)
+        config = read_json(folder / CONFIG)
+        source = config["source"]
+        note = {"spec": config["backbone"], "task": source["task"], "classes": source["class_names"], "config": source.get("weights")}
+        note |= {name: source.get(name) for name in ("top1", "top5")}
+    elif (folder / "backbone.json").is_file():
+        note = read_json(folder / "backbone.json")
+    else:
+        raise RunError(f"{folder} holds no backbone.json and is no zoo entry; make a backbone with pass-transfer finetune")
+    return note, read_tensors(folder / "backbone.safetensors")
+
+
+def _prior(kind: str, network: Network, groups: ChannelGroups, task: Task, config: SearchConfig, runtime: Runtime, run: RunFolder) -> dict[str, torch.Tensor] | None:
+    """Scores of equal spread in every group; what takes minutes is kept in the run folder."""
+    if kind == "none":
+        return None
+    magnitude = group_l1(network.backbone, groups, task.size)
+    if kind == "l1":
+        return standardise(magnitude)
+    if not (run.work / IMPORTANCE).exists():
+        sources = make_source_tasks(task.classes, config.tasks, config.seed)[: config.importance_tasks]
+        write_tensors(run.work / IMPORTANCE, mean_importance(network, groups, task, sources, runtime, config.importance_images, config.seed))
+    return blend(magnitude, read_tensors(run.work / IMPORTANCE))

@@ -7,7 +7,6 @@ a prompt each (source_tasks.py).
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +14,15 @@ import torch
 from torch import nn
 
 from pass_transfer.errors import UsageError
+from pass_transfer.backbones import classifier_name
 from pass_transfer.hypernet import Hypernet
-from pass_transfer.progress import progress_bar
 from pass_transfer.recipes.masked_loss import DensityRange, freeze, masked_step
 from pass_transfer.network import Network
 from pass_transfer.prompts import KINDS, Prompt, default_pad
 from pass_transfer.recipes.checks import check_positive, check_whole
-from pass_transfer.recipes.source_tasks import SourceTask, make_source_tasks, see
-from pass_transfer.tasks import Split, Task
-from pass_transfer.recipes.task_importance import task_importance
-from pass_transfer.recipes.warm_start import targets_of, warm_start
+from pass_transfer.recipes.source_tasks import make_source_tasks, see
+from pass_transfer.recipes.task_importance import with_own_head
+from pass_transfer.tasks import Task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage, to_images
 from pass_transfer.training.batches import augment, generator
 
@@ -34,36 +32,40 @@ class SearchConfig:
     """Stage-1 recipe.
 
     Fields:
-        steps: optimisation steps over all source tasks, after the warm start.
-        warm_steps: steps of the warm start (warm_start.py); 0 leaves it out.
+        steps: optimisation steps over all source tasks.
         rows: rows of metrics over the search; a checkpoint is written with each.
-        importance_images: images of each source task that its channels' importance is measured on.
+        importance_tasks, importance_images: how many of the source tasks, and of the images
+            of each, the prior's channel importance is measured on.
         tasks: number of source tasks; the first is the whole dataset.
         lr, weight_decay: of AdamW on the hypernetwork.
         prompt_lr: peak SGD step of a prompt, root mean square in brightness.
+        head_lr: of Adam on the classifier, which starts from class means and learns along:
+            masks are to keep what a classifier can use, not what one classifier uses.
+        image_share: weight of a prompt's gradient as pixels, against as condition.
         prompt, pad: kind and width of the frame (0: in proportion to the image).
         low, high: range of densities trained at.
     """
 
-    steps: int = 0
-    warm_steps: int = 4000
+    steps: int = 1500
     rows: int = 10
-    importance_images: int = 1536
+    importance_tasks: int = 8
+    importance_images: int = 2048
     batch_size: int = 128
     tasks: int = 40
     lr: float = 1e-3
     weight_decay: float = 1e-2
-    prompt_lr: float = 0.01
-    image_share: float = 0.3
+    prompt_lr: float = 2e-3
+    head_lr: float = 1e-3
+    image_share: float = 0.1
     prompt: str = "additive"
     pad: int = 0
-    low: float = 0.45
+    low: float = 0.55
     high: float = 0.85
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_whole(self, steps=0, warm_steps=0, rows=1, importance_images=1, batch_size=2, tasks=1, pad=0, seed=0)
-        check_positive(self, "lr", "prompt_lr")
+        check_whole(self, steps=0, rows=1, importance_tasks=1, importance_images=1, batch_size=2, tasks=1, pad=0, seed=0)
+        check_positive(self, "lr", "prompt_lr", "head_lr")
         check_positive(self, "weight_decay", zero=True)
         if self.prompt not in KINDS:
             raise UsageError(f"--prompt is {self.prompt!r}; choose one of {', '.join(KINDS)}")
@@ -76,18 +78,21 @@ class SearchStage(Stage):
 
     def __init__(self, hypernet: Hypernet, network: Network, task: Task, config: SearchConfig, runtime: Runtime):
         self.task, self.config, self.runtime = task, config, runtime
-        self.hypernet, self.network = runtime.place(hypernet), freeze(runtime.place(network))
+        self.hypernet = runtime.place(hypernet)
+        self.network = freeze(with_own_head(network, task.train, task.classes, runtime, config.seed))
         self.sources = make_source_tasks(task.classes, config.tasks, config.seed)
         pad = config.pad or default_pad(task.size)
         self.prompts = nn.ModuleList(Prompt(config.prompt, task.size, pad, config.seed * 1000 + n) for n in range(config.tasks)).to(runtime.device)
         self.densities = DensityRange(config.low, config.high)
         self.pools = [np.flatnonzero(np.isin(task.train.labels, s.classes)) for s in self.sources]
-        self.modules = {"hypernet": self.hypernet, "prompts": self.prompts}
+        head = self.network.backbone.get_submodule(classifier_name(self.network.backbone)).requires_grad_(True)
+        self.modules = {"hypernet": self.hypernet, "prompts": self.prompts, "head": head}
         self.optimizers = {"adamw": torch.optim.AdamW(hypernet.parameters(), config.lr, weight_decay=config.weight_decay),
-                           "sgd": torch.optim.SGD(self.prompts.parameters(), config.prompt_lr)}
+                           "sgd": torch.optim.SGD(self.prompts.parameters(), config.prompt_lr),
+                           "head": torch.optim.Adam(head.parameters(), config.head_lr)}
         self.epoch = 0
 
-    def start_epoch(self, epoch: int) -> None:
+    def start_epoch(self, epoch: int, step: int) -> None:
         """Steps of an epoch take their tasks from its number."""
         self.epoch = epoch
 
@@ -105,18 +110,6 @@ class SearchStage(Stage):
             chosen.append(torch.from_numpy(pool)[torch.randint(len(pool), (batch_size,), generator=draw)])
         return chosen
 
-    def importance(self) -> list[dict[str, torch.Tensor]]:
-        """Taylor importance of every channel group for each source task."""
-        found = []
-        with progress_bar("measuring source tasks", len(self.sources), "tasks") as bar:
-            for number, (source, pool) in enumerate(zip(self.sources, self.pools)):
-                part = self.task.train.subset(pool)
-                part = Split(part.images, part.indices, np.searchsorted(source.classes, part.labels))
-                found.append(task_importance(self.network, self.hypernet.groups, part, len(source.classes), self.runtime,
-                                             self.config.importance_images, self.config.seed + number, functools.partial(see, view=source.view)))
-                bar.advance(1)
-        return found
-
     def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
         """One step of one source task on uint8 images (B, 3, S, S)."""
         index = self.source_of(self.epoch, number)
@@ -131,23 +124,17 @@ class SearchStage(Stage):
         return {}
 
 
-def search(hypernet: Hypernet, network: Network, task: Task, config: SearchConfig, runtime: Runtime, run: RunFolder | None = None) -> tuple[list[SourceTask], nn.ModuleList]:
+def search(hypernet: Hypernet, network: Network, task: Task, config: SearchConfig, runtime: Runtime, run: RunFolder | None = None) -> Prompt:
     """Train a hypernetwork in place on a source dataset.
 
     Args:
-        network: the frozen backbone with the source task's classifier.
+        network: the backbone, left as it is.
 
     Returns:
-        The source tasks, the whole dataset first, and a prompt for each.
+        The prompt of the whole dataset.
     """
     stage = SearchStage(hypernet, network, task, config, runtime)
-    fresh = run is None or run.load_checkpoint(stage.name) is None
-    if fresh and config.warm_steps:
-        targets = targets_of(hypernet, stage.importance())
-        for row in warm_start(hypernet, list(stage.prompts), targets, config.warm_steps, config.seed):
-            if run is not None:
-                run.log(row)
     if config.steps:
         rows = min(config.rows, config.steps)
         run_stage(stage, task.train, LoopConfig(rows, config.batch_size, 0.05, config.seed, config.steps // rows), runtime, run)
-    return stage.sources, stage.prompts
+    return stage.prompts[0]

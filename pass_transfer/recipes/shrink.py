@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from torch import nn
 
-from pass_transfer.recipes.heads import fit_head, set_classifier, some_batches
-from pass_transfer.label_mapping import count_predictions, frequency_mapping, mapped_classifier
+from pass_transfer.recipes.heads import fit_head, set_classifier
+from pass_transfer.recipes.map_labels import map_labels
 from pass_transfer.backbones import ChannelGroups, classifier_name
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.surgery import remove_channels
 from pass_transfer.tasks import Task
-from pass_transfer.training import Runtime, recalibrate, to_images
-
-MAPPING_IMAGES = 5000  # predictions counted for a frequency mapping
+from pass_transfer.training import Runtime, recalibrate
 
 
 def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | None, mean, std, prompt: Prompt | None, task: Task,
@@ -27,8 +24,9 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
     Args:
         backbone: dense, with the source classifier; left as it is.
         masks: channels to keep; None keeps the dense network.
-        mapping: "linear" for a new classifier from class means, "frequency" for the
-            source classifier's rows, mapped one to one by the dense network's predictions.
+        mapping: "linear" for a new classifier from class means; or the source
+            classifier's rows, mapped one to one by the predictions of the dense network
+            ("frequency") or of the small one itself ("iterative").
 
     Returns:
         A Network with BatchNorm recalibrated on training images of the task.
@@ -36,23 +34,13 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
     small = copy.deepcopy(backbone) if masks is None else remove_channels(backbone, masks, groups)
     network = runtime.place(Network(small, mean, std, prompt))
     network.requires_grad_(True)
-    if mapping != "linear":
-        dense = runtime.place(Network(copy.deepcopy(backbone), mean, std, prompt))
-        recalibrate(dense, task.train, runtime, seed=seed)
-        counts = _count(dense, task, runtime, seed)
-        name = classifier_name(small)
-        set_classifier(network.backbone, runtime.place(mapped_classifier(network.backbone.get_submodule(name), frequency_mapping(counts))))
     recalibrate(network, task.train, runtime, seed=seed)
     if mapping == "linear":
         fit_head(network, task.train, task.classes, runtime, seed)
+    else:
+        judge = network
+        if mapping == "frequency" and masks is not None:
+            judge = runtime.place(Network(copy.deepcopy(backbone), mean, std, prompt))
+            recalibrate(judge, task.train, runtime, seed=seed)
+        set_classifier(small, map_labels(small.get_submodule(classifier_name(small)), judge, task, runtime, seed))
     return network
-
-
-@torch.no_grad()
-def _count(network: Network, task: Task, runtime: Runtime, seed: int) -> torch.Tensor:
-    total = 0
-    for pixels, labels in some_batches(task.train, MAPPING_IMAGES, seed):
-        with runtime.autocast():
-            logits = network(to_images(pixels, runtime.device)).float().cpu()
-        total = total + count_predictions(logits, labels, task.classes)
-    return total

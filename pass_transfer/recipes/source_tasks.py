@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pass_transfer.tasks import Split
+
 VIEWS = ("plain", "half", "quarter", "grey", "grey-half", "eighth", "grey-eighth")
 
 
@@ -45,6 +47,12 @@ def make_source_tasks(classes: int, count: int, seed: int) -> list[SourceTask]:
         view = VIEWS[number % len(VIEWS)]
         tasks.append(SourceTask(f"{kind} {size} {view}", tuple(int(c) for c in chosen), view))
     return tasks
+
+
+def part_of(split: Split, source: SourceTask) -> Split:
+    """The images of a split that belong to a source task, with labels in 0..len(source.classes)-1."""
+    part = split.subset(np.flatnonzero(np.isin(split.labels, source.classes)))
+    return Split(part.images, part.indices, np.searchsorted(source.classes, part.labels))
 
 
 def see(images: torch.Tensor, view: str) -> torch.Tensor:

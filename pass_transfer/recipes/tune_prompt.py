@@ -1,72 +1,107 @@
 """Prompt tuning: the hypernetwork and the backbone are frozen, one prompt learns a new task.
 
-arXiv 2407.17412, section 4: transfer of the hypernetwork by its prompt alone. First the
-prompt, as condition, is brought to say what the task's images say of each channel's
-importance; then it learns by the loss of the masked network, as condition and as pixels.
+arXiv 2407.17412, section 4: transfer of the hypernetwork by its prompt alone, by the loss
+of the masked network. The prompt acts as the hypernetwork's condition and as pixels.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
-from typing import Sequence
 
 import torch
+from torch import nn
 
 from pass_transfer.backbones import classifier_name
 from pass_transfer.hypernet import Hypernet
-from pass_transfer.recipes.match_importance import match_importance
-from pass_transfer.recipes.masked_loss import DensityRange, freeze, masked_step
 from pass_transfer.network import Network
-from pass_transfer.recipes.task_importance import task_importance, with_own_head
-from pass_transfer.recipes.warm_start import targets_of
 from pass_transfer.prompts import Prompt
+from pass_transfer.recipes.checks import check_positive, check_whole
+from pass_transfer.recipes.heads import set_classifier
+from pass_transfer.recipes.map_labels import map_labels
+from pass_transfer.recipes.masked_loss import DensityRange, condition_scores, freeze, masked_logits, masked_step, straight_through_masks
+from pass_transfer.recipes.task_importance import with_own_head
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, choose_runtime, run_stage, to_images
 from pass_transfer.training.batches import augment
 from pass_transfer.zoo.entry import PretrainedHypernet
+
+
+PASSES = 8
+
 
 @dataclass(frozen=True)
 class PromptConfig:
     """How a prompt is tuned.
 
     Fields:
-        match_steps: steps that bring the prompt's scores towards what the task's own Taylor
-            importance asks for; 0 leaves them out.
-        match_images: training images that importance is measured on.
-        steps: SGD steps on the prompt by the masked network's loss; 0 leaves them out.
-        lr: peak step in brightness (root mean square over the frame) before momentum.
-        head_lr: of Adam on the task's own classifier, which learns along.
+        steps: steps on the prompt by the masked network's loss, but at most PASSES times
+            through the training images.
+        rows: rows of metrics; an iterative label mapping is made again with each.
+        lr: peak step of Adam, in brightness; a frame starts with a spread of 0.01.
+        head_lr: of Adam on the task's own classifier, which learns along (a mapped one does not).
         image_share: weight of the prompt's gradient as pixels, against as condition.
         low, high: range of densities trained at.
     """
 
-    match_steps: int = 400
-    match_images: int = 2048
-    steps: int = 100
+    steps: int = 150
+    rows: int = 5
     batch_size: int = 128
-    lr: float = 0.003
-    momentum: float = 0.9
+    lr: float = 1e-3
     head_lr: float = 1e-3
-    image_share: float = 0.3
-    low: float = 0.45
+    image_share: float = 0.1
+    low: float = 0.55
     high: float = 0.85
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_whole(self, steps=0, rows=1, batch_size=2, seed=0)
+        check_positive(self, "lr", "head_lr")
+
 
 class TunePromptStage(Stage):
-    """Cross-entropy of the masked network on the task; only the prompt and the classifier learn."""
+    """Cross-entropy of the masked network on the task; only the prompt, and a new classifier, learn."""
 
     name = "prompt"
 
-    def __init__(self, hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, config: PromptConfig, runtime: Runtime):
-        self.hypernet, self.network = freeze(runtime.place(hypernet)), freeze(runtime.place(network))
-        self.prompt, self.task, self.config, self.runtime = prompt.to(runtime.device), task, config, runtime
-        self.head = network.backbone.get_submodule(classifier_name(network.backbone)).requires_grad_(True)
+    def __init__(self, hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, mapping: str, config: PromptConfig, runtime: Runtime):
+        self.hypernet, self.prompt = freeze(runtime.place(hypernet)), prompt.to(runtime.device)
+        self.task, self.mapping, self.config, self.runtime = task, mapping, config, runtime
+        self.source = network.backbone.get_submodule(classifier_name(network.backbone))
+        linear = mapping == "linear"
+        self.network = freeze(with_own_head(network, task.train, task.classes, runtime, config.seed) if linear else runtime.place(copy.deepcopy(network)))
         self.densities = DensityRange(config.low, config.high)
+        self.optimizers = {"prompt": torch.optim.Adam(self.prompt.parameters(), config.lr)}
+        if linear:
+            self.optimizers["head"] = torch.optim.Adam(self.head.requires_grad_(True).parameters(), config.head_lr)
+        else:
+            self._map()
         self.modules = {"prompt": self.prompt, "head": self.head}
-        self.optimizers = {"prompt": torch.optim.SGD(self.prompt.parameters(), config.lr, momentum=config.momentum),
-                           "head": torch.optim.Adam(self.head.parameters(), config.head_lr)}
+
+    @property
+    def head(self) -> nn.Linear:
+        """The task's classifier."""
+        return self.network.backbone.get_submodule(classifier_name(self.network.backbone))
+
+    def _map(self) -> None:
+        """Choose the source classes that stand for the task's, by what is predicted under the prompt and its masks."""
+        frame = self.prompt.frame().detach()
+        masks = self._masks(frame)
+        set_classifier(self.network.backbone, self.runtime.place(self.source))
+        head = map_labels(self.source, lambda x: masked_logits(self.network, self.prompt, frame, self.hypernet.groups, masks, x), self.task,
+                          self.runtime, self.config.seed)
+        set_classifier(self.network.backbone, freeze(head))
+        self.modules = {"prompt": self.prompt, "head": head}
+
+    def _masks(self, frame: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Masks at the middle of the densities."""
+        return straight_through_masks(condition_scores(self.hypernet, frame), self.hypernet.groups, (self.config.low + self.config.high) / 2)
+
+    def start_epoch(self, epoch: int, step: int) -> None:
+        """An iterative mapping follows the prompt."""
+        if self.mapping == "iterative" and epoch and not step:
+            self._map()
 
     def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
         """One step on uint8 images (B, 3, S, S)."""
@@ -80,26 +115,25 @@ class TunePromptStage(Stage):
 
 
 def tune(hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, config: PromptConfig, runtime: Runtime,
-         run: RunFolder | None = None, starts: Sequence[Prompt] = ()) -> list[dict]:
+         run: RunFolder | None = None, mapping: str = "linear") -> list[dict]:
     """Tune a prompt in place for a task.
 
     Args:
-        network: the dense network, left as it is.
-        prompt: where to start from, unless
-        starts: prompts of other tasks, of which the one whose scores suit this task best is taken.
+        network: the dense network with the source's classifier, left as it is.
+        prompt: where to start from.
+        mapping: "linear", "frequency" or "iterative" (label_mapping.py).
 
     Returns:
-        Rows of metrics, at least five.
+        Rows of metrics.
     """
     batch_size = min(config.batch_size, len(task.train))
-    rows = max(5, math.ceil(config.steps * batch_size / len(task.train)))
-    loop = LoopConfig(rows, batch_size, warmup=0.1, seed=config.seed, steps_per_epoch=max(1, config.steps // rows))
-    own = with_own_head(network, task.train, task.classes, runtime, config.seed)
-    stage = TunePromptStage(hypernet, own, prompt, task, config, runtime)
-    if config.match_steps and (run is None or run.load_checkpoint(stage.name) is None):
-        importance = task_importance(network, hypernet.groups, task.train, task.classes, runtime, config.match_images, config.seed)
-        match_importance(stage.hypernet, prompt, targets_of(hypernet, [importance])[0], config.match_steps, starts)
-    return run_stage(stage, task.train, loop, runtime, run) if config.steps else []
+    whole = len(task.train) // batch_size
+    steps = min(config.steps, PASSES * whole)
+    if not steps:
+        return []
+    rows = max(min(config.rows, steps), math.ceil(steps / whole))
+    loop = LoopConfig(rows, batch_size, warmup=0.1, seed=config.seed, steps_per_epoch=max(1, steps // rows))
+    return run_stage(TunePromptStage(hypernet, network, prompt, task, mapping, config, runtime), task.train, loop, runtime, run)
 
 
 def tune_prompt(hypernet: PretrainedHypernet, task: str | Task, *, data_dir: str | None = None, config: PromptConfig = PromptConfig(),
@@ -115,6 +149,5 @@ def tune_prompt(hypernet: PretrainedHypernet, task: str | Task, *, data_dir: str
     runtime = choose_runtime(device, precision)
     data = load_task(task, hypernet.spec.image_size, data_dir) if isinstance(task, str) else task
     prompt = hypernet.prompt()
-    tune(hypernet.net, Network(hypernet.backbone(), hypernet.spec.mean, hypernet.spec.std), prompt, data, config, runtime,
-         starts=hypernet.prompts())
+    tune(hypernet.net, Network(hypernet.backbone(), hypernet.spec.mean, hypernet.spec.std), prompt, data, config, runtime)
     return prompt.cpu()

@@ -61,8 +61,8 @@ class Stage(ABC):
     def evaluate(self) -> dict[str, float]:
         """Metrics on held-out images after an epoch; "top1" selects the best epoch, if it is there."""
 
-    def start_epoch(self, epoch: int) -> None:
-        """Called before an epoch's first step, and before continuing within one."""
+    def start_epoch(self, epoch: int, step: int) -> None:
+        """Called before an epoch's first step (step 0), and before continuing at a later one."""
 
     def order(self, epoch: int, steps: int, batch_size: int) -> list[torch.Tensor] | None:
         """Positions of each step's images in an epoch, where a stage chooses them itself."""
@@ -115,7 +115,7 @@ class _Loop:
 
     def _run_epoch(self) -> None:
         config, stage = self.config, self.stage
-        stage.start_epoch(self.epoch)
+        stage.start_epoch(self.epoch, self.step)
         world, rank = self.runtime.accelerator.num_processes, self.runtime.accelerator.process_index
         loader = batches(self.train, config.batch_size, seed=config.seed, epoch=self.epoch, start=self.step, rank=rank, world=world,
                          order=stage.order(self.epoch, self.steps, config.batch_size))

@@ -8,12 +8,14 @@ of every process that worked on the run, up to its last checkpoint.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
 from typing import Any, Mapping
 
 import torch
+from filelock import FileLock, Timeout
 
 from pass_transfer.errors import RunError, StorageError, UsageError
 from pass_transfer.files import PART, make_folder, read_json, read_tensors, sha256, write_bytes, write_json, write_tensors
@@ -22,6 +24,7 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 WORK = "checkpoint"
 CLOCK = "clock.json"
+LOCK = "lock"  # held by the process that works on the run, and let go by the system when that dies
 NAMES_ONLY = ("versions", "entry")  # say what something was called; not compared on --resume
 
 
@@ -37,7 +40,8 @@ class RunFolder:
         started: time.monotonic() at which the work began, if that was before now.
 
     Raises:
-        RunError: the folder exists (without resume or force), is no run, or has another configuration.
+        RunError: the folder exists (without resume or force), is no run, has another
+            configuration, or another process works on it.
         StorageError: it cannot be written; nothing is left behind then.
     """
 
@@ -48,6 +52,7 @@ class RunFolder:
         check_free(self.path, resume=resume, force=force)
         self.resumed = resume and _is_run(self.path)
         self.before, self.phases = 0.0, {}
+        self._held: FileLock | None = None
         if self.resumed:
             self._continue(config)
         else:
@@ -55,6 +60,9 @@ class RunFolder:
 
     def _create(self, config: dict) -> None:
         if _is_run(self.path):
+            if self.work.exists():
+                self._lock()
+                self._unlock()
             _empty(self.path)
         missing = [p for p in (self.path, *self.path.absolute().parents) if not p.exists()]
         try:
@@ -62,6 +70,7 @@ class RunFolder:
             self._remove_parts()
             write_json(self.path / CONFIG, config)
             make_folder(self.work)
+            self._lock()
         except BaseException:
             if missing:
                 shutil.rmtree(missing[-1], ignore_errors=True)
@@ -74,10 +83,27 @@ class RunFolder:
             what = ", ".join(f"{k} was {old.get(k)!r}, now {config.get(k)!r}" for k in changed[:3])
             raise RunError(f"{self.path} was started with other settings ({what}); give the same ones, or --force to start again")
         make_folder(self.work)
+        self._lock()
         self._remove_parts()
         if (self.work / CLOCK).exists():
             clock = read_json(self.work / CLOCK)
             self.before, self.phases = clock["seconds"], clock["phases"]
+
+    def _lock(self) -> None:
+        """Keep other processes away from the run; of several that train together, the first one does."""
+        if os.environ.get("RANK", "0") != "0":
+            return
+        self._held = FileLock(self.work / LOCK, is_singleton=True)
+        try:
+            self._held.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(f"another process works on {self.path}; wait until it ends, or choose another --out") from error
+        except OSError as error:
+            raise StorageError(f"cannot write {self.work / LOCK}: {error.strerror or error}") from error
+
+    def _unlock(self) -> None:
+        if self._held is not None:
+            self._held.release(force=True)
 
     def _remove_parts(self) -> None:
         for folder in (self.path, self.work):
@@ -150,7 +176,8 @@ class RunFolder:
         return _join(note["state"], read_tensors(path))
 
     def drop_checkpoints(self) -> None:
-        """Delete all checkpoints, once the run is finished."""
+        """Delete all checkpoints, once the run is finished, and let it go."""
+        self._unlock()
         shutil.rmtree(self.work, ignore_errors=True)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "bf16", "fp16", "no")
+PRECISIONS = ("auto", "bf16", "no")  # float16 would need its loss scaled, and a score's small gradient underflows in it
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Runtime:
     device and precision are therefore kept here, and each runtime stays as it was made.
 
     Fields:
-        precision: "bf16", "fp16", or "no" for float32.
+        precision: "bf16", or "no" for float32.
         reason: what was chosen and why, in words.
     """
 
@@ -42,8 +42,7 @@ class Runtime:
 
     def autocast(self) -> torch.autocast:
         """The mixed-precision context of this runtime."""
-        kind = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, kind, enabled=self.precision != "no")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision != "no")
 
 
 def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
@@ -78,7 +77,7 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
 
 def _native_precision(kind: str) -> tuple[str, str]:
     if kind == "cuda":
-        return ("bf16", "tensor cores") if torch.cuda.is_bf16_supported() else ("fp16", "no bf16 on this GPU")
+        return ("bf16", "tensor cores") if torch.cuda.is_bf16_supported() else ("no", "this GPU has no bf16 arithmetic")
     if kind == "cpu":
         flags = _cpu_flags()
         if "avx512_bf16" in flags or "amx_bf16" in flags:

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -38,11 +38,11 @@ class PretrainedHypernet:
         name: what it was loaded by.
     """
 
-    def __init__(self, net: Hypernet, backbone: nn.Module, prompts: Sequence[Prompt], spec: BackboneSpec, config: Mapping[str, Any],
+    def __init__(self, net: Hypernet, backbone: nn.Module, prompt: Prompt, spec: BackboneSpec, config: Mapping[str, Any],
                  name: str):
         self.name = name
         self.net, self.spec, self.config = net.eval().requires_grad_(False), spec, config
-        self._backbone, self._prompts = backbone.eval(), list(prompts)
+        self._backbone, self._prompt = backbone.eval(), prompt
         self.groups = net.groups
         self.table = MacsTable(backbone, self.groups, spec.image_size)
 
@@ -55,11 +55,7 @@ class PretrainedHypernet:
 
     def prompt(self) -> Prompt:
         """A fresh copy of the source task's prompt."""
-        return copy.deepcopy(self._prompts[0])
-
-    def prompts(self) -> list[Prompt]:
-        """Fresh copies of the prompts of all source tasks it was trained on, the whole source dataset's first."""
-        return copy.deepcopy(self._prompts)
+        return copy.deepcopy(self._prompt)
 
     def scores(self, prompt: Prompt) -> dict[str, torch.Tensor]:
         """Scores (width,) of every channel group, float64.
@@ -91,8 +87,8 @@ class PretrainedHypernet:
         return select(self.scores(prompt), self.groups, density=density, macs=macs, table=table, uniform=uniform)
 
     def fingerprint(self) -> str:
-        """sha-256 over the weights of backbone, hypernetwork and prompts: whether two entries are the same."""
-        parts = {"net": fingerprint(self.net.state_dict()), "prompts": fingerprint(nn.ModuleList(self._prompts).state_dict()),
+        """sha-256 over the weights of backbone, hypernetwork and prompt: whether two entries are the same."""
+        parts = {"net": fingerprint(self.net.state_dict()), "prompt": fingerprint(self._prompt.state_dict()),
                  "backbone": self.config["fingerprint"]}
         return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()
 
@@ -171,9 +167,9 @@ def _load(folder: Path, config: dict[str, Any], name: str) -> PretrainedHypernet
         raise ZooError(f"{folder}: the channel groups found in {spec.architecture} are not those of {CONFIG}")
     net = Hypernet(HypernetConfig(**config["hypernet"]), backbone, groups)
     _load_state(net, read_tensors(folder / "hypernet.safetensors"), folder / "hypernet.safetensors")
-    prompts = [Prompt(**config["prompt"]) for _ in config["source"]["views"]]
-    _load_state(nn.ModuleList(prompts), read_tensors(folder / "prompt.safetensors"), folder / "prompt.safetensors")
-    return PretrainedHypernet(net, backbone, prompts, spec, config, name)
+    prompt = Prompt(**config["prompt"])
+    _load_state(prompt, read_tensors(folder / "prompt.safetensors"), folder / "prompt.safetensors")
+    return PretrainedHypernet(net, backbone, prompt, spec, config, name)
 
 
 def _load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -191,14 +187,14 @@ def _load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Pa
     module.load_state_dict(tensors)
 
 
-def save_entry(folder: str | Path, net: Hypernet, stored_backbone: Mapping[str, torch.Tensor], spec: BackboneSpec, prompts: Sequence[Prompt],
+def save_entry(folder: str | Path, net: Hypernet, stored_backbone: Mapping[str, torch.Tensor], spec: BackboneSpec, prompt: Prompt,
                source: Mapping[str, Any], recipe: Mapping[str, Any], results: Mapping[str, Any], card: str) -> PretrainedHypernet:
     """Write a zoo entry and load it back.
 
     Args:
         stored_backbone: the backbone's tensors exactly as they are to be stored.
-        prompts: one for each source task, the whole source dataset's first.
-        source: at least "task", "class_names" and "views", which names the source tasks.
+        prompt: of the whole source dataset.
+        source: at least "task" and "class_names".
         recipe: the settings it was trained with.
         results: measured figures.
         card: the model card, markdown.
@@ -206,11 +202,11 @@ def save_entry(folder: str | Path, net: Hypernet, stored_backbone: Mapping[str, 
     folder = make_folder(folder)
     write_tensors(folder / "backbone.safetensors", stored_backbone)
     write_tensors(folder / "hypernet.safetensors", net.state_dict())
-    write_tensors(folder / "prompt.safetensors", nn.ModuleList(prompts).state_dict())
+    write_tensors(folder / "prompt.safetensors", prompt.state_dict())
     config = {
         "schema": SCHEMA, "library": __version__, "backbone": dataclasses.asdict(spec), "fingerprint": fingerprint(stored_backbone),
         "groups": {n: g.width for n, g in net.groups.items()}, "hypernet": dataclasses.asdict(net.config),
-        "prompt": {"kind": prompts[0].kind, "size": prompts[0].size, "pad": prompts[0].pad}, "source": dict(source),
+        "prompt": {"kind": prompt.kind, "size": prompt.size, "pad": prompt.pad}, "source": dict(source),
         "recipe": dict(recipe), "results": dict(results),
     }
     write_json(folder / CONFIG, config)

@@ -28,8 +28,8 @@ def write_entry(folder, seed=0, architecture="resnet18", **shape):
     backbone = build_backbone(spec).eval()
     groups = find_groups(backbone, SIDE)
     net = Hypernet(HypernetConfig(**shape), backbone, groups, standardise(group_l1(backbone, groups, SIDE)))
-    source = {"task": "digits", "class_names": [str(n) for n in range(CLASSES)], "views": ["all"]}
-    save_entry(folder, net, backbone.state_dict(), spec, [Prompt("additive", SIDE, 3, seed)], source, {}, {}, "# for tests\n")
+    source = {"task": "digits", "class_names": [str(n) for n in range(CLASSES)]}
+    save_entry(folder, net, backbone.state_dict(), spec, Prompt("additive", SIDE, 3, seed), source, {}, {}, "# for tests\n")
     return folder
 
 

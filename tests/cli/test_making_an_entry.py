@@ -6,6 +6,8 @@ import pytest
 import torch
 import torchvision
 
+import pass_transfer as pt
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
@@ -35,3 +37,14 @@ def test_a_backbone_is_made_and_resumed_and_refused(call, refused, weights, tmp_
 def test_search_refuses_a_folder_without_a_backbone(refused, tmp_path):
     assert "pass-transfer finetune" in refused("search", "--backbone", tmp_path, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_search_on_an_entrys_backbone_keeps_it_and_trains_a_new_hypernetwork(call, entry, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["search", "--backbone", entry, "--tasks", "2", "--steps", "2", "--batch-size", "16", "--device", "cpu", "--out", out]
+    code, _, err = call(*arguments)
+    assert code == 0, err
+    old, new = pt.load_hypernet(entry), pt.load_hypernet(out / "entry")
+    assert new.config["fingerprint"] == old.config["fingerprint"] and new.fingerprint() != old.fingerprint()
+    assert call("zoo", "verify", out / "entry")[0] == 0
+    assert "is already finished" in call(*arguments, "--resume")[2]

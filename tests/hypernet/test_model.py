@@ -23,7 +23,7 @@ def net(networks, prior) -> Hypernet:
 
 
 def frame(seed: int = 0, size: int = 32) -> torch.Tensor:
-    return Prompt(size=size, pad=3, seed=seed).frame().detach().double()
+    return 5 * Prompt(size=size, pad=3, seed=seed).frame().detach().double()
 
 
 def test_scores_are_finite_one_for_every_unit_and_the_same_every_time(net, groups):
@@ -39,17 +39,21 @@ def test_another_prompt_gives_other_scores_and_other_masks(net, groups):
     assert masks[0].difference(masks[1]) > 0
 
 
-@pytest.mark.parametrize("factor", [1e-2, 0.5, 100])
-def test_the_strength_of_a_prompt_does_not_matter_only_its_pattern(net, factor):
-    torch.testing.assert_close(net(factor * frame()), net(frame()), rtol=1e-6, atol=1e-6)
+def test_a_louder_prompt_corrects_more(net):
+    corrections = [(net(factor * frame()) - net.prior).detach().square().mean() for factor in (0.5, 1, 2, 4)]
+    assert corrections == sorted(corrections) and corrections[0] > 0
 
 
 def test_where_a_pattern_is_matters(net):
     assert not torch.allclose(net(frame().flip(1)), net(frame()), atol=1e-5)
 
 
-def test_a_prompt_of_zeros_has_scores_too(net):
-    assert torch.isfinite(net(torch.zeros(3, 32, 32, dtype=torch.float64))).all()
+def test_a_prompt_of_zeros_has_the_priors_scores_and_can_be_tuned_from_there(net, groups):
+    zeros = torch.zeros(3, 32, 32, dtype=torch.float64, requires_grad=True)
+    scores = net(zeros)
+    assert torch.equal(scores, net.prior)
+    (scores * torch.randn(groups.total, dtype=torch.float64)).sum().backward()
+    assert zeros.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("size", [16, 64, 100])
@@ -58,14 +62,13 @@ def test_prompts_of_every_size_are_read(net, groups, size):
 
 
 @pytest.mark.parametrize("spread", [0.02, 100.0])
-def test_corrections_are_bounded_inside_a_group_and_as_its_shift(net, groups, spread):
-    for layer in (*net.heads, net.drifts):
+def test_corrections_are_bounded_and_do_not_shift_a_group(net, groups, spread):
+    for layer in net.heads:
         nn.init.normal_(layer.weight, std=spread)
-        nn.init.normal_(layer.bias, std=spread)
     corrections = groups.split((net(frame()) - net.prior).detach())
     for correction in corrections.values():
         assert correction.max() - correction.min() <= 2 * net.config.correction + 1e-9
-        assert abs(correction.mean()) <= net.config.drift + 1e-9
+        assert abs(correction.mean()) <= 1e-6
 
 
 def test_an_untrained_hypernetwork_mostly_keeps_the_priors_order(net, groups, prior):
@@ -78,11 +81,12 @@ def test_an_untrained_hypernetwork_mostly_keeps_the_priors_order(net, groups, pr
 
 def test_without_a_prior_scores_start_near_zero(networks, groups):
     scores = Hypernet(HypernetConfig(prior="none"), *networks("resnet18"))(frame().float())
-    assert 0 < scores.abs().max() < 0.5
+    assert 0 < scores.abs().max() < 1
 
 
-def test_it_has_the_published_number_of_parameters(net):
-    assert 0.30e6 < sum(p.numel() for p in net.parameters()) < 0.34e6  # arXiv 2407.17412: 0.31 M for ResNet-18
+def test_at_the_published_width_it_has_about_the_published_number_of_parameters(networks):
+    small = Hypernet(HypernetConfig(hidden=64, encoder=(8, 16)), *networks("resnet18"))
+    assert 0.30e6 < sum(p.numel() for p in small.parameters()) < 0.34e6  # arXiv 2407.17412: 0.31 M for ResNet-18
 
 
 def test_the_gradient_reaches_the_frame_and_every_parameter(net, groups):

@@ -1,4 +1,4 @@
-"""Stage 1: the warm start, the search over source tasks, and the tuning of a prompt."""
+"""Stage 1: the prior, the search over source tasks, and the tuning of a prompt."""
 
 import pytest
 import torch
@@ -10,12 +10,12 @@ from pass_transfer.hypernet import Hypernet, HypernetConfig, standardise
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.masked_loss import PromptGradient
-from pass_transfer.recipes.match_importance import match_importance
 from pass_transfer.recipes.search import SearchConfig, SearchStage, search
-from pass_transfer.recipes.tune_prompt import PromptConfig, tune
-from pass_transfer.recipes.warm_start import targets_of, warm_start
+from pass_transfer.recipes.source_prior import mean_importance
+from pass_transfer.recipes.source_tasks import SourceTask
+from pass_transfer.recipes.tune_prompt import PromptConfig, TunePromptStage, tune
 from pass_transfer.tasks import load_task
-from pass_transfer.training import RunFolder, choose_runtime
+from pass_transfer.training import LoopConfig, RunFolder, choose_runtime, run_stage
 
 SIDE = 32
 
@@ -56,36 +56,24 @@ def test_joined_gradients_weigh_both_roles_of_a_prompt_equally_whatever_their_si
     assert torch.allclose(prompt.values.grad, 0.5 * unit(image) + 0.5 * unit(condition), atol=1e-4)
 
 
-def test_after_the_warm_start_each_prompt_gives_its_own_tasks_scores():
-    _, net = parts(correction=3.0)
-    prompts = [Prompt(size=SIDE, pad=3, seed=n) for n in range(3)]
-    draw = torch.Generator().manual_seed(1)
-    importance = [{n: torch.rand(g.width, generator=draw) for n, g in net.groups.items()} for _ in prompts]
-    targets = targets_of(net, importance)
-    rows = warm_start(net, prompts, targets, steps=200, seed=0)
-    assert rows[-1]["error"] < rows[0]["error"]
-    scores = torch.stack([net(p.frame()).detach() for p in prompts])
-    distance = torch.cdist(scores, targets)
-    assert distance.argmin(1).tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_targets_blend_prior_and_importance(share):
-    _, net = parts(importance=share)
-    importance = [{n: torch.rand(g.width) for n, g in net.groups.items()}]
-    own = net.groups.join(standardise(importance[0]))
-    assert torch.allclose(targets_of(net, importance)[0], own.float() if share else net.prior, atol=1e-6)
+def test_the_mean_importance_of_source_tasks_is_that_of_their_standardised_importances(digits, runtime):
+    network, net = parts()
+    sources = [SourceTask("low", (0, 1, 2)), SourceTask("high", (5, 7, 9), "half")]
+    each = [mean_importance(network, net.groups, digits, [s], runtime, 32, seed) for s, seed in zip(sources, (3, 4))]
+    both = mean_importance(network, net.groups, digits, sources, runtime, 32, 3)
+    for name in net.groups:
+        assert torch.allclose(both[name], (each[0][name] + each[1][name]) / 2)
+        assert not torch.equal(each[0][name], each[1][name])
 
 
 def test_a_search_leaves_the_backbone_alone_and_changes_hypernetwork_and_prompts(digits, runtime):
     network, net = parts()
     before = {n: t.clone() for n, t in network.state_dict().items()}
     start = {n: t.clone() for n, t in net.state_dict().items()}
-    sources, prompts = search(net, network, digits, SearchConfig(steps=3, tasks=2, batch_size=16, warm_steps=2, importance_images=32), runtime)
+    prompt = search(net, network, digits, SearchConfig(steps=3, tasks=2, batch_size=16), runtime)
     assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
     assert any(not torch.equal(t, start[n]) for n, t in net.state_dict().items())
-    assert len(sources) == len(prompts) == 2
-    assert not torch.equal(prompts[0].values, Prompt(size=SIDE, pad=prompts[0].pad, seed=0).values)
+    assert not torch.equal(prompt.values, Prompt(size=SIDE, pad=prompt.pad, seed=0).values)
 
 
 def test_a_search_step_computes_no_gradient_for_the_backbone(digits, runtime):
@@ -99,7 +87,7 @@ def test_a_search_step_computes_no_gradient_for_the_backbone(digits, runtime):
 
 
 def test_a_resumed_search_ends_where_an_uninterrupted_one_does(digits, runtime, tmp_path):
-    config = SearchConfig(steps=6, rows=2, tasks=2, batch_size=4, warm_steps=3, importance_images=16)
+    config = SearchConfig(steps=6, rows=2, tasks=2, batch_size=4)
     network, whole = parts()
     search(whole, network, digits, config, runtime, RunFolder(tmp_path / "a", {"recipe": "search"}))
 
@@ -128,31 +116,31 @@ def test_tuning_moves_only_the_prompt(digits, runtime):
     before = {n: t.clone() for n, t in net.state_dict().items()}
     backbone = {n: t.clone() for n, t in network.backbone.state_dict().items() if not n.startswith("fc")}
     start = prompt.values.detach().clone()
-    tune(net, network, prompt, digits, PromptConfig(steps=5, batch_size=16, match_steps=3, match_images=32), runtime, starts=[Prompt(size=SIDE, pad=3, seed=n) for n in (0, 1)])
+    tune(net, network, prompt, digits, PromptConfig(steps=5, batch_size=16), runtime)
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
     assert all(torch.equal(t, network.backbone.state_dict()[n]) for n, t in backbone.items())
     assert not torch.equal(prompt.values, start)
     assert torch.equal(prompt.frame()[:, 3:-3, 3:-3], torch.zeros(3, SIDE - 6, SIDE - 6))
 
 
-def test_matching_takes_the_nearest_start_and_brings_a_prompt_nearer_to_its_target():
-    _, net = parts(correction=3.0)
-    prompts = [Prompt(size=SIDE, pad=3, seed=n) for n in range(3)]
-    draw = torch.Generator().manual_seed(1)
-    importance = [{n: torch.rand(g.width, generator=draw) for n, g in net.groups.items()} for _ in prompts]
-    targets = targets_of(net, importance)
-    warm_start(net, prompts, targets, steps=200, seed=0)
-    net.requires_grad_(False)
-    tuned = Prompt(size=SIDE, pad=3, seed=7)
-    target = 0.5 * targets[1] + 0.5 * targets[2]
+@pytest.mark.parametrize("mapping", ["frequency", "iterative"])
+def test_tuning_under_a_label_mapping_uses_rows_of_the_source_classifier(digits, runtime, mapping):
+    network, net = parts()
+    prompt = Prompt(size=SIDE, pad=3, seed=0)
+    mapped = []
 
-    def error(prompt):
-        return (net(prompt.frame().detach()) - target).square().mean().item()
+    class Watched(TunePromptStage):
+        def _map(self):
+            super()._map()
+            mapped.append(self.head.weight.clone())
 
-    left = match_importance(net, tuned, target, 60, prompts)
-    assert left == pytest.approx(error(tuned), rel=1e-4)
-    assert left < min(error(p) for p in prompts)
-    assert torch.equal(tuned.frame()[:, 3:-3, 3:-3], torch.zeros(3, SIDE - 6, SIDE - 6))
+    stage = Watched(net, network, prompt, digits, mapping, PromptConfig(steps=4), runtime)
+    run_stage(stage, digits.train, LoopConfig(2, 16, steps_per_epoch=2), runtime)
+    assert len(mapped) == (2 if mapping == "iterative" else 1)
+    source = network.backbone.fc.weight
+    for weight in mapped:
+        assert sorted(weight.tolist()) == sorted(source.tolist()), "ten classes take each of ten rows once"
+    assert torch.equal(stage.head.weight, mapped[-1]), "a mapped classifier does not learn"
 
 
 def test_a_loss_that_is_no_number_is_refused(digits, runtime):
@@ -160,4 +148,4 @@ def test_a_loss_that_is_no_number_is_refused(digits, runtime):
     with torch.no_grad():
         network.backbone.conv1.weight.fill_(float("nan"))
     with pytest.raises((DivergedError, ValueError)):
-        tune(net, network, Prompt(size=SIDE, pad=3), digits, PromptConfig(steps=5, batch_size=16, match_steps=0), runtime)
+        tune(net, network, Prompt(size=SIDE, pad=3), digits, PromptConfig(steps=5, batch_size=16), runtime)

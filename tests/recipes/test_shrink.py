@@ -50,3 +50,6 @@ def test_a_frequency_mapping_finds_the_source_class_that_each_class_looks_like(r
     masks = random_masks(groups, 1, 0.6)
     small = shrink(resnet18, groups, masks, MEAN, STD, None, task, "frequency", cpu)
     assert torch.equal(small.backbone.fc.weight, resnet18.fc.weight[rows][:, masks["layer4.0.conv2"]])
+    mapped = shrink(resnet18, groups, masks, MEAN, STD, None, task, "iterative", cpu)
+    kept = resnet18.fc.weight[:, masks["layer4.0.conv2"]]
+    assert all(any(torch.equal(row, other) for other in kept) for row in mapped.backbone.fc.weight), "mapped by its own predictions, to rows of the source's"

@@ -26,7 +26,7 @@ class Classify(Stage):
                            "sgd": torch.optim.SGD(self.network.backbone.fc.parameters(), 0.01, momentum=0.9)}
         self.left, self.error, self.rates, self.held_out = stop, error, [], None
 
-    def start_epoch(self, epoch: int) -> None:
+    def start_epoch(self, epoch: int, step: int) -> None:
         self.network.train()
 
     def step(self, pixels, labels, draw, number):

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -29,6 +31,22 @@ def test_an_empty_folder_may_be_used(tmp_path):
 def test_a_folder_that_holds_a_run_is_refused_with_both_ways_out(run):
     with pytest.raises(RunError, match="--resume.*--force"):
         RunFolder(run.path, CONFIG)
+
+
+@pytest.mark.parametrize("way", ["resume", "force"])
+def test_a_run_that_another_process_works_on_is_refused_until_that_dies(tmp_path, way):
+    code = ("import sys, time; from pass_transfer.training import RunFolder; "
+            "run = RunFolder(sys.argv[1], {'recipe': 'test'}); print('open', flush=True); time.sleep(600)")
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "open\n"
+            before = sorted(p.name for p in (tmp_path / "run").iterdir())
+            with pytest.raises(RunError, match="another process works on"):
+                RunFolder(tmp_path / "run", {"recipe": "test"}, **{way: True})
+            assert sorted(p.name for p in (tmp_path / "run").iterdir()) == before
+        finally:
+            other.kill()
+    RunFolder(tmp_path / "run", {"recipe": "test"}, **{way: True})
 
 
 def test_resuming_keeps_what_is_there_and_force_deletes_it(run):
