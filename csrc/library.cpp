@@ -1,0 +1,27 @@
+// Operator schemas, and the Python module that loads them.
+#include <torch/extension.h>
+#include <torch/library.h>
+#include <torch/version.h>
+
+TORCH_LIBRARY(pass_transfer, m) {
+  m.def("global_topk_mask(Tensor scores, Tensor offsets, int k, Tensor floors) -> (Tensor mask, Tensor threshold, Tensor kept, Tensor order)");
+  m.def("mask_channels(Tensor x, Tensor mask) -> Tensor");
+  m.def("mask_channels_backward(Tensor grad, Tensor x, Tensor mask) -> (Tensor, Tensor)");
+  m.def(
+      "masked_conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor? in_mask, Tensor? out_mask, SymInt[2] stride, SymInt[2] padding, "
+      "SymInt[2] dilation, SymInt groups, str gradient, Tensor? support) -> (Tensor, Tensor)");
+  m.def(
+      "masked_conv2d_backward(Tensor grad, Tensor x, Tensor weight, Tensor? in_mask, Tensor? out_mask, Tensor before, SymInt[2] stride, "
+      "SymInt[2] padding, SymInt[2] dilation, SymInt groups, str gradient, Tensor? support, bool[5] needs) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor)");
+}
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  m.doc() = "Loading this module registers the operators of torch.ops.pass_transfer.";
+  m.attr("torch_version") = TORCH_VERSION;
+#ifdef PASS_TRANSFER_CUDA
+  m.attr("cuda") = true;
+#else
+  m.attr("cuda") = false;
+#endif
+}
