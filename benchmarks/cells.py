@@ -32,7 +32,8 @@ def make_cell(out: str | Path, name: str, measure: Callable[[], dict[str, Any]])
     """The figures of a cell: measured and written with their provenance, or read if they are there."""
     path = make_folder(out) / f"{name}.json"
     if not path.exists():
-        write_json(path, measure() | provenance())
+        origin = provenance()  # of the code as it is now, not as it is when the cell is done
+        write_json(path, measure() | origin)
     return read_json(path)
 
 
