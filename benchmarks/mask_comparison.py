@@ -3,7 +3,8 @@
     python benchmarks/mask_comparison.py --data-dir ../shared/data/cifar100 --seeds 0 1 2
 
 Writes one JSON file a cell below --out, skips the cells that are there, and ends with the
-table. Every network starts from the same backbone, has its classifier from class means, no prompt in the image, and is tested once.
+table. Every network starts from the same backbone, has its classifier from class means,
+no prompt in the image, and is tested once.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ linear probe would need many steps for.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Callable
 
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pass_transfer.backbones import classifier_name
+from pass_transfer.masking import batch_statistics
 from pass_transfer.network import Network
 from pass_transfer.tasks import Split
 from pass_transfer.training.batches import batches, generator, to_images
@@ -21,6 +23,7 @@ from pass_transfer.training.runtime import Runtime
 
 IMAGES = 20_000  # 200 for each of 100 classes: the means of 512 features are then known to 0.07 standard deviations
 SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
+SEARCH_IMAGES = 4096  # for the classifier of a search, which learns along or is only measured with
 BATCH = 256
 TRAINING_NORM = 2.0  # of a classifier's rows before training; calibrated ones have 10 to 20, and their gradients tear the backbone up
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
@@ -101,3 +104,13 @@ def fit_head(network: Network, split: Split, classes: int, runtime: Runtime, see
     """Give a network that is going to be trained a new, tempered classifier from the class means of a split's images."""
     features, labels = class_features(network, split, runtime, seed=seed)
     set_classifier(network.backbone, runtime.place(tempered(class_mean_head(features, labels, classes))))
+
+
+def with_own_head(network: Network, split: Split, classes: int, runtime: Runtime, seed: int,
+                  view: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Network:
+    """A frozen copy of a network with a calibrated classifier for a task, for use with batch statistics."""
+    own = runtime.place(copy.deepcopy(network)).requires_grad_(False)
+    with batch_statistics(own.backbone):
+        features, labels = class_features(own, split, runtime, SEARCH_IMAGES, seed, view)
+    set_classifier(own.backbone, runtime.place(class_mean_head(features, labels, classes)).requires_grad_(False))
+    return own

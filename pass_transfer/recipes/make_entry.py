@@ -56,6 +56,7 @@ def make_entry(backbone: str | Path, out: str | Path, *, data_dir: str | None = 
     run = RunFolder(out, {"recipe": "search", "fingerprint": fingerprint(stored)} | recipe, resume=resume, force=force, started=started)
     if run.resumed and (run.path / RESULT).exists():
         say(f"{run.path} is already finished")
+        run.drop_checkpoints()
         return read_json(run.path / RESULT)
     groups, network = find_groups(dense, spec.image_size), Network(dense, spec.mean, spec.std)
     prior = _prior(shape.prior, network, groups, data, config, runtime, run)

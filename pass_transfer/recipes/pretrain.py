@@ -60,6 +60,7 @@ def pretrain(architecture: str, weights: str, task: str, out: str | Path, *, siz
     run = RunFolder(out, settings | dataclasses.asdict(config), resume=resume, force=force, started=started)
     if run.resumed and (run.path / "backbone.json").exists():
         say(f"{run.path} is already finished")
+        run.drop_checkpoints()
         return read_json(run.path / "backbone.json")
     runtime.place(network)
     recalibrate(network, data.train, runtime, seed=config.seed)

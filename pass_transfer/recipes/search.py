@@ -16,12 +16,12 @@ from torch import nn
 from pass_transfer.errors import UsageError
 from pass_transfer.backbones import classifier_name
 from pass_transfer.hypernet import Hypernet
+from pass_transfer.recipes.heads import with_own_head
 from pass_transfer.recipes.masked_loss import DensityRange, freeze, masked_step
 from pass_transfer.network import Network
 from pass_transfer.prompts import KINDS, Prompt, default_pad
 from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.source_tasks import make_source_tasks, see
-from pass_transfer.recipes.task_importance import with_own_head
 from pass_transfer.tasks import Task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage, to_images
 from pass_transfer.training.batches import augment, generator

@@ -7,7 +7,6 @@ kind of classifier differs more than one of another task.
 
 from __future__ import annotations
 
-import copy
 from typing import Callable
 
 import torch
@@ -16,23 +15,12 @@ from pass_transfer.backbones import ChannelGroups
 from pass_transfer.baselines import taylor
 from pass_transfer.masking import batch_statistics
 from pass_transfer.network import Network
-from pass_transfer.recipes.heads import class_features, class_mean_head, set_classifier
+from pass_transfer.recipes.heads import with_own_head
 from pass_transfer.tasks import Split
 from pass_transfer.training import Runtime, batches, to_images
 from pass_transfer.training.batches import generator
 
-HEAD_IMAGES = 4096  # that the classifier is made from
 BATCH = 128
-
-
-def with_own_head(network: Network, split: Split, classes: int, runtime: Runtime, seed: int,
-                  view: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Network:
-    """A frozen copy of a network with a calibrated classifier for a task, for use with batch statistics."""
-    own = runtime.place(copy.deepcopy(network)).requires_grad_(False)
-    with batch_statistics(own.backbone):
-        features, labels = class_features(own, split, runtime, HEAD_IMAGES, seed, view)
-    set_classifier(own.backbone, runtime.place(class_mean_head(features, labels, classes)).requires_grad_(False))
-    return own
 
 
 def task_importance(network: Network, groups: ChannelGroups, split: Split, classes: int, runtime: Runtime, images: int, seed: int,

@@ -18,10 +18,9 @@ from pass_transfer.hypernet import Hypernet
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.checks import check_positive, check_whole
-from pass_transfer.recipes.heads import set_classifier
+from pass_transfer.recipes.heads import set_classifier, with_own_head
 from pass_transfer.recipes.map_labels import map_labels
 from pass_transfer.recipes.masked_loss import DensityRange, condition_scores, freeze, masked_logits, masked_step, straight_through_masks
-from pass_transfer.recipes.task_importance import with_own_head
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, choose_runtime, run_stage, to_images
 from pass_transfer.training.batches import augment

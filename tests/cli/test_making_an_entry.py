@@ -48,3 +48,4 @@ def test_a_search_on_an_entrys_backbone_keeps_it_and_trains_a_new_hypernetwork(c
     assert new.config["fingerprint"] == old.config["fingerprint"] and new.fingerprint() != old.fingerprint()
     assert call("zoo", "verify", out / "entry")[0] == 0
     assert "is already finished" in call(*arguments, "--resume")[2]
+    assert not (out / "checkpoint").exists(), "a finished run keeps neither checkpoints nor a lock"
