@@ -25,7 +25,7 @@ def adapt(
     prompt_lr: Annotated[Optional[float], typer.Option("--prompt-lr", help="Peak step of the prompt, in brightness.")] = None,
     label_mapping: Annotated[str, typer.Option("--label-mapping", help="auto, linear (a new head), frequency or iterative.")] = "auto",
     deploy_prompt: Annotated[bool, typer.Option("--deploy-prompt/--no-deploy-prompt", help="Whether the prompt is part of the saved network.")] = True,
-    with_dense: Annotated[bool, typer.Option("--with-dense", help="Fine-tune the dense network too, by the same recipe, for comparison.")] = False,
+    with_dense: Annotated[bool, typer.Option("--with-dense", help="Fine-tune the dense network too, by the same recipe, for comparison; with --resume also for a finished run.")] = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precision: options.Precision = "auto",

@@ -133,13 +133,10 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
     say(f"running on {runtime.reason}")
     data = load_task(task, entry.spec.image_size, data_dir)
     mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes)
+    settled = {key: value for key, value in dataclasses.asdict(config).items() if key != "with_dense"}  # that decides nothing about the small network
     identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": entry.fingerprint(), "task": task, "classes": data.classes,
                 "images": len(data.train), "tuning": dataclasses.asdict(config.tuning()), "device": runtime.device.type, "precision": runtime.precision}
-    run = RunFolder(out, identity | dataclasses.asdict(config) | {"versions": _versions()}, resume=resume, force=force, started=started)
-    if run.resumed and (run.path / RESULT).exists():
-        say(f"{run.path} is already finished")
-        run.drop_checkpoints()
-        return read_json(run.path / RESULT)
+    run = RunFolder(out, identity | settled | {"versions": _versions()}, resume=resume, force=force, started=started)
     try:
         return _Adapter(entry, data, mapping, config, runtime, run).run()
     except KeyboardInterrupt as stop:
@@ -152,15 +149,34 @@ class _Adapter:
         self.config, self.runtime, self.folder = config, runtime, run
 
     def run(self) -> dict[str, Any]:
+        result = self.folder.path / RESULT
+        if not result.exists():
+            write_json(result, self._small())
+        elif self.folder.resumed:
+            say(f"the small network in {self.folder.path} is already finished")
+        if self.config.with_dense and read_json(result)["dense_top1"] is None:
+            write_json(result, read_json(result) | self._dense())
+        self.folder.drop_checkpoints()
+        return read_json(result)
+
+    def _small(self) -> dict[str, Any]:
+        """The small network made, saved and measured; the job's result but for the dense network's accuracy."""
         torch.manual_seed(self.config.seed)
         prompt, search_seconds = self._prompt()
         masks = self.entry.generate_masks(prompt, macs=self.config.macs, density=self.config.density, classes=self.task.classes)
         masks.save(self.folder.path / "masks.safetensors")
         say(f"keeping {masks.density:.1%} of the channels, {self.entry.macs_share(masks, self.task.classes):.1%} of the dense MACs")
         network = self._finetuned("finetune", self._network(masks, prompt))
-        dense = self._network(None, prompt)
-        dense_top1 = evaluate(self._finetuned("dense", dense), self.task.test, self.runtime).top1 if self.config.with_dense else None
-        return self._finish(network, dense, masks, search_seconds, dense_top1)
+        return self._measured(network, self._network(None, prompt), masks, search_seconds)
+
+    def _dense(self) -> dict[str, Any]:
+        """The dense network by the same recipe, for comparison; its own seconds are counted apart."""
+        torch.manual_seed(self.config.seed)
+        prompt = self.entry.prompt()
+        prompt.load_state_dict(read_tensors(self.folder.path / PROMPT))
+        start = self.folder.begin("dense")
+        accuracy = evaluate(self._finetuned("dense", self._network(None, prompt)), self.task.test, self.runtime)
+        return {"dense_top1": accuracy.top1, "dense_seconds": round(self.folder.seconds - start, 1)}
 
     def _prompt(self) -> tuple[Prompt, float]:
         """The prompt that gives the masks, and the seconds it took; as an earlier process left it, if that finished it."""
@@ -198,7 +214,7 @@ class _Adapter:
         finetune(network, self.task, recipe, self.runtime, self.folder, stage)
         return network
 
-    def _finish(self, network: Network, dense: Network, masks: ChannelMasks, search_seconds: float, dense_top1: float | None) -> dict[str, Any]:
+    def _measured(self, network: Network, dense: Network, masks: ChannelMasks, search_seconds: float) -> dict[str, Any]:
         test = self.task.test
         accuracy: Accuracy = evaluate(network, test, self.runtime)
         plain = evaluate(lambda x: network(x, use_prompt=False), test, self.runtime) if network.prompt is not None else accuracy
@@ -206,18 +222,15 @@ class _Adapter:
         latency = measure_latency({"small": network, "dense": dense}, size)
         spec = dataclasses.replace(self.entry.spec, classes=self.task.classes)
         PrunedModel(network.cpu(), spec, self.task.class_names, {n: m.nonzero().flatten().tolist() for n, m in masks.items()}).save(self.folder.path)
-        result = {
+        return {
             "task": self.task.name, "hypernet": self.entry.name, "transfer": self.config.transfer, "seed": self.config.seed,
             "device": str(self.runtime.device), "top1": accuracy.top1, "top5": accuracy.top5, "top1_without_prompt": plain.top1,
-            "dense_top1": dense_top1, "macs": count_macs(network, size), "dense_macs": count_macs(dense.cpu(), size),
+            "dense_top1": None, "macs": count_macs(network, size), "dense_macs": count_macs(dense.cpu(), size),
             "parameters": count_parameters(network.backbone), "dense_parameters": count_parameters(dense.backbone),
             "latency_ms": {str(b): t for b, t in latency["small"].items()}, "dense_latency_ms": {str(b): t for b, t in latency["dense"].items()},
             "channels_kept": masks.kept, "channels": masks.widths, "skipped_images": self.task.skipped, "images": accuracy.images,
-            "search_seconds": round(search_seconds, 1), "seconds": round(self.folder.seconds, 1), "run": str(self.folder.path),
+            "search_seconds": round(search_seconds, 1), "seconds": round(self.folder.seconds, 1), "dense_seconds": None, "run": str(self.folder.path),
         }
-        write_json(self.folder.path / RESULT, result)
-        self.folder.drop_checkpoints()
-        return result
 
 
 def _versions() -> dict[str, str]:

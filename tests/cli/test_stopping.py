@@ -62,8 +62,8 @@ def places(out):
         "prompt": lambda: reached("prompt", 2, 0),
         "fine-tuning, first epoch": lambda: reached("finetune", 0, 1),
         "fine-tuning, second epoch": lambda: reached("finetune", 1, 1),
-        "dense": lambda: reached("dense", 0, 1),
         "model saved": lambda: (out / "model.safetensors").exists(),
+        "dense": lambda: reached("dense", 0, 1),
     }
 
 
@@ -117,8 +117,19 @@ def test_stdout_has_the_result_alone_and_the_file_has_the_same(whole):
     assert result == json.loads((out / "result.json").read_text())
     assert "running on cpu" in stderr and "finetune 2/2" in stderr
     assert result["seconds"] > result["search_seconds"] > 0
-    assert result["dense_top1"] is not None
+    assert result["dense_top1"] is not None and result["dense_seconds"] > 0
 
+
+def test_the_dense_reference_is_added_to_a_finished_run(entry, shell, whole, tmp_path):
+    out = tmp_path / "run"
+    one = json.loads(shell(*arguments(entry, out, "--json")).communicate(timeout=PATIENCE)[0])
+    assert one["dense_top1"] is one["dense_seconds"] is None
+    stdout, stderr = shell(*arguments(entry, out, "--resume", "--with-dense", "--json")).communicate(timeout=PATIENCE)
+    two, in_one_go = json.loads(stdout), json.loads(whole[1])
+    assert "already finished" in stderr and same(out, whole[0]) == []
+    assert two["dense_top1"] == in_one_go["dense_top1"] and two["dense_seconds"] > 0
+    assert {k: v for k, v in two.items() if "dense_" not in k} == {k: v for k, v in one.items() if "dense_" not in k}
+    assert not (out / "checkpoint").exists()
 
 
 def stop(*_, **__):
