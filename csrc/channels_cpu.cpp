@@ -1,5 +1,5 @@
-// x * mask over channels, and both of its gradients in one pass.
-#include "common.h"
+// CPU kernels of x * mask over channels.
+#include "kernels.h"
 
 namespace pass_transfer {
 
@@ -65,17 +65,7 @@ struct Shape {
   bool rows(const Tensor& x) const { return layout_of(x) == Layout::Rows || positions == 1; }
 };
 
-void check_channels(const Tensor& x, const Tensor& mask) {
-  TORCH_CHECK_VALUE(x.dim() >= 2, "x has shape ", x.sizes(), "; it must be (batch, channels, ...)");
-  TORCH_CHECK_TYPE(at::isFloatingType(x.scalar_type()), "x is ", x.scalar_type(), "; it must be floating");
-  check_mask(mask, x, x.size(1), "mask");
-}
-
-}  // namespace
-
-Tensor mask_channels_cpu(const Tensor& x_in, const Tensor& mask) {
-  check_channels(x_in, mask);
-  const Tensor x = dense(x_in);
+Tensor mask_channels_cpu(const Tensor& x, const Tensor& mask) {
   if (x.scalar_type() == at::kDouble) {
     std::vector<int64_t> shape(x.dim(), 1);
     shape[1] = x.size(1);
@@ -103,11 +93,7 @@ Tensor mask_channels_cpu(const Tensor& x_in, const Tensor& mask) {
 }
 
 // Gradients of x * mask: (mask * grad, <x_c, grad_c> for every channel), in one pass over both tensors.
-std::tuple<Tensor, Tensor> mask_channels_backward_cpu(const Tensor& grad_in, const Tensor& x_in, const Tensor& mask) {
-  check_channels(x_in, mask);
-  TORCH_CHECK_VALUE(grad_in.sizes() == x_in.sizes(), "grad has shape ", grad_in.sizes(), ", x ", x_in.sizes());
-  TORCH_CHECK_TYPE(grad_in.scalar_type() == x_in.scalar_type(), "grad is ", grad_in.scalar_type(), ", x ", x_in.scalar_type());
-  const Tensor x = dense(x_in);
+std::tuple<Tensor, Tensor> mask_channels_backward_cpu(const Tensor& grad_in, const Tensor& x, const Tensor& mask) {
   const Tensor grad = layout_of(x) == Layout::Rows ? grad_in.contiguous(at::MemoryFormat::ChannelsLast) : grad_in.contiguous();
   if (x.scalar_type() == at::kDouble) {
     std::vector<int64_t> shape(x.dim(), 1), others;
@@ -153,9 +139,12 @@ std::tuple<Tensor, Tensor> mask_channels_backward_cpu(const Tensor& grad_in, con
   return {out, sums.to(mask.scalar_type())};
 }
 
-TORCH_LIBRARY_IMPL(pass_transfer, CPU, m) {
-  m.impl("mask_channels", &mask_channels_cpu);
-  m.impl("mask_channels_backward", &mask_channels_backward_cpu);
-}
+[[maybe_unused]] const bool set = [] {
+  kernels_of(c10::DeviceType::CPU).mask_channels = &mask_channels_cpu;
+  kernels_of(c10::DeviceType::CPU).mask_channels_backward = &mask_channels_backward_cpu;
+  return true;
+}();
+
+}  // namespace
 
 }  // namespace pass_transfer

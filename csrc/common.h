@@ -46,7 +46,7 @@ inline void check_mask(const Tensor& mask, const Tensor& x, int64_t channels, co
 }
 
 inline void check_topk(const Tensor& scores, const Tensor& offsets, const Tensor& floors) {
-  TORCH_CHECK_VALUE(scores.dim() == 1, "scores has shape ", scores.sizes(), "; it must be (channels,)");
+  TORCH_CHECK_VALUE(scores.dim() == 1, "scores ", scores.sizes(), " must be one vector; these parts do not belong together");
   TORCH_CHECK_TYPE(at::isFloatingType(scores.scalar_type()), "scores is ", scores.scalar_type(), "; it must be floating");
   for (const Tensor& t : {offsets, floors}) {
     TORCH_CHECK_TYPE(t.scalar_type() == at::kLong && t.dim() == 1, "offsets and floors must be int64 vectors");

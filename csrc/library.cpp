@@ -9,11 +9,22 @@ TORCH_LIBRARY(pass_transfer, m) {
   m.def("mask_channels_backward(Tensor grad, Tensor x, Tensor mask) -> (Tensor, Tensor)");
   m.def(
       "masked_conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor? in_mask, Tensor? out_mask, SymInt[2] stride, SymInt[2] padding, "
-      "SymInt[2] dilation, SymInt groups, str gradient, Tensor? support) -> (Tensor, Tensor)");
+      "SymInt[2] dilation, SymInt groups, str gradient, Tensor? support, Tensor? in_margin, Tensor? out_margin) -> (Tensor, Tensor)");
   m.def(
       "masked_conv2d_backward(Tensor grad, Tensor x, Tensor weight, Tensor? in_mask, Tensor? out_mask, Tensor before, SymInt[2] stride, "
-      "SymInt[2] padding, SymInt[2] dilation, SymInt groups, str gradient, Tensor? support, bool[5] needs) -> "
+      "SymInt[2] padding, SymInt[2] dilation, SymInt groups, str gradient, Tensor? support, Tensor? in_margin, Tensor? out_margin, bool[5] needs) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? in_mask, Tensor? out_mask, str gradient, Tensor? support, Tensor? in_margin, "
+      "Tensor? out_margin) -> Tensor");
+  m.def(
+      "masked_conv_norm_act(Tensor x, Tensor? shadow, Tensor? in_mask, Tensor? in_order, Tensor weight, Tensor? bias, Tensor? norm_weight, "
+      "Tensor? norm_bias, float eps, Tensor? residual, Tensor? residual_shadow, Tensor? out_order, int out_kept, int out_count, bool relu, "
+      "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "masked_conv_norm_act_backward(Tensor grad, Tensor x, Tensor? shadow, Tensor? in_mask, Tensor? in_order, Tensor weight, Tensor? norm_weight, "
+      "Tensor a, Tensor y, Tensor mean, Tensor invstd, Tensor? out_order, bool relu, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, "
+      "bool[3] needs) -> (Tensor, Tensor, Tensor)");
 }
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {

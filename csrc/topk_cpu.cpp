@@ -59,7 +59,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> global_topk_mask_cpu(const Tensor& sc
   const int64_t n = scores.numel(), layers = f.numel();
   const int64_t* starts = o.data_ptr<int64_t>();
   const int64_t* least = f.data_ptr<int64_t>();
-  TORCH_CHECK_VALUE(starts[0] == 0 && starts[layers] == n, "offsets must go from 0 to ", n, ", the number of scores");
+  TORCH_CHECK_VALUE(starts[0] == 0 && starts[layers] == n, "offsets must go from 0 to ", n, ", the number of scores; these do not belong together");
   int64_t sum = 0;
   for (int64_t l = 0; l < layers; ++l) {
     TORCH_CHECK_VALUE(starts[l] <= starts[l + 1], "offsets must not fall");

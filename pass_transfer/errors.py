@@ -33,6 +33,10 @@ class MaskError(PassTransferError, ValueError):
     """Channel masks do not fit the network, or a budget cannot be met."""
 
 
+class KernelError(PassTransferError, ValueError):
+    """Operators got tensors that do not fit, or kernels that are not there are asked for."""
+
+
 class ZooError(PassTransferError, ValueError):
     """A zoo entry is unknown, incomplete, altered, or belongs to another network."""
 

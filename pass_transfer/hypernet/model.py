@@ -61,8 +61,7 @@ class Hypernet(nn.Module):
 
     def _reference_mask(self, scores: torch.Tensor) -> torch.Tensor:
         count = max(int(floors(self.groups).sum()), round(self.config.reference_density * self.groups.total))
-        mask, _, _ = ops.global_topk_mask(scores.detach(), self.groups.offsets, count, floors(self.groups))
-        return mask
+        return ops.global_topk_mask(scores.detach(), self.groups.offsets, count, floors(self.groups)).mask
 
     def _correction(self, codes: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
         """Bounded corrections (total,) with mean zero inside each group."""

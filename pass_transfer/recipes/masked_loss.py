@@ -15,7 +15,7 @@ from torch import nn
 from pass_transfer import ops
 from pass_transfer.backbones import ChannelGroups
 from pass_transfer.hypernet import Hypernet
-from pass_transfer.masking import batch_statistics, masked
+from pass_transfer.masking import masked_forward
 from pass_transfer.masks import floors
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
@@ -38,14 +38,12 @@ def straight_through_masks(scores: torch.Tensor, groups: ChannelGroups, density:
     """Masks by group at a density, with the straight-through gradient to the scores (total,)."""
     least = floors(groups)
     count = max(int(least.sum()), round(density * groups.total))
-    mask, _, _ = ops.global_topk_mask(scores, groups.offsets, count, least)
-    return groups.split(mask)
+    return groups.split(ops.global_topk_mask(scores, groups.offsets, count, least).mask)
 
 
 def masked_logits(network: Network, prompt: Prompt, frame: torch.Tensor, groups: ChannelGroups, masks, images: torch.Tensor) -> torch.Tensor:
     """Logits (B, classes) of prompted images under masks, with batch statistics in BatchNorm."""
-    with batch_statistics(network.backbone), masked(network.backbone, groups, masks):
-        return network.backbone((prompt(images, frame) - network.mean) / network.std).float()
+    return masked_forward(network.backbone, groups, masks, (prompt(images, frame) - network.mean) / network.std).float()
 
 
 class PromptGradient:

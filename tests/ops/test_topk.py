@@ -42,7 +42,7 @@ def brute_force(scores: list[float], offsets: list[int], k: int, floors: list[in
 def test_topk_mask_is_what_brute_force_selects(problem, data):
     scores, offsets, floors = problem
     k = data.draw(st.integers(int(floors.sum()), len(scores)))
-    mask, threshold, kept = ops.global_topk_mask(scores, offsets, k, floors)
+    mask, threshold, kept, order = ops.global_topk_mask(scores, offsets, k, floors)
     expected = brute_force(scores.tolist(), offsets.tolist(), k, floors.tolist())
     assert mask.bool().tolist() == expected
     assert kept.tolist() == [sum(expected[a:b]) for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist())]
@@ -53,7 +53,7 @@ def test_topk_mask_is_what_brute_force_selects(problem, data):
 def test_exactly_k_ones_and_every_floor_is_respected(problem, data):
     scores, offsets, floors = problem
     k = data.draw(st.integers(int(floors.sum()), len(scores)))
-    mask, _, kept = ops.global_topk_mask(scores, offsets, k, floors)
+    mask, _, kept, _ = ops.global_topk_mask(scores, offsets, k, floors)
     assert set(mask.tolist()) <= {0.0, 1.0}
     assert int(mask.sum()) == k
     assert (kept >= floors).all()
@@ -66,31 +66,31 @@ def test_the_first_k_of_the_ranking_are_the_mask_of_every_k(problem):
     order = ops.ranking(scores, offsets, floors)
     assert sorted(order.tolist()) == list(range(len(scores)))
     for k in range(int(floors.sum()), len(scores) + 1):
-        mask, _, _ = ops.global_topk_mask(scores, offsets, k, floors)
+        mask, *_ = ops.global_topk_mask(scores, offsets, k, floors)
         assert set(order[:k].tolist()) == set(mask.nonzero().flatten().tolist())
 
 
 def test_two_thousand_scores_of_ten_values_match_brute_force():
     scores = torch.randint(0, 10, (2000,)).float()
     offsets, floors = torch.tensor([0, 300, 1100, 2000]), torch.tensor([30, 300, 90])
-    mask, _, _ = ops.global_topk_mask(scores, offsets, 900, floors)
+    mask, *_ = ops.global_topk_mask(scores, offsets, 900, floors)
     assert mask.bool().tolist() == brute_force(scores.tolist(), offsets.tolist(), 900, floors.tolist())
 
 
 def test_ties_go_to_the_lower_index():
-    mask, _, _ = ops.global_topk_mask(torch.tensor([1.0, 2.0, 1.0, 1.0, 2.0]), torch.tensor([0, 5]), 3, torch.tensor([0]))
+    mask, *_ = ops.global_topk_mask(torch.tensor([1.0, 2.0, 1.0, 1.0, 2.0]), torch.tensor([0, 5]), 3, torch.tensor([0]))
     assert mask.tolist() == [1, 1, 0, 0, 1]
 
 
 def test_negative_zero_and_zero_are_the_same_score():
-    mask, _, _ = ops.global_topk_mask(torch.tensor([-0.0, 0.0, -0.0]), torch.tensor([0, 3]), 1, torch.tensor([0]))
+    mask, *_ = ops.global_topk_mask(torch.tensor([-0.0, 0.0, -0.0]), torch.tensor([0, 3]), 1, torch.tensor([0]))
     assert mask.tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_gradient_passes_straight_through_to_kept_and_dropped(dtype):
     scores = torch.randn(50).to(dtype).requires_grad_()
-    mask, threshold, kept = ops.global_topk_mask(scores, torch.tensor([0, 20, 50]), 15, torch.tensor([2, 3]))
+    mask, threshold, kept, order = ops.global_topk_mask(scores, torch.tensor([0, 20, 50]), 15, torch.tensor([2, 3]))
     upstream = torch.randn(50).to(dtype)
     mask.backward(upstream)
     assert mask.dtype == dtype
@@ -102,10 +102,10 @@ def test_the_same_scores_give_the_same_mask_with_any_number_of_threads():
     scores = torch.randint(0, 5, (2000,)).float()
     arguments = torch.tensor([0, 1000, 2000]), 700, torch.tensor([100, 100])
     before = torch.get_num_threads()
-    first, _, _ = ops.global_topk_mask(scores, *arguments)
+    first, *_ = ops.global_topk_mask(scores, *arguments)
     torch.set_num_threads(2)
     try:
-        second, _, _ = ops.global_topk_mask(scores, *arguments)
+        second, *_ = ops.global_topk_mask(scores, *arguments)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(first, second)

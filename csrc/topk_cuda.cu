@@ -1,0 +1,207 @@
+// Global top-k in one launch of one block: mask, threshold, counts and index lists stay on the device.
+#include "common.h"
+
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <cmath>
+#include <limits>
+
+namespace pass_transfer {
+
+namespace {
+
+constexpr int THREADS = 1024;
+constexpr int WARPS = THREADS / 32;
+constexpr int RADIX = 256;
+
+// Unsigned keys in the order of the values; both zeros have one key.
+__device__ inline uint64_t key_of(double value) {
+  const uint64_t bits = static_cast<uint64_t>(__double_as_longlong(value == 0.0 ? 0.0 : value));
+  return bits & 0x8000000000000000ull ? ~bits : bits | 0x8000000000000000ull;
+}
+
+__device__ inline uint32_t key_of(float value) {
+  const uint32_t bits = __float_as_uint(value == 0.0f ? 0.0f : value);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+// Sum over a warp, in every lane.
+__device__ inline int64_t warp_sum(int64_t value) {
+  for (int offset = 16; offset; offset >>= 1) value += __shfl_xor_sync(0xffffffffu, value, offset);
+  return value;
+}
+
+// Marks the `count` best of a layer with one warp: a search for the threshold bit by bit, then ties by index.
+template <typename T, typename Key>
+__device__ void select_in_warp(const T* scores, uint8_t* chosen, int64_t width, int64_t count) {
+  const int lane = threadIdx.x & 31;
+  if (count <= 0) return;
+  Key threshold = 0;  // the largest key that at least `count` scores reach
+  for (int bit = sizeof(Key) * 8 - 1; bit >= 0; --bit) {
+    const Key trial = threshold | (Key(1) << bit);
+    int64_t reached = 0;
+    for (int64_t i = lane; i < width; i += 32) reached += key_of(scores[i]) >= trial;
+    if (warp_sum(reached) >= count) threshold = trial;
+  }
+  int64_t above = 0;
+  for (int64_t i = lane; i < width; i += 32) above += key_of(scores[i]) > threshold;
+  int64_t ties = count - warp_sum(above);
+  for (int64_t base = 0; base < width; base += 32) {
+    const int64_t i = base + lane;
+    const Key key = i < width ? key_of(scores[i]) : Key(0);
+    const bool equal = i < width && key == threshold;
+    const unsigned equals = __ballot_sync(0xffffffffu, equal);
+    const bool taken = equal && __popc(equals & ((1u << lane) - 1)) < ties;
+    if (i < width && (key > threshold || taken)) chosen[i] = 1;
+    ties -= min(ties, static_cast<int64_t>(__popc(equals)));
+  }
+}
+
+// Sum over the lower threads of the block, and the total.
+__device__ int64_t exclusive_scan(int64_t value, int64_t* of_warps, int64_t* total) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  int64_t inclusive = value;
+  for (int offset = 1; offset < 32; offset <<= 1) {
+    const int64_t other = __shfl_up_sync(0xffffffffu, inclusive, offset);
+    if (lane >= offset) inclusive += other;
+  }
+  if (lane == 31) of_warps[warp] = inclusive;
+  __syncthreads();
+  int64_t before = 0, all = 0;
+  for (int w = 0; w < WARPS; ++w) {
+    before += w < warp ? of_warps[w] : 0;
+    all += of_warps[w];
+  }
+  __syncthreads();
+  *total = all;
+  return before + inclusive - value;
+}
+
+// One block. `chosen` (n,) is scratch memory; `threshold` becomes NaN where a score is not finite.
+template <typename T, typename Key, typename Out>
+__global__ void __launch_bounds__(THREADS) topk_kernel(const T* scores, const int64_t* offsets, const int64_t* floors, int64_t layers, int64_t n, int64_t k,
+                                                       uint8_t* chosen, Out* mask, Out* threshold, int64_t* kept, int64_t* order) {
+  __shared__ unsigned histogram[RADIX];
+  __shared__ int64_t of_warps[WARPS];
+  __shared__ Key prefix;
+  __shared__ int64_t left;
+  __shared__ unsigned unfinite;
+  __shared__ T lowest[WARPS];
+  const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
+  if (thread == 0) unfinite = 0;
+  __syncthreads();
+  bool bad = false;
+  for (int64_t i = thread; i < n; i += THREADS) {
+    chosen[i] = 0;
+    bad |= !isfinite(scores[i]);
+  }
+  if (bad) atomicOr(&unfinite, 1u);
+  __syncthreads();
+
+  // Every layer's floor, a warp a layer.
+  int64_t floor_sum = 0;
+  for (int64_t l = warp; l < layers; l += WARPS) select_in_warp<T, Key>(scores + offsets[l], chosen + offsets[l], offsets[l + 1] - offsets[l], floors[l]);
+  for (int64_t l = 0; l < layers; ++l) floor_sum += floors[l];
+  if (thread == 0) {
+    prefix = 0;
+    left = k - floor_sum;
+  }
+  __syncthreads();
+
+  // The threshold of what is left, eight bits at a time.
+  if (left > 0) {
+    for (int shift = sizeof(Key) * 8 - 8; shift >= 0; shift -= 8) {
+      for (int i = thread; i < RADIX; i += THREADS) histogram[i] = 0;
+      __syncthreads();
+      const Key high = shift + 8 < static_cast<int>(sizeof(Key) * 8) ? ~Key(0) << (shift + 8) : Key(0);
+      for (int64_t i = thread; i < n; i += THREADS) {
+        const Key key = key_of(scores[i]);
+        if (!chosen[i] && (key & high) == prefix) atomicAdd(&histogram[(key >> shift) & (RADIX - 1)], 1u);
+      }
+      __syncthreads();
+      if (thread == 0) {
+        int digit = RADIX - 1;
+        while (digit > 0 && static_cast<int64_t>(histogram[digit]) < left) left -= histogram[digit--];
+        prefix |= static_cast<Key>(digit) << shift;
+      }
+      __syncthreads();
+    }
+    // `prefix` is the threshold and `left` the number of ties to take, from the lowest index on.
+    const int64_t each = (n + THREADS - 1) / THREADS, first = min(n, thread * each), last = min(n, first + each);
+    int64_t ties = 0, all = 0;
+    for (int64_t i = first; i < last; ++i) ties += !chosen[i] && key_of(scores[i]) == prefix;
+    int64_t before = exclusive_scan(ties, of_warps, &all);
+    for (int64_t i = first; i < last; ++i) {
+      if (chosen[i]) continue;
+      const Key key = key_of(scores[i]);
+      if (key > prefix || (key == prefix && before++ < left)) chosen[i] = 1;
+    }
+  }
+  __syncthreads();
+
+  // Mask, counts, and lists: kept channels, then the others, in order.
+  T least = static_cast<T>(INFINITY);
+  for (int64_t l = warp; l < layers; l += WARPS) {
+    const int64_t start = offsets[l], width = offsets[l + 1] - start;
+    int64_t count = 0;
+    for (int64_t i = lane; i < width; i += 32) count += chosen[start + i];
+    count = warp_sum(count);
+    int64_t ones = 0, zeros = count;
+    for (int64_t base = 0; base < width; base += 32) {
+      const int64_t i = base + lane;
+      const bool inside = i < width, one = inside && chosen[start + i];
+      const unsigned votes = __ballot_sync(0xffffffffu, one), present = __ballot_sync(0xffffffffu, inside), below = (1u << lane) - 1;
+      if (inside) {
+        order[start + (one ? ones + __popc(votes & below) : zeros + __popc(~votes & present & below))] = i;
+        mask[start + i] = static_cast<Out>(one ? 1.0f : 0.0f);
+        if (one && scores[start + i] < least) least = scores[start + i];
+      }
+      ones += __popc(votes);
+      zeros += __popc(~votes & present);
+    }
+    if (lane == 0) kept[l] = count;
+  }
+  for (int offset = 16; offset; offset >>= 1) {
+    const T other = __shfl_xor_sync(0xffffffffu, least, offset);
+    least = other < least ? other : least;
+  }
+  if (lane == 0) lowest[warp] = least;
+  __syncthreads();
+  if (thread == 0) {
+    for (int w = 1; w < WARPS; ++w) least = lowest[w] < least ? lowest[w] : least;
+    *threshold = unfinite ? static_cast<Out>(NAN) : static_cast<Out>(least);
+  }
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> global_topk_mask_cuda(const Tensor& scores_in, const Tensor& offsets, int64_t k, const Tensor& floors) {
+  check_topk(scores_in, offsets, floors);
+  const c10::cuda::CUDAGuard guard(scores_in.device());
+  const int64_t n = scores_in.numel(), layers = floors.numel();
+  TORCH_CHECK_VALUE(0 <= k && k <= n, "cannot keep ", k, " of ", n, " channels");
+  const bool wide = scores_in.scalar_type() == at::kDouble;
+  const Tensor scores = scores_in.to(wide ? at::kDouble : at::kFloat).contiguous(), o = offsets.contiguous(), f = floors.contiguous();
+  Tensor mask = at::empty({n}, scores.options()), threshold = at::empty({}, scores.options());
+  Tensor kept = at::empty({layers}, o.options()), order = at::empty({n}, o.options()), chosen = at::empty({n}, scores.options().dtype(at::kByte));
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  if (wide) {
+    topk_kernel<double, uint64_t, double><<<1, THREADS, 0, stream>>>(scores.const_data_ptr<double>(), o.const_data_ptr<int64_t>(), f.const_data_ptr<int64_t>(), layers,
+        n, k, chosen.data_ptr<uint8_t>(), mask.data_ptr<double>(), threshold.data_ptr<double>(), kept.data_ptr<int64_t>(), order.data_ptr<int64_t>());
+  } else {
+    topk_kernel<float, uint32_t, float><<<1, THREADS, 0, stream>>>(scores.const_data_ptr<float>(), o.const_data_ptr<int64_t>(), f.const_data_ptr<int64_t>(), layers,
+        n, k, chosen.data_ptr<uint8_t>(), mask.data_ptr<float>(), threshold.data_ptr<float>(), kept.data_ptr<int64_t>(), order.data_ptr<int64_t>());
+  }
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  // The flag of scores that are no numbers is the threshold: read here unless a graph is being captured.
+  if (c10::cuda::currentStreamCaptureStatusMayInitCtx() == c10::cuda::CaptureStatus::None && n > 0)
+    TORCH_CHECK_VALUE(!std::isnan(threshold.item<double>()), "channel scores hold NaN or infinite values");
+  return {mask.to(scores_in.scalar_type()), threshold.to(scores_in.scalar_type()), kept, order};
+}
+
+TORCH_LIBRARY_IMPL(pass_transfer, CUDA, m) { m.impl("global_topk_mask", &global_topk_mask_cuda); }
+
+}  // namespace pass_transfer

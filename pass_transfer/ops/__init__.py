@@ -1,0 +1,166 @@
+"""Operators of the search: global top-k selection, and layers under channel masks.
+
+Each has a compiled kernel and a twin in plain torch (reference.py); `kernels` says which
+one runs and why. All are differentiable, and a mask's gradient is the true one for kept
+and dropped channels alike, unless another is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Sequence
+
+import torch
+from torch import Tensor
+
+from pass_transfer.errors import KernelError, MaskError
+from pass_transfer.ops import kernels, reference
+from pass_transfer.ops.ranking import ranking
+
+__all__ = ["GRADIENTS", "TopK", "global_topk_mask", "kernels", "mask_channels", "masked_conv2d", "masked_conv_norm_act", "masked_linear", "ranking"]
+
+GRADIENTS = ("exact", "kept", "margin")
+
+
+class TopK(NamedTuple):
+    """What global_topk_mask returns.
+
+    Fields:
+        mask: (n,) ones and zeros in the scores' dtype, with a straight-through gradient.
+        threshold: the lowest kept score, ().
+        kept: ones of each layer, (layers,) int64.
+        order: (n,) int64; layer by layer, its kept channels and then the others, each from
+            the lowest to the highest, counted from the layer's start.
+    """
+
+    mask: Tensor
+    threshold: Tensor
+    kept: Tensor
+    order: Tensor
+
+
+def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> TopK:
+    """Keep the k highest scores over all layers, at least floors[l] of layer l.
+
+    Args:
+        scores: (n,), all layers' scores one after the other; finite.
+        offsets: (layers + 1,) int64; layer l is scores[offsets[l]:offsets[l + 1]].
+        k: number of ones, between the sum of floors and n.
+        floors: (layers,) int64.
+
+    Returns:
+        TopK. d mask / d score is the identity, for every channel (arXiv 2407.17412,
+        section 3). Ties go to the lower index, so the result does not depend on the device.
+
+    Raises:
+        MaskError: scores that are NaN or infinite, or a k that cannot be met.
+    """
+    try:
+        return TopK(*kernels.module(scores).global_topk_mask(scores, offsets, k, floors))
+    except (ValueError, TypeError) as error:
+        raise error if isinstance(error, MaskError) else MaskError(_first_line(error)) from None
+
+
+def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
+    """x (B, C, ...) times mask (C,), or (B, C) for a mask of each sample's own.
+
+    The mask's gradient is <x_c, dL/dy_c>, also where the mask is zero.
+    """
+    if mask.ndim != 1 or not mask.is_floating_point():
+        return reference.mask_channels(x, mask)
+    return _call("mask_channels", x, mask)
+
+
+def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, in_mask: Tensor | None = None, out_mask: Tensor | None = None,
+                  stride: int | Sequence[int] = 1, padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1,
+                  gradient: str = "exact", support: Tensor | None = None, in_margin: Tensor | None = None, out_margin: Tensor | None = None) -> Tensor:
+    """out_mask * conv2d(in_mask * x, weight, bias), without the arithmetic of dropped channels.
+
+    Args:
+        x: (B, I, H, W), NCHW or channels_last; float32, bfloat16 or float64.
+        weight: (O, I / groups, kh, kw); bias: (O,).
+        in_mask, out_mask: (I,) and (O,), zeros and ones in a floating dtype.
+        gradient: which elements of the masks get their gradient: "exact" all of them,
+            "kept" those that are one, "margin" also those where in_margin (I,) and
+            out_margin (O,) are one (Top-KAST, arXiv 2106.03517, keeps such a set).
+        support: (O,), ones where the gradient to the output can be other than zero, if
+            that is known: where a later mask drops the others.
+
+    Returns:
+        (B, O, H', W') in x's layout.
+
+    Raises:
+        KernelError: shapes, dtypes, devices or values that do not fit; it names the argument.
+    """
+    if gradient not in GRADIENTS:
+        raise KernelError(f"gradient is {gradient!r}; choose one of {', '.join(GRADIENTS)}")
+    return _call("masked_conv2d", x, weight, bias, in_mask, out_mask, *_pairs(stride=stride, padding=padding, dilation=dilation), groups, gradient,
+                 support, in_margin, out_margin)
+
+
+def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, in_mask: Tensor | None = None, out_mask: Tensor | None = None,
+                  gradient: str = "exact", support: Tensor | None = None, in_margin: Tensor | None = None, out_margin: Tensor | None = None) -> Tensor:
+    """out_mask * linear(in_mask * x, weight, bias) for x (..., I) and weight (O, I); the rest as for masked_conv2d."""
+    if gradient not in GRADIENTS:
+        raise KernelError(f"gradient is {gradient!r}; choose one of {', '.join(GRADIENTS)}")
+    return _call("masked_linear", x, weight, bias, in_mask, out_mask, gradient, support, in_margin, out_margin)
+
+
+def masked_conv_norm_act(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, shadow: Tensor | None = None, in_mask: Tensor | None = None,
+                         in_order: Tensor | None = None, norm_weight: Tensor | None = None, norm_bias: Tensor | None = None, eps: float = 1e-5,
+                         residual: Tensor | None = None, residual_shadow: Tensor | None = None, out_order: Tensor | None = None,
+                         out_kept: int | None = None, out_count: int | None = None, relu: bool = True, stride: int | Sequence[int] = 1,
+                         padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1) -> tuple[Tensor, Tensor | None]:
+    """A convolution of kept channels, batch normalisation by the batch's statistics, a residual and ReLU in one.
+
+    Channels come in an order: of a group's channels, those that are kept first. Only they
+    are computed with, and get a gradient. `shadow` holds those that follow: the output does
+    not depend on them, but in_mask's gradient does, which is why they are computed at all.
+
+    Args:
+        x: (B, i, H, W), the first channels of in_order.
+        shadow: (B, s, H, W), those that follow in in_order; in_mask is zero there.
+        weight: (O, I, kh, kw), whole; bias: (O,). Weights must be frozen.
+        in_mask: (i + s,) in the order of the channels.
+        in_order: (>= i + s,) int64, which of the weight's inputs they are; None: as they are.
+        norm_weight, norm_bias: (O,), or both None for no normalisation; eps: added to the variance.
+        residual, residual_shadow: added before ReLU, in the shape of the results.
+        out_order: (>= out_count,) int64, which of the weight's outputs are made; None: as they are.
+        out_kept, out_count: how many of them are kept, and made at all; all, if not given.
+
+    Returns:
+        The kept outputs (B, out_kept, H', W'), and the others (B, out_count - out_kept,
+        H', W') or None, which have no gradient.
+
+    Raises:
+        KernelError: shapes, dtypes, devices or values that do not fit; it names the argument.
+    """
+    out_count = (len(weight) if out_kept is None else out_kept) if out_count is None else out_count
+    out_kept = out_count if out_kept is None else out_kept
+    if x.requires_grad or in_mask is not None and in_mask.requires_grad:
+        for name, parameter in (("weight", weight), ("bias", bias), ("norm_weight", norm_weight), ("norm_bias", norm_bias)):
+            if parameter is not None and parameter.requires_grad:
+                raise KernelError(f"{name} requires a gradient, which this operator does not compute; freeze it")
+    return _call("masked_conv_norm_act", x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, residual, residual_shadow, out_order,
+                 out_kept, out_count, relu, *_pairs(stride=stride, padding=padding, dilation=dilation))
+
+
+def _call(name: str, x: Tensor, *rest):
+    try:
+        return getattr(kernels.module(x), name)(x, *rest)
+    except (ValueError, TypeError) as error:
+        raise error if isinstance(error, KernelError) else KernelError(_first_line(error)) from None
+
+
+def _pairs(**windows: int | Sequence[int]) -> list[list[int]]:
+    pairs = []
+    for name, value in windows.items():
+        pair = list(value) if isinstance(value, (tuple, list)) else [value, value]
+        least = 0 if name == "padding" else 1
+        if len(pair) != 2 or any(not isinstance(v, int) or v < least for v in pair):
+            raise KernelError(f"{name} is {value!r}; it must be one or two integers of at least {least}")
+        pairs.append(pair)
+    return pairs
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,203 @@
+"""The compiled operators: importing this loads the extension, and gives its operators shapes for tracing and gradients.
+
+Raises ImportError where the extension is missing, or was built with another PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def _load():
+    """Import pass_transfer._C; a module built with another torch is named as that, instead of crashing on a symbol."""
+    if not any((PACKAGE / f"_C{suffix}").exists() for suffix in importlib.machinery.EXTENSION_SUFFIXES):
+        raise ImportError("the extension is not built")
+    built = PACKAGE / "_C.torch-version"
+    if built.exists() and (version := built.read_text(encoding="utf-8").strip()) != torch.__version__:
+        raise ImportError(f"the extension was built with torch {version}, this is {torch.__version__}; "
+                          "build it again: pip install --no-build-isolation --force-reinstall --no-deps pass-transfer")
+    return importlib.import_module("pass_transfer._C")
+
+
+HAS_CUDA: bool = _load().cuda
+_kernels = torch.ops.pass_transfer
+
+
+def _fake(name: str):
+    return torch.library.register_fake(f"pass_transfer::{name}")
+
+
+def _differentiate(name: str, backward, setup_context) -> None:
+    torch.library.register_autograd(f"pass_transfer::{name}", backward, setup_context=setup_context)
+
+
+def _in_rows(x: Tensor) -> bool:
+    """Whether channels lie together in memory (channels_last)."""
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _like(x: Tensor, *shape) -> Tensor:
+    """An empty tensor in x's dtype and layout."""
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last if _in_rows(x) else torch.contiguous_format)
+
+
+def _sides(x: Tensor, weight: Tensor, stride, padding, dilation) -> list:
+    return [(x.shape[2 + d] + 2 * padding[d] - dilation[d] * (weight.shape[2 + d] - 1) - 1) // stride[d] + 1 for d in range(2)]
+
+
+def _sums(x: Tensor, *shape) -> Tensor:
+    return x.new_empty(shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+
+
+# global_topk_mask
+
+@_fake("global_topk_mask")
+def _(scores, offsets, k, floors):
+    return torch.empty_like(scores), scores.new_empty(()), torch.empty_like(floors), offsets.new_empty(scores.shape)
+
+
+def _save_selection(ctx, inputs, output) -> None:
+    ctx.mark_non_differentiable(*output[1:])
+
+
+_differentiate("global_topk_mask", lambda ctx, mask, *_: (mask, None, None, None), _save_selection)
+
+
+# mask_channels
+
+@_fake("mask_channels")
+def _(x, mask):
+    return _like(x, *x.shape)
+
+
+@_fake("mask_channels_backward")
+def _(grad, x, mask):
+    return _like(x, *x.shape), torch.empty_like(mask)
+
+
+def _save_product(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _product_backward(ctx, grad):
+    x, mask = ctx.saved_tensors
+    if not ctx.needs_input_grad[1]:
+        return _kernels.mask_channels(grad, mask), None
+    dx, dmask = _kernels.mask_channels_backward(grad, x, mask)
+    return dx if ctx.needs_input_grad[0] else None, dmask
+
+
+_differentiate("mask_channels", _product_backward, _save_product)
+
+
+# masked_conv2d
+
+@_fake("masked_conv2d")
+def _(x, weight, bias, in_mask, out_mask, stride, padding, dilation, groups, gradient, support, in_margin, out_margin):
+    y = _like(x, len(x), len(weight), *_sides(x, weight, stride, padding, dilation))
+    return y, torch.empty_like(y) if out_mask is not None and gradient != "kept" else x.new_empty(0)
+
+
+@_fake("masked_conv2d_backward")
+def _(grad, x, weight, in_mask, out_mask, before, stride, padding, dilation, groups, gradient, support, in_margin, out_margin, needs):
+    none = x.new_empty(0)
+    inner = needs[0] or needs[3]
+    return (_like(x, *x.shape) if needs[0] or inner and in_mask is None else none, torch.empty_like(weight) if needs[1] else none,
+            x.new_empty(len(weight)) if needs[2] else none, torch.empty_like(in_mask) if in_mask is not None and needs[3] else none,
+            torch.empty_like(out_mask) if out_mask is not None and needs[4] else none)
+
+
+def _save_convolution(ctx, inputs, output) -> None:
+    x, weight, _, in_mask, out_mask, *ctx.settings, support, in_margin, out_margin = inputs
+    y, before = output
+    ctx.save_for_backward(x, weight, in_mask, out_mask, before if ctx.settings[-1] != "kept" else y, support, in_margin, out_margin)
+    ctx.mark_non_differentiable(before)
+
+
+def _convolution_backward(ctx, grad, _):
+    x, weight, in_mask, out_mask, before, *sets = ctx.saved_tensors
+    needs = [bool(n) for n in ctx.needs_input_grad[:5]]
+    found = _kernels.masked_conv2d_backward(grad, x, weight, in_mask, out_mask, before, *ctx.settings, *sets, needs)
+    return *(g if need else None for g, need in zip(found, needs)), *[None] * 8
+
+
+_differentiate("masked_conv2d", _convolution_backward, _save_convolution)
+
+
+# masked_conv_norm_act
+
+@_fake("masked_conv_norm_act")
+def _(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, residual, residual_shadow, out_order, out_kept, out_count, relu,
+      stride, padding, dilation):
+    y = _like(x, len(x), out_count, *_sides(x, weight, stride, padding, dilation))
+    none, statistics = x.new_empty(0), _sums(x, out_count if norm_weight is not None else 0)
+    if norm_weight is None and not relu and residual is None and out_kept == out_count:
+        return y, none, x.new_empty(0), statistics, torch.empty_like(statistics)
+    shadow_out = _like(y, len(x), out_count - out_kept, *y.shape[2:]) if out_kept < out_count else none
+    return (_like(y, len(x), out_kept, *y.shape[2:]), shadow_out, y if norm_weight is not None else x.new_empty(0), statistics,
+            torch.empty_like(statistics))
+
+
+@_fake("masked_conv_norm_act_backward")
+def _(grad, x, shadow, in_mask, in_order, weight, norm_weight, a, y, mean, invstd, out_order, relu, stride, padding, dilation, needs):
+    shadows = shadow.shape[1] if shadow is not None and needs[1] else 0
+    dx = _like(x, len(x), x.shape[1] + shadows, *x.shape[2:]).narrow(1, 0, x.shape[1]) if needs[0] else x.new_empty(0)
+    dmask = torch.empty_like(in_mask) if in_mask is not None and needs[1] else x.new_empty(0)
+    return dx, dmask, _like(a, *a.shape) if needs[2] else x.new_empty(0)
+
+
+def _save_block(ctx, inputs, output) -> None:
+    x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, _, residual, _, out_order, _, _, *ctx.settings = inputs
+    a, shadow_out, y, mean, invstd = output
+    ctx.mark_non_differentiable(shadow_out, y, mean, invstd)
+    ctx.save_for_backward(x, shadow, in_mask, in_order, weight, norm_weight, a, y, mean, invstd, out_order)
+
+
+def _block_backward(ctx, grad, *_):
+    needs = [ctx.needs_input_grad[0], ctx.needs_input_grad[2], ctx.needs_input_grad[9]]
+    found = _kernels.masked_conv_norm_act_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
+    dx, dmask, dresidual = (g if need else None for g, need in zip(found, needs))
+    return dx, None, dmask, *[None] * 6, dresidual, *[None] * 8
+
+
+_differentiate("masked_conv_norm_act", _block_backward, _save_block)
+
+
+def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _kernels.global_topk_mask(scores, offsets, k, floors)
+
+
+def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
+    return _kernels.mask_channels(x, mask)
+
+
+def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *rest) -> Tensor:
+    return _kernels.masked_conv2d(*_as_autocast(x, weight, bias), *rest)[0]
+
+
+def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *rest) -> Tensor:
+    return _kernels.masked_linear(*_as_autocast(x, weight, bias), *rest)
+
+
+def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_order: Tensor | None, weight: Tensor, bias: Tensor | None,
+                         norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, residual: Tensor | None, residual_shadow: Tensor | None,
+                         *rest) -> tuple[Tensor, Tensor | None]:
+    x, weight, bias, shadow, residual, residual_shadow = _as_autocast(x, weight, bias, shadow, residual, residual_shadow)
+    a, rest_of_a, *_ = _kernels.masked_conv_norm_act(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, residual, residual_shadow,
+                                                     *rest)
+    return a, rest_of_a if rest_of_a.numel() or rest[1] < rest[2] else None
+
+
+def _as_autocast(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
+    """The tensors in the dtype that autocast gives a convolution, where it is on. Masks stay as they are."""
+    if not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
+        return [x, *others]
+    dtype = torch.get_autocast_dtype(x.device.type)
+    return [None if t is None else t.to(dtype) for t in (x, *others)]

@@ -1,0 +1,120 @@
+"""The operators in plain torch: what a kernel of the same signature has to compute.
+
+They run everywhere, are differentiable as they stand, and are what the kernels are tested
+against. Docstrings are those of the public functions (ops/__init__.py).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pass_transfer.errors import KernelError, MaskError
+
+
+class _StraightThrough(torch.autograd.Function):
+    """A mask whose gradient goes to the scores as it is."""
+
+    @staticmethod
+    def forward(ctx, scores: Tensor, mask: Tensor) -> Tensor:
+        return mask.to(scores.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return gradient, None
+
+
+def select(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> Tensor:
+    """Which of the scores (n,) are kept, bool: every layer's floor, then the best of what is left; the lower index among equals."""
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    for layer, (start, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist())):
+        order = torch.sort(scores[start:end], descending=True, stable=True).indices
+        mask[start + order[: int(floors[layer])]] = True
+    left = k - int(mask.sum())
+    order = torch.sort(scores.detach().masked_fill(mask, float("-inf")), descending=True, stable=True).indices
+    mask[order[:left]] = True
+    return mask
+
+
+def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if scores.ndim != 1 or offsets.ndim != 1 or floors.ndim != 1 or offsets[-1] != len(scores) or len(floors) != len(offsets) - 1:
+        raise MaskError(f"scores {tuple(scores.shape)}, offsets ending at {int(offsets.flatten()[-1])} and {floors.numel()} floors do not belong together")
+    if not bool(torch.isfinite(scores).all()):
+        raise MaskError("channel scores hold NaN or infinite values")
+    if not int(floors.sum()) <= k <= len(scores):
+        raise MaskError(f"cannot keep {k} of {len(scores)} channels with floors that sum to {int(floors.sum())}")
+    chosen = select(scores.detach(), offsets, k, floors)
+    layers = chosen.split(offsets.diff().tolist())
+    kept = torch.stack([layer.sum() for layer in layers]) if layers else floors.clone()
+    order = torch.cat([torch.cat([layer.nonzero().flatten(), (~layer).nonzero().flatten()]) for layer in layers]) if layers else offsets[:0]
+    threshold = scores.detach()[chosen].min() if k else scores.new_tensor(float("inf"))
+    return _StraightThrough.apply(scores, chosen), threshold, kept, order
+
+
+def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
+    return x * mask.to(x.dtype).view(*([1] * (2 - mask.ndim)), *mask.shape, *[1] * (x.ndim - 2))
+
+
+def _heard(mask: Tensor, gradient: str, margin: Tensor | None) -> Tensor:
+    """The mask with its gradient taken from the channels that do not get one."""
+    if gradient == "exact":
+        return mask
+    share = mask.detach() if margin is None or gradient == "kept" else torch.maximum(mask.detach(), margin.to(mask.dtype))
+    return share * mask + (1 - share) * mask.detach()
+
+
+def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tensor | None, out_mask: Tensor | None, stride, padding, dilation,
+                  groups: int, gradient: str, support: Tensor | None, in_margin: Tensor | None, out_margin: Tensor | None) -> Tensor:
+    _check_masks(x, in_mask=(in_mask, x.shape[1]), out_mask=(out_mask, len(weight)), support=(support, len(weight)), in_margin=(in_margin, x.shape[1]),
+                 out_margin=(out_margin, len(weight)))
+    if in_mask is not None:
+        x = mask_channels(x, _heard(in_mask, gradient, in_margin))
+    y = functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    return y if out_mask is None else mask_channels(y, _heard(out_mask, gradient, out_margin))
+
+
+def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tensor | None, out_mask: Tensor | None, gradient: str,
+                  support: Tensor | None, in_margin: Tensor | None, out_margin: Tensor | None) -> Tensor:
+    _check_masks(x, in_mask=(in_mask, x.shape[-1]), out_mask=(out_mask, len(weight)), support=(support, len(weight)), in_margin=(in_margin, x.shape[-1]),
+                 out_margin=(out_margin, len(weight)))
+    if in_mask is not None:
+        x = x * _heard(in_mask, gradient, in_margin).to(x.dtype)
+    y = functional.linear(x, weight, bias)
+    return y if out_mask is None else y * _heard(out_mask, gradient, out_margin).to(y.dtype)
+
+
+def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_order: Tensor | None, weight: Tensor, bias: Tensor | None,
+                         norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, residual: Tensor | None, residual_shadow: Tensor | None,
+                         out_order: Tensor | None, out_kept: int, out_count: int, relu: bool, stride, padding, dilation) -> tuple[Tensor, Tensor | None]:
+    if shadow is not None:
+        x = torch.cat([x, shadow.detach()], 1)
+    _check_masks(x, in_mask=(in_mask, x.shape[1]))
+    if in_mask is not None:
+        x = mask_channels(x, in_mask)
+    rows = slice(out_count) if out_order is None else out_order[:out_count]
+    columns = slice(x.shape[1]) if in_order is None else in_order[:x.shape[1]]
+    part, offsets, scale, shift = weight[rows][:, columns], *(None if t is None else t[rows] for t in (bias, norm_weight, norm_bias))
+    y = functional.conv2d(x, part, offsets, stride, padding, dilation)
+    if scale is not None:
+        y = functional.batch_norm(y, None, None, scale, shift, training=True, eps=eps)
+    kept, rest = y[:, :out_kept], y[:, out_kept:].detach()
+    if residual is not None:
+        kept = kept + residual
+    if residual_shadow is not None:
+        rest = rest + residual_shadow.detach()
+    if relu:
+        kept, rest = kept.relu(), rest.relu()
+    return kept, rest if out_kept < out_count else None
+
+
+def _check_masks(x: Tensor, **masks: tuple[Tensor | None, int]) -> None:
+    for name, (mask, channels) in masks.items():
+        if mask is None:
+            continue
+        if mask.shape != (channels,):
+            raise KernelError(f"{name} has shape {tuple(mask.shape)}; it must be ({channels},)")
+        if mask.device != x.device:
+            raise KernelError(f"{name} is on {mask.device}, x on {x.device}")
+        if not mask.is_floating_point():
+            raise KernelError(f"{name} is {mask.dtype}; it must be floating")

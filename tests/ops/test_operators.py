@@ -1,0 +1,294 @@
+"""Operators against float64, on compiled kernels and in plain torch."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch.nn import functional
+
+from pass_transfer import ops
+from pass_transfer.errors import KernelError
+
+
+def near(value, reference, share=2e-5, size=0.0):
+    """Equal to a share of the reference's largest element, or of the size of what cancels in it."""
+    assert value.shape == reference.shape
+    if reference.numel():
+        error, largest = (value.double() - reference).abs().max().item(), reference.abs().max().item()
+        assert error <= share * max(largest, size, 1e-6)
+
+
+def draw_mask(draw, width, generator):
+    share = draw(st.sampled_from([0.0, 0.3, 0.7, 1.0]))
+    return (torch.rand(width, generator=generator) < share).float()
+
+
+def randn(generator, *shape, layout=torch.contiguous_format):
+    return torch.randn(*shape, generator=generator).contiguous(memory_format=layout)
+
+
+@dataclass
+class Convolution:
+    x: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    in_mask: torch.Tensor
+    out_mask: torch.Tensor | None
+    support: torch.Tensor | None
+    in_margin: torch.Tensor | None
+    out_margin: torch.Tensor | None
+    window: dict
+    generator: torch.Generator
+
+
+@st.composite
+def convolutions(draw):
+    """A small masked convolution: shapes, window, groups (depthwise too), layout, masks, and what its gradient comes from."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    groups = draw(st.sampled_from([1, 1, 1, 2, 4]))
+    ins, outs = (groups * draw(st.integers(1, 12)) for _ in range(2))
+    if draw(st.booleans()) and groups > 1:
+        ins = outs = groups  # depthwise
+    kernel, stride, dilation = (draw(st.integers(1, n)) for n in (3, 2, 2))
+    padding, side = draw(st.integers(0, 2)), draw(st.integers(5, 9))
+    layout = draw(st.sampled_from([torch.contiguous_format, torch.channels_last]))
+    x = randn(generator, draw(st.integers(0, 3)), ins, side, side + 1, layout=layout)
+    weight = randn(generator, outs, ins // groups, kernel, kernel, layout=draw(st.sampled_from([torch.contiguous_format, torch.channels_last])))
+    out_mask = draw_mask(draw, outs, generator) if draw(st.booleans()) else None
+    return Convolution(x, weight, randn(generator, outs) if draw(st.booleans()) else None, draw_mask(draw, ins, generator), out_mask,
+                       draw_mask(draw, outs, generator) if out_mask is None and draw(st.booleans()) else None,
+                       draw_mask(draw, ins, generator) if draw(st.booleans()) else None,
+                       draw_mask(draw, outs, generator) if out_mask is not None and draw(st.booleans()) else None,
+                       {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}, generator)
+
+
+def wanted(mask, margin, gradient):
+    """Ones where an element of a mask gets its gradient."""
+    if gradient == "exact":
+        return torch.ones_like(mask)
+    return mask if gradient == "kept" or margin is None else torch.maximum(mask, margin)
+
+
+@settings(max_examples=200)
+@given(convolutions(), st.sampled_from(ops.GRADIENTS))
+def test_masked_convolution_and_all_its_gradients_are_the_true_ones(implementation, problem, gradient):
+    p = problem
+    leaves = [None if t is None else t.clone().requires_grad_() for t in (p.x, p.weight, p.bias, p.in_mask, p.out_mask)]
+    x, weight, bias, in_mask, out_mask = leaves
+    y = ops.masked_conv2d(x, weight, bias, in_mask, out_mask, **p.window, gradient=gradient, support=p.support, in_margin=p.in_margin,
+                          out_margin=p.out_margin)
+    true = [None if t is None else t.detach().double().requires_grad_() for t in leaves]
+    inside = true[0] * true[3][:, None, None]
+    inside.retain_grad()
+    before = functional.conv2d(inside, true[1], true[2], *p.window.values())
+    reference = before if true[4] is None else before * true[4][:, None, None]
+    near(y, reference)
+    upstream = randn(p.generator, *y.shape) * (1 if p.support is None else p.support[:, None, None])
+    y.backward(upstream)
+    reference.backward(upstream.double())
+    true[3].grad *= wanted(p.in_mask, p.in_margin, gradient)
+    if true[4] is not None:
+        true[4].grad *= wanted(p.out_mask, p.out_margin, gradient)
+    # Sums over positions cancel; a float32 sum is as good as the size of its terms allows.
+    sizes = [0.0, 0.0, upstream.abs().sum().item(), (true[0] * inside.grad).abs().sum().item(), (before * upstream).abs().sum().item()]
+    for leaf, expected, size in zip(leaves, true, sizes):
+        if leaf is not None:
+            near(leaf.grad, expected.grad, size=0.05 * size)
+
+
+@settings(max_examples=100)
+@given(convolutions())
+def test_bfloat16_is_as_near_as_what_torch_does_alone(operators, problem):
+    p, half = problem, torch.bfloat16
+    rounded = [None if t is None else t.to(half) for t in (p.x, p.weight, p.bias)]
+    upstream = randn(p.generator, *functional.conv2d(p.x, p.weight, p.bias, *p.window.values()).shape).to(half)
+
+    def run(convolve, dtype):
+        leaves = [None if t is None else t.to(dtype).requires_grad_() for t in rounded] + [p.in_mask.to(torch.float64 if dtype is torch.float64 else torch.float32).requires_grad_()]
+        y = convolve(*leaves)
+        y.backward(upstream.to(dtype))
+        return [y.detach(), *(leaf.grad for leaf in leaves if leaf is not None)]
+
+    def eager(x, weight, bias, mask):
+        return functional.conv2d(x * mask.to(x.dtype)[:, None, None], weight, bias, *p.window.values())
+
+    true = run(eager, torch.float64)
+    ours = run(lambda x, weight, bias, mask: ops.masked_conv2d(x, weight, bias, mask, **p.window), half)
+    for found, theirs, expected in zip(ours, run(eager, half), true):
+        if expected.numel():
+            error = (theirs.double() - expected).abs().max()
+            assert (found.double() - expected).abs().max() <= 1.5 * error + 2 ** -8 * expected.abs().max()
+
+
+@settings(max_examples=100)
+@given(st.lists(st.integers(1, 4), max_size=2), st.integers(1, 20), st.integers(1, 20), st.booleans(), st.sampled_from(ops.GRADIENTS), st.integers(0, 999), st.data())
+def test_masked_linear_and_all_its_gradients_are_the_true_ones(implementation, batch, ins, outs, biased, gradient, seed, data):
+    generator = torch.Generator().manual_seed(seed)
+    leaves = [randn(generator, *batch, ins), randn(generator, outs, ins), randn(generator, outs) if biased else None,
+              draw_mask(data.draw, ins, generator), draw_mask(data.draw, outs, generator)]
+    true = [None if t is None else t.double().requires_grad_() for t in leaves]
+    leaves = [None if t is None else t.requires_grad_() for t in leaves]
+    y = ops.masked_linear(*leaves, gradient=gradient)
+    reference = functional.linear(true[0] * true[3], true[1], true[2]) * true[4]
+    near(y, reference)
+    upstream = randn(generator, *y.shape)
+    y.backward(upstream)
+    reference.backward(upstream.double())
+    for number in (3, 4):
+        true[number].grad *= wanted(leaves[number].detach(), None, gradient)
+    for leaf, expected in zip(leaves, true):
+        if leaf is not None:
+            near(leaf.grad, expected.grad)
+
+
+@st.composite
+def blocks(draw):
+    """Keyword arguments of masked_conv_norm_act, and a generator."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    layout = draw(st.sampled_from([torch.contiguous_format, torch.channels_last]))
+    width, outs = draw(st.integers(1, 12)), draw(st.integers(1, 12))
+    ins = draw(st.integers(1, width))
+    shadows = draw(st.integers(0, width - ins))
+    kernel, stride, dilation, padding = (draw(st.integers(a, b)) for a, b in ((1, 3), (1, 2), (1, 2), (0, 2)))
+    batch, side = draw(st.integers(1, 3)), draw(st.integers(5, 8))
+    count = draw(st.integers(1, outs))
+    kept = draw(st.integers(1, count))
+    out = (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    normed, added = draw(st.booleans()) and batch * out * out >= 16, draw(st.booleans())  # of fewer, normalisation leaves rounding
+    mask = torch.cat([(torch.rand(ins, generator=generator) < 0.8).float(), torch.zeros(shadows)])
+    return {"x": randn(generator, batch, ins, side, side, layout=layout), "weight": randn(generator, outs, width, kernel, kernel),
+            "bias": randn(generator, outs) if draw(st.booleans()) else None,
+            "shadow": randn(generator, batch, shadows, side, side, layout=layout) if shadows else None, "in_mask": mask,
+            "in_order": torch.randperm(width, generator=generator) if draw(st.booleans()) else None,
+            "norm_weight": randn(generator, outs) if normed else None, "norm_bias": randn(generator, outs) if normed else None, "eps": 1e-3,
+            "residual": randn(generator, batch, kept, out, out, layout=layout) if added else None,
+            "residual_shadow": randn(generator, batch, count - kept, out, out, layout=layout) if added and kept < count else None,
+            "out_order": torch.randperm(outs, generator=generator) if draw(st.booleans()) else None, "out_kept": kept, "out_count": count,
+            "relu": draw(st.booleans()), "stride": stride, "padding": padding, "dilation": dilation}, generator
+
+
+@settings(max_examples=200)
+@given(blocks())
+def test_a_fused_layer_and_its_gradients_are_the_true_ones(implementation, problem):
+    given_, generator = problem
+    leaf = {name: given_[name] for name in ("x", "in_mask", "residual")}
+    leaf = {name: None if t is None else t.clone().requires_grad_() for name, t in leaf.items()}
+    kept, rest = ops.masked_conv_norm_act(**given_ | leaf)
+    g = {name: t.double() if isinstance(t, torch.Tensor) and t.is_floating_point() else t for name, t in given_.items()}
+    x, mask = g["x"].requires_grad_(), g["in_mask"].requires_grad_()
+    wide = x if g["shadow"] is None else torch.cat([x, g["shadow"]], 1)
+    columns = torch.arange(wide.shape[1]) if g["in_order"] is None else g["in_order"][:wide.shape[1]]
+    rows = torch.arange(g["out_count"]) if g["out_order"] is None else g["out_order"][:g["out_count"]]
+    y = functional.conv2d(wide * mask[:, None, None], g["weight"][rows][:, columns], None if g["bias"] is None else g["bias"][rows], g["stride"],
+                          g["padding"], g["dilation"])
+    if g["norm_weight"] is not None:
+        y = (y - y.mean((0, 2, 3), keepdim=True)) / (y.var((0, 2, 3), correction=0, keepdim=True) + g["eps"]).sqrt()
+        y = y * g["norm_weight"][rows][:, None, None] + g["norm_bias"][rows][:, None, None]
+    added = None if g["residual"] is None else g["residual"].requires_grad_()
+    if added is not None:
+        y = y + (added if g["residual_shadow"] is None else torch.cat([added, g["residual_shadow"]], 1))
+    y = y.relu() if g["relu"] else y
+    near(kept, y[:, :g["out_kept"]])
+    assert (rest is None) == (g["out_kept"] == g["out_count"])
+    if rest is not None:
+        near(rest, y[:, g["out_kept"]:])
+        assert not rest.requires_grad
+    upstream = randn(generator, *kept.shape)
+    kept.backward(upstream)
+    y[:, :g["out_kept"]].backward(upstream.double())
+    near(leaf["x"].grad, x.grad)
+    # Normalisation takes the scale of a single input out again: what its mask's gradient sums up then cancels.
+    near(leaf["in_mask"].grad, mask.grad, size=1e-2 * (x * x.grad).detach().abs().sum((0, 2, 3)).max().item())
+    if added is not None:
+        near(leaf["residual"].grad, added.grad)
+
+
+@given(st.integers(0, 3), st.integers(1, 40), st.integers(1, 6), st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]), st.integers(0, 999))
+def test_mask_and_reduce_gives_both_gradients(operators, batch, channels, side, channels_last, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x, grad = (torch.randn(batch, channels, side, side, generator=generator).to(dtype) for _ in range(2))
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    mask = (torch.rand(channels, generator=generator) < 0.5).float()
+    assert torch.equal(operators.mask_channels(x, mask), x * mask.to(dtype)[:, None, None])
+    dx, dmask = operators.mask_channels_backward(grad, x, mask)
+    assert torch.equal(dx, grad * mask.to(dtype)[:, None, None])
+    near(dmask, (x.double() * grad.double()).sum((0, 2, 3)))
+
+
+def test_sums_do_not_depend_on_the_number_of_threads(operators):
+    before, found = torch.get_num_threads(), []
+    x, grad, weight = torch.randn(8, 64, 28, 28), torch.randn(8, 64, 28, 28), torch.randn(64, 64, 1, 1)
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            for layout in (torch.contiguous_format, torch.channels_last):
+                sums = operators.mask_channels_backward(grad, x.contiguous(memory_format=layout), torch.ones(64))[1]
+                scores = torch.ones(64, requires_grad=True)
+                ops.masked_conv_norm_act(x.contiguous(memory_format=layout), weight, in_mask=scores, norm_weight=torch.ones(64), norm_bias=torch.zeros(64))[0].sum().backward()
+                found.append((sums, scores.grad))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for one, other in zip(found, found[2:]) for a, b in zip(one, other))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 20), st.integers(0, 2**31), st.data())
+def test_compiled_topk_is_the_references_with_lists_of_what_is_kept(operators, widths, levels, seed, data):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(-levels, levels + 1, (sum(widths),), generator=generator).float()
+    offsets = torch.tensor([0, *torch.tensor(widths).cumsum(0).tolist()])
+    floors = torch.tensor([data.draw(st.integers(0, w)) for w in widths])
+    k = data.draw(st.integers(int(floors.sum()), len(scores)))
+    found = operators.global_topk_mask(scores, offsets, k, floors)
+    for value, expected in zip(found, ops.reference.global_topk_mask(scores, offsets, k, floors)):
+        assert torch.equal(value, expected)
+    for start, end, count in zip(offsets[:-1].tolist(), offsets[1:].tolist(), found[2].tolist()):
+        order = found[3][start:end].tolist()
+        assert sorted(order) == list(range(end - start)) and order[:count] == sorted(order[:count])
+        assert bool(found[0][start:end][found[3][start:end][:count]].all())
+
+
+BAD = {"x": [torch.zeros(2, 4, 5), torch.zeros(2, 4, 6, 6, dtype=torch.long), torch.zeros(2, 7, 6, 6), torch.zeros(2, 4, 6, 6, device="meta")],
+       "weight": [torch.zeros(3, 5, 3, 3), torch.zeros(3, 4, 3, 3).double(), torch.zeros(3, 4, 9, 9), torch.zeros(3, 4)],
+       "bias": [torch.zeros(2), torch.zeros(3, 1), torch.zeros(3).double()],
+       "in_mask": [torch.ones(3), torch.full((4,), 0.5), torch.ones(4, dtype=torch.long), torch.ones(4, 1), torch.full((4,), float("nan"))],
+       "out_mask": [torch.ones(4), torch.full((3,), 2.0)], "support": [torch.ones(5)], "in_margin": [torch.ones(9)], "out_margin": [torch.ones(9)],
+       "stride": [-1, 0, (1, -1), (1, 1, 1), 1.5], "padding": [-1, (0, -1)], "dilation": [0, -2], "groups": [0, 3, -1], "gradient": ["some", ""]}
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_convolution_that_does_not_fit_is_refused_with_the_arguments_name(operators, data):
+    name = data.draw(st.sampled_from(sorted(BAD)))
+    value = data.draw(st.sampled_from(BAD[name]))
+    good = {"x": torch.zeros(2, 4, 6, 6), "weight": torch.zeros(3, 4, 3, 3), "bias": torch.zeros(3), "in_mask": torch.ones(4), "out_mask": torch.ones(3)}
+    ops.masked_conv2d(**good)
+    with pytest.raises((KernelError, NotImplementedError), match="x|weight" if name in ("x", "weight", "groups") else name):
+        ops.masked_conv2d(**good | {name: value})
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_fused_layer_that_does_not_fit_is_refused_with_the_arguments_name(operators, data):
+    bad = {"x": BAD["x"], "weight": [torch.zeros(3, 3, 3, 3), *BAD["weight"][1:], torch.zeros(3, 4, 3, 3, requires_grad=True)], "in_mask": BAD["in_mask"][:1] + [torch.ones(5)],
+           "shadow": [torch.zeros(2, 1, 5, 5), torch.zeros(2, 9, 6, 6), torch.zeros(2, 1, 6, 6).double()], "in_order": [torch.tensor([0, 1, 2, 4]), torch.tensor([0.0]), torch.tensor([-1, 0, 1, 2]), torch.tensor([0])],
+           "norm_weight": [torch.ones(2), None], "norm_bias": [torch.ones(2), None], "residual": [torch.zeros(2, 3, 4, 5), torch.zeros(2, 3, 4, 4).double()],
+           "residual_shadow": [torch.zeros(2, 2, 4, 4)], "out_order": [torch.tensor([0, 1, 3]), torch.tensor([[0]])], "out_kept": [0, -1, 4], "out_count": [0, 4],
+           "stride": BAD["stride"], "padding": BAD["padding"], "dilation": BAD["dilation"]}
+    name = data.draw(st.sampled_from(sorted(bad)))
+    value = data.draw(st.sampled_from(bad[name]))
+    good = {"x": torch.zeros(2, 4, 6, 6, requires_grad=True), "weight": torch.zeros(3, 4, 3, 3), "in_mask": torch.ones(4), "norm_weight": torch.ones(3), "norm_bias": torch.ones(3)}
+    ops.masked_conv_norm_act(**good)
+    words = {"x": "x|weight", "weight": "x|weight", "shadow": "shadow|in_mask", "out_count": "out_kept|out_count", "norm_weight": "norm_", "norm_bias": "norm_"}
+    with pytest.raises((KernelError, NotImplementedError), match=words.get(name, name)):
+        ops.masked_conv_norm_act(**good | {name: value})
+
+
+def test_a_weight_without_gradient_costs_none(operators):
+    x, weight, mask = torch.randn(2, 8, 6, 6, requires_grad=True), torch.randn(4, 8, 3, 3), torch.ones(8, requires_grad=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
+        ops.masked_conv2d(x, weight, None, mask).sum().backward()
+    backward = [e for e in profile.events() if e.name == "aten::convolution_backward"]
+    assert len(backward) == 1 and weight.grad is None

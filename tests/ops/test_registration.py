@@ -1,0 +1,84 @@
+"""The compiled operators as torch sees them: shapes without data, gradients, torch.compile and torch.export."""
+
+import pytest
+import torch
+
+from pass_transfer import ops
+
+ones, zeros = [1, 1], [0, 0]
+
+
+def leaf(*shape, **kwargs):
+    return torch.randn(*shape, **kwargs).requires_grad_()
+
+
+def samples():
+    """(operator, arguments) for every operator; shapes, layouts and options that take different ways through it."""
+    scores, offsets, floors = leaf(30), torch.tensor([0, 10, 30]), torch.tensor([1, 2])
+    x, mask = leaf(2, 6, 5, 5), (torch.arange(6) % 2).float().requires_grad_()
+    rows = torch.randn(2, 6, 5, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight, bias, out_mask = leaf(4, 6, 3, 3), leaf(4), torch.tensor([1.0, 0, 1, 1]).requires_grad_()
+    yield "global_topk_mask", (scores, offsets, 12, floors)
+    for image in (x, rows):
+        yield "mask_channels", (image, mask)
+        yield "mask_channels_backward", (torch.randn_like(image), image.detach(), mask.detach())
+        for gradient in ops.GRADIENTS:
+            yield "masked_conv2d", (image, weight, bias, mask, out_mask, [2, 2], ones, ones, 1, gradient, None, None, None)
+        yield "masked_conv2d", (image, weight.detach(), None, mask, None, ones, ones, ones, 1, "exact", out_mask.detach(), None, None)
+        yield "masked_conv2d_backward", (torch.randn(2, 4, 5, 5).contiguous(memory_format=torch.channels_last if image is rows else torch.contiguous_format), image.detach(),
+                                         weight.detach(), mask.detach(), None, image.detach().new_empty(0), ones, ones, ones, 1, "exact", None, None, None, [True, True, True, True, False])
+        for shadow, norm, relu in ((None, False, False), (True, True, True), (True, False, True)):
+            listening = image.detach()[:, :2].clone(memory_format=torch.preserve_format) if shadow else None
+            seen = torch.cat([mask.detach(), torch.zeros(2)]).requires_grad_() if shadow else mask
+            yield "masked_conv_norm_act", (image, listening, seen, torch.arange(8), leaf(4, 8, 3, 3).detach(), None, torch.rand(4) if norm else None,
+                                           torch.rand(4) if norm else None, 1e-5, None, None, torch.tensor([2, 0, 1, 3]), 2, 4 if shadow else 2, relu, ones, ones, ones)
+    yield "masked_linear", (leaf(3, 6), leaf(4, 6), leaf(4), mask, out_mask, "exact", None, None, None)
+
+
+@pytest.mark.parametrize("number", range(22))
+def test_opcheck(operators, number):
+    cases = list(samples())
+    assert len(cases) == 22
+    name, arguments = cases[number]
+    torch.library.opcheck(getattr(operators, name).default, arguments)
+
+
+def test_every_operator_is_checked(operators):
+    names = {schema.name.split("::")[1] for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("pass_transfer::")}
+    assert names == {name for name, _ in samples()} | {"masked_conv_norm_act_backward"}
+
+
+class Layers(torch.nn.Module):
+    """One of each operator, after another."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = torch.nn.Conv2d(3, 8, 3).requires_grad_(False), torch.nn.Linear(8, 4)
+        self.register_buffer("offsets", torch.tensor([0, 8]))
+        self.register_buffer("floors", torch.tensor([1]))
+
+    def forward(self, x, scores):
+        mask = ops.global_topk_mask(scores, self.offsets, 5, self.floors).mask
+        y = ops.masked_conv2d(x, self.conv.weight, self.conv.bias, None, mask)
+        z, _ = ops.masked_conv_norm_act(y, torch.ones(8, 8, 1, 1), in_mask=mask)
+        return ops.masked_linear(ops.mask_channels(z, mask).mean((2, 3)), self.linear.weight, self.linear.bias, mask)
+
+
+def test_torch_compile_goes_through_without_a_break(operators):
+    layers, x = Layers(), torch.randn(2, 3, 9, 9)
+    found = []
+    for run in (layers, torch.compile(layers, fullgraph=True, backend="aot_eager")):
+        scores = torch.arange(8.0).requires_grad_()
+        y = run(x, scores)
+        y.square().sum().backward()
+        found.append((y.detach(), scores.grad))
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other)
+
+
+def test_torch_export_keeps_the_operators(operators):
+    layers, example = Layers(), (torch.randn(2, 3, 9, 9), torch.arange(8.0))
+    program = torch.export.export(layers, example)
+    names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert {"pass_transfer.global_topk_mask.default", "pass_transfer.masked_conv2d.default", "pass_transfer.masked_conv_norm_act.default"} <= names
+    torch.testing.assert_close(program.module()(*example), layers(*example))

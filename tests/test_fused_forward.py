@@ -1,0 +1,115 @@
+"""The fused steps of a masked backbone against the same network with hooks, in float64."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from pass_transfer import ops
+from pass_transfer.backbones import find_groups
+from pass_transfer.errors import KernelError
+from pass_transfer.masking import batch_statistics, masked, masked_forward
+from pass_transfer.masking.plan import Layer, plan_of
+
+pytest.importorskip("pass_transfer._C", reason="the extension is not built", exc_type=ImportError)
+
+
+@pytest.fixture(params=["resnet18", "resnet50", "vgg11", "vgg11_bn"])
+def problem(request, networks):
+    """A frozen network in float64, its groups, images and labels."""
+    if request.param.startswith("vgg"):
+        import torchvision
+
+        torch.manual_seed(1)
+        features = getattr(torchvision.models, request.param)(num_classes=10).features
+        network = nn.Sequential(features, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(2048, 24), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(24, 10))
+        network = Classified(network)
+        groups = find_groups(network, 32)
+    else:
+        network, groups = networks(request.param)
+    network = copy.deepcopy(network).double().requires_grad_(False)
+    torch.manual_seed(2)
+    return network, groups, torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.tensor([1, 5, 5, 9])
+
+
+class Classified(nn.Module):
+    """A chain whose last layer goes by the name of a classifier."""
+
+    def __init__(self, chain: nn.Sequential):
+        super().__init__()
+        self.body, self.classifier = chain[:-1], chain[-1]
+
+    def forward(self, x):
+        return self.classifier(self.body(x))
+
+
+def run(forward, masks, x, labels):
+    leaves = {n: m.clone().requires_grad_() for n, m in masks.items()}
+    image = x.clone().requires_grad_()
+    logits = forward(leaves, image)
+    nn.functional.cross_entropy(logits, labels).backward()
+    return logits.detach(), image.grad, torch.cat([leaf.grad for leaf in leaves.values()])
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("gradient", ops.GRADIENTS)
+def test_logits_and_gradients_are_those_of_the_hooks(problem, random_masks, share, gradient):
+    network, groups, x, labels = problem
+    masks = {n: m.double() for n, m in random_masks(groups, 3, share).items()}
+    margins = {n: m.double() for n, m in random_masks(groups, 4, 0.3).items()}
+    plan = plan_of(network, groups)
+    assert plan is not None and sum(isinstance(s, Layer) for s in plan.steps) == sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.modules())
+
+    def hooked(leaves, image):
+        with batch_statistics(network), masked(network, groups, leaves):
+            return network(image)
+
+    expected = run(hooked, masks, x, labels)
+    found = run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, margins), masks, x, labels)
+    if gradient != "exact":
+        flat, margin = groups.join(masks), groups.join(margins)
+        expected = (*expected[:2], expected[2] * (flat if gradient == "kept" else torch.maximum(flat, margin)))
+    for ours, theirs in zip(found, expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9 * theirs.abs().max().item())
+
+
+def test_a_classifier_that_learns_gets_its_gradient(networks, random_masks):
+    network, groups = networks("resnet18")
+    network, masks = copy.deepcopy(network).requires_grad_(False), {n: m.float() for n, m in random_masks(groups, 3, 0.5).items()}
+    network.fc.requires_grad_(True)
+    x, found = torch.randn(4, 3, 32, 32), []
+    for implementation in ("reference", "compiled"):
+        kernels = ops.kernels.Kernels(("cpu",) if implementation == "compiled" else (), "")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ops.kernels, "chosen", lambda: kernels)
+            leaves = {n: m.clone().requires_grad_() for n, m in masks.items()}
+            masked_forward(network, groups, leaves, x).square().mean().backward()
+        found.append((network.fc.weight.grad.clone(), network.fc.bias.grad.clone(), groups.join({n: leaf.grad for n, leaf in leaves.items()})))
+        network.fc.zero_grad()
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_networks_without_a_plan_run_with_hooks(networks, random_masks):
+    network, groups = networks("resnext50_32x4d")
+    network = copy.deepcopy(network).requires_grad_(False)
+    assert plan_of(network, groups) is None
+    masks = {n: m.float().requires_grad_() for n, m in random_masks(groups, 3, 0.5).items()}
+    masked_forward(network, groups, masks, torch.randn(2, 3, 32, 32)).sum().backward()
+    assert all(m.grad is not None for m in masks.values())
+
+
+def test_stored_statistics_and_modes_are_left_alone(networks, random_masks):
+    network, groups = networks("resnet18")
+    network = copy.deepcopy(network).requires_grad_(False).train()
+    before = copy.deepcopy(network.state_dict())
+    masked_forward(network, groups, random_masks(groups, 3, 0.5), torch.randn(2, 3, 32, 32))
+    assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items()) and network.training
+
+
+@pytest.mark.parametrize("gradient, word", [("some", "choose one of"), ("margin", "margins are not given")])
+def test_an_unknown_gradient_is_refused(networks, random_masks, gradient, word):
+    network, groups = networks("resnet18")
+    with pytest.raises(KernelError, match=word):
+        masked_forward(network, groups, random_masks(groups, 3, 0.5), torch.randn(2, 3, 32, 32), gradient)
