@@ -1,38 +1,111 @@
 """Builds pass_transfer._C, the compiled operators, where PyTorch and a C++ compiler are at hand.
 
-Without them the package installs as it is. PyTorch is at hand with
-`pip install --no-build-isolation .` in an environment that has it: an extension works
-with the PyTorch it was built against alone.
+Falls back from CUDA to C++ to nothing; the package works without the extension. PyTorch is
+at hand with `pip install --no-build-isolation .` in an environment that has it: an extension
+works with the PyTorch it was built against alone.
+
+PASS_TRANSFER_BUILD=auto|cuda|cpp|none: auto builds for CUDA where a GPU is present; cuda
+builds for it anyway. TORCH_CUDA_ARCH_LIST names the GPUs to build for.
 """
 
+import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 from setuptools import setup
 
+HERE = Path(__file__).parent
+ARCHITECTURES = "8.0;9.0+PTX"
+CHOICES = ("auto", "cuda", "cpp", "none")
 
-def extension() -> dict:
+
+def say(line: str) -> None:
+    """One line of what was decided; pip shows it with -v."""
+    print(f"pass-transfer: {line}", flush=True)
+
+
+def cuda_toolkit() -> Path | None:
+    """The folder with CUDA's headers and libraries; the nvcc on the PATH can be a wrapper that lies elsewhere."""
+    named = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    if nvcc := shutil.which("nvcc"):
+        named.append(Path(nvcc).resolve().parents[1])
+        plan = subprocess.run([nvcc, "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"], capture_output=True, text=True, check=False)
+        named += re.findall(r"^#\$ TOP=(.+)$", plan.stdout + plan.stderr, flags=re.MULTILINE)
+    named += sorted(Path("/usr/local").glob("cuda*"), reverse=True)
+    for folder in map(Path, filter(None, named)):
+        if (folder / "include" / "cuda_runtime.h").exists() and any((folder / lib / "libcudart.so").exists() for lib in ("lib64", "lib")):
+            return folder.resolve()
+    return None
+
+
+def sources(*endings: str) -> list[str]:
+    """Files of csrc by ending, relative to this one."""
+    return sorted(str(path.relative_to(HERE)) for path in (HERE / "csrc").iterdir() if path.suffix in endings)
+
+
+def builds(asked: str) -> list[str]:
+    """What to try, in order. Sets CUDA_HOME, which torch reads when its build tools are imported."""
+    if asked not in CHOICES:
+        raise SystemExit(f"PASS_TRANSFER_BUILD is {asked!r}; choose one of {', '.join(CHOICES)}")
+    if asked == "none":
+        return []
+    if asked == "cpp":
+        return ["cpp"]
+    import torch
+
+    if torch.version.cuda is None or asked == "auto" and not torch.cuda.is_available():
+        why = "this PyTorch has no CUDA" if torch.version.cuda is None else "no GPU here, and PASS_TRANSFER_BUILD=cuda is not set"
+        say(f"building for the CPU alone ({why})")
+        return ["cpp"]
+    folder = cuda_toolkit()
+    if folder is None:
+        say("building for the CPU alone (no CUDA toolkit with headers and libraries found)")
+        return ["cpp"]
+    os.environ["CUDA_HOME"] = str(folder)
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+    return ["cuda", "cpp"]
+
+
+def arguments() -> dict:
     """Arguments of setup() that build the extension, or none."""
     try:
+        kinds = builds(os.environ.get("PASS_TRANSFER_BUILD", "auto"))
         import torch
-        from torch.utils.cpp_extension import BuildExtension, CppExtension
+        from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
     except ImportError:
-        print("pass-transfer: no PyTorch in the build environment; installing without compiled operators")
+        say("installing without compiled operators (no PyTorch in the build environment)")
         return {}
+    if not kinds:
+        say("installing without compiled operators (PASS_TRANSFER_BUILD=none)")
+        return {}
+    flags = ["-O3", "-fopenmp", "-g0"]
+    extensions = {"cpp": lambda: CppExtension("pass_transfer._C", sources(".cpp"), extra_compile_args={"cxx": flags}),
+                  "cuda": lambda: CUDAExtension("pass_transfer._C", sources(".cpp", ".cu"), define_macros=[("PASS_TRANSFER_CUDA", None)],
+                                                extra_compile_args={"cxx": flags, "nvcc": ["-O3", "--expt-relaxed-constexpr"]})}
 
     class OptionalBuild(BuildExtension):
-        """A build whose failure leaves the package without the extension."""
+        """Tries one kind of build after the other; if none succeeds the package is left without the extension."""
 
         def run(self) -> None:
-            try:
-                super().run()
-                for extension in self.extensions:  # read before the module is loaded: another PyTorch would crash it
-                    Path(self.get_ext_fullpath(extension.name)).with_name("_C.torch-version").write_text(torch.__version__, encoding="utf-8")
-            except Exception as error:  # whatever a missing or broken compiler raises
-                print(f"pass-transfer: installing without compiled operators ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})")
+            for kind in kinds:
+                self.extensions = self.distribution.ext_modules = [extensions[kind]()]
+                try:
+                    super().run()
+                except (Exception, SystemExit) as error:  # whatever a missing or broken compiler raises
+                    say(f"the build for {kind} failed ({type(error).__name__}: {(str(error) or 'no message').splitlines()[0]})")
+                    continue
+                built = Path(self.get_ext_fullpath("pass_transfer._C"))
+                if built.exists():
+                    # Read before the module is loaded, which another PyTorch would crash.
+                    built.with_name("_C.torch-version").write_text(torch.__version__, encoding="utf-8")
+                    say(f"built the operators for {'CUDA and the CPU' if kind == 'cuda' else 'the CPU'}, for torch {torch.__version__}")
+                    return
+            say("installing without compiled operators (no build succeeded)")
+            self.extensions = self.distribution.ext_modules = []
 
-    sources = sorted(str(path.relative_to(Path(__file__).parent)) for path in Path(__file__).parent.glob("csrc/*.cpp"))
-    compiled = CppExtension("pass_transfer._C", sources, extra_compile_args=["-O3", "-fopenmp", "-g0"], optional=True)
-    return {"ext_modules": [compiled], "cmdclass": {"build_ext": OptionalBuild}}
+    return {"ext_modules": [extensions[kinds[0]]()], "cmdclass": {"build_ext": OptionalBuild}}
 
 
-setup(**extension())
+setup(**arguments())

@@ -9,7 +9,7 @@ from torch import nn
 from pass_transfer import ops
 from pass_transfer.backbones import find_groups
 from pass_transfer.errors import KernelError
-from pass_transfer.masking import batch_statistics, masked, masked_forward
+from pass_transfer.masking import batch_statistics, masked, masked_forward, room_for
 from pass_transfer.masking.plan import Layer, plan_of
 
 pytest.importorskip("pass_transfer._C", reason="the extension is not built", exc_type=ImportError)
@@ -72,6 +72,19 @@ def test_logits_and_gradients_are_those_of_the_hooks(problem, random_masks, shar
         expected = (*expected[:2], expected[2] * (flat if gradient == "kept" else torch.maximum(flat, margin)))
     for ours, theirs in zip(found, expected):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("gradient", ["exact", "kept"])
+def test_with_room_for_more_channels_than_are_kept_nothing_changes(problem, random_masks, gradient):
+    network, groups, x, labels = problem
+    masks = {n: m.double() for n, m in random_masks(groups, 3, 0.4).items()}
+    room = room_for({n: int(m.sum()) for n, m in masks.items()}, {n: g.width for n, g in groups.items()}, slack=9)
+    assert all(masks[n].sum() < size <= groups[n].width for n, size in room.items() if groups[n].width > 40)
+    orders = {n: torch.argsort(m, descending=True, stable=True) for n, m in masks.items()}
+    expected = run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient), masks, x, labels)
+    for given in ({"room": room}, {"room": room, "orders": orders}):
+        for ours, theirs in zip(run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, **given), masks, x, labels), expected):
+            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9 * theirs.abs().max().item())
 
 
 def test_a_classifier_that_learns_gets_its_gradient(networks, random_masks):

@@ -60,7 +60,7 @@ class Activation:
 
 
 def masked_forward(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, Tensor], x: Tensor, gradient: str = "exact",
-                   margins: Mapping[str, Tensor] | None = None) -> Tensor:
+                   margins: Mapping[str, Tensor] | None = None, room: Mapping[str, int] | None = None, orders: Mapping[str, Tensor] | None = None) -> Tensor:
     """Logits (B, classes) of normalised images (B, 3, S, S); BatchNorm uses the batch's statistics and stores none.
 
     Args:
@@ -68,19 +68,25 @@ def masked_forward(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[st
         masks: (width,) for each group, or (B, width) for a mask of each sample's own.
         gradient: what the masks' gradient is taken for: "exact" for every element, "kept"
             for those that are not zero, "margin" also for those where `margins` are one.
+        room: kept channels of each group that there is room for, at least as many as are
+            kept (room_for). With it nothing is fetched from the device, and a step can be
+            captured in a CUDA graph and replayed with other masks.
+        orders: (width,) for each group, its kept channels first (TopK.order by group), if
+            they are at hand.
 
     Raises:
-        KernelError: an unknown gradient, or margins missing.
+        KernelError: an unknown gradient, margins missing, or margins with room.
     """
     if gradient not in ops.GRADIENTS:
         raise KernelError(f"gradient is {gradient!r}; choose one of {', '.join(ops.GRADIENTS)}")
     if gradient == "margin" and margins is None:
         raise KernelError("gradient is 'margin', but margins are not given")
+    if gradient == "margin" and room is not None:
+        raise KernelError("margins have no fixed number of channels; give room with gradient 'exact' or 'kept'")
     fused = ops.kernels.compiled_for(x) and all(m.ndim == 1 for m in masks.values())  # plain torch is faster with hooks
     plan = plan_of(backbone, groups) if fused else None
     if plan is not None and not _learns(backbone, plan):
-        arranged = {name: _arrange(masks[name], gradient, None if margins is None else margins[name]) for name in groups}
-        return _run(plan, backbone, arranged, x)
+        return _run(plan, backbone, _arrange(masks, gradient, margins, room, orders), x)
     heard = masks if gradient == "exact" else {n: _heard(m, None if gradient == "kept" else margins[n]) for n, m in masks.items()}
     with batch_statistics(backbone), masked(backbone, groups, heard):
         return backbone(x)
@@ -99,19 +105,35 @@ def _heard(mask: Tensor, margin: Tensor | None) -> Tensor:
     return torch.where(wanted, mask, mask.detach())
 
 
-def _arrange(mask: Tensor, gradient: str, margin: Tensor | None) -> Arrangement:
-    """Kept channels first, rounded up with dropped ones where exact gradients want those anyway."""
-    wants = mask.requires_grad and torch.is_grad_enabled()
-    off = mask.detach() == 0
-    kept, others = (~off).nonzero().flatten(), off.nonzero().flatten()
-    if gradient == "margin":
-        others = others[margin[others] != 0]
-    elif gradient == "kept" or not wants:
-        others = others[:0]
-    order = torch.cat([kept, others])
-    count = min(len(order), -(-len(kept) // STEP) * STEP)
-    floating = mask if mask.is_floating_point() else mask.float()
-    return Arrangement(order, floating[order], count)
+def _arrange(masks: Mapping[str, Tensor], gradient: str, margins: Mapping[str, Tensor] | None, room: Mapping[str, int] | None,
+             orders: Mapping[str, Tensor] | None) -> dict[str, Arrangement]:
+    """Kept channels first, then those that listen. Without `room` the counts are fetched from the device, once for all groups."""
+    ranks, counts = {}, {}
+    for name, mask in masks.items():
+        listens = mask.requires_grad and torch.is_grad_enabled() and gradient != "kept"
+        margin = torch.zeros_like(mask) if not listens else torch.ones_like(mask) if gradient == "exact" else margins[name]
+        ranks[name] = torch.where(mask.detach() != 0, 0, torch.where(margin != 0, 1, 2))
+    if room is None:
+        flat = torch.stack([torch.stack([(rank == 0).sum(), (rank <= 1).sum()]) for rank in ranks.values()]).tolist()
+        counts = {name: (min(count, _rounded(kept)), count) for name, (kept, count) in zip(ranks, flat)}
+    else:
+        counts = {name: (room[name], room[name] if gradient == "kept" else len(mask)) for name, mask in masks.items()}
+    arranged = {}
+    for name, mask in masks.items():
+        kept, count = counts[name]
+        order = (torch.sort(ranks[name], stable=True).indices if orders is None else orders[name])[:count]
+        floating = mask if mask.is_floating_point() else mask.float()
+        arranged[name] = Arrangement(order, (floating if gradient != "kept" else _heard(floating, None))[order], kept)
+    return arranged
+
+
+def _rounded(kept: int) -> int:
+    return -(-kept // STEP) * STEP
+
+
+def room_for(kept: Mapping[str, int], widths: Mapping[str, int], slack: int = 0) -> dict[str, int]:
+    """How many kept channels each group gets room for: those it has now and `slack` more, rounded up to what arithmetic comes in."""
+    return {name: min(widths[name], _rounded(count + slack)) for name, count in kept.items()}
 
 
 def _run(plan: Plan, backbone: nn.Module, groups: Mapping[str, Arrangement], x: Tensor) -> Tensor:

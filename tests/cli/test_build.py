@@ -1,0 +1,92 @@
+"""Building the compiled operators: CUDA, C++ or nothing, each said in one line; and an extension that does not fit."""
+
+import importlib.machinery
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def build(tmp_path, *, code=None, **environment):
+    """Run setup.py build_ext into a folder; returns its lines and what it built."""
+    command = [sys.executable, *(("-c", code) if code else ("setup.py",)), "build_ext", "--build-lib", tmp_path / "lib", "--build-temp", tmp_path / "temp"]
+    done = subprocess.run([str(c) for c in command], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if line.startswith("pass-transfer: ")], list(tmp_path.rglob("*.so"))
+
+
+def test_nothing_is_built_where_nothing_is_wanted(tmp_path):
+    assert build(tmp_path, PASS_TRANSFER_BUILD="none") == (["pass-transfer: installing without compiled operators (PASS_TRANSFER_BUILD=none)"], [])
+
+
+def test_without_a_compiler_the_installation_succeeds_without_operators(tmp_path):
+    lines, built = build(tmp_path, PASS_TRANSFER_BUILD="cpp", CXX="/nonexistent/c++", CC="/nonexistent/cc")
+    assert built == [] and len(lines) == 2
+    assert "the build for cpp failed" in lines[0] and lines[1] == "pass-transfer: installing without compiled operators (no build succeeded)"
+
+
+@pytest.mark.skipif(torch.version.cuda is None or shutil.which("nvcc") is None, reason="no nvcc, or a PyTorch without CUDA")
+def test_cuda_falls_back_to_cpp_and_cpp_to_nothing(tmp_path):
+    lines, built = build(tmp_path, PASS_TRANSFER_BUILD="cuda", CXX="/nonexistent/c++", CC="/nonexistent/cc")
+    assert built == [] and [line.split(" failed")[0] for line in lines[:-1]] == ["pass-transfer: the build for cuda", "pass-transfer: the build for cpp"]
+
+
+def test_without_pytorch_the_installation_succeeds_without_operators(tmp_path):
+    code = "import sys; sys.modules['torch'] = None; __file__ = 'setup.py'; exec(open('setup.py').read())"
+    lines, built = build(tmp_path, code=code, PASS_TRANSFER_BUILD="auto")
+    assert lines == ["pass-transfer: installing without compiled operators (no PyTorch in the build environment)"] and built == []
+
+
+def test_an_unknown_kind_of_build_is_refused():
+    done = subprocess.run([sys.executable, "setup.py", "--version"], cwd=ROOT, env=os.environ | {"PASS_TRANSFER_BUILD": "some"}, capture_output=True, text=True)
+    assert done.returncode == 1 and "choose one of auto, cuda, cpp, none" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Runs code with a copy of the package, which has an extension built for another PyTorch."""
+    shutil.copytree(ROOT / "pass_transfer", tmp_path / "pass_transfer", ignore=shutil.ignore_patterns("__pycache__", "_C*"))
+    (tmp_path / "pass_transfer" / f"_C{importlib.machinery.EXTENSION_SUFFIXES[0]}").write_bytes(b"not to be loaded")
+    (tmp_path / "pass_transfer" / "_C.torch-version").write_text("1.0.0")
+
+    def run(code, **environment):
+        return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)} | environment, capture_output=True, text=True)
+
+    return run
+
+
+def test_an_extension_for_another_torch_is_not_loaded_and_the_twins_take_over(copied):
+    done = copied("import torch; from pass_transfer import ops; print(ops.kernels.chosen().reason); print(ops.mask_channels(torch.ones(1, 2), torch.tensor([1., 0.])).tolist())")
+    reason, values = done.stdout.splitlines()
+    assert reason.startswith("reference (plain torch): the extension was built with torch 1.0.0") and "build it again" in reason
+    assert values == "[[1.0, 0.0]]" and done.stderr == ""
+
+
+@pytest.mark.parametrize("value, word", [("cpp", "was built with torch 1.0.0"), ("cuda", "was built with torch 1.0.0"), ("fast", "choose one of auto, cpp, cuda, reference")])
+def test_kernels_that_are_asked_for_and_not_there_are_an_error(copied, value, word):
+    done = copied("from pass_transfer import ops\nfrom pass_transfer.errors import KernelError\ntry: ops.kernels.chosen()\nexcept KernelError as e: print(e)",
+                  PASS_TRANSFER_KERNELS=value)
+    assert word in done.stdout and "PASS_TRANSFER_KERNELS is" in done.stdout
+
+
+def test_the_reference_can_be_asked_for(copied):
+    done = copied("from pass_transfer import ops; print(ops.kernels.chosen().reason)", PASS_TRANSFER_KERNELS="reference")
+    assert done.stdout.strip() == "reference (plain torch), as PASS_TRANSFER_KERNELS asks"
+
+
+@pytest.mark.skipif(torch.version.cuda is None or shutil.which("nvcc") is None, reason="no nvcc, or a PyTorch without CUDA")
+@pytest.mark.parametrize("source", sorted(path.name for path in (ROOT / "csrc").glob("*.cu")))
+def test_cuda_sources_compile(tmp_path, source):
+    code = ("import runpy, sys; sys.argv = ['setup.py', '--version']; space = runpy.run_path('setup.py'); import os; "
+            "os.environ['CUDA_HOME'] = str(space['cuda_toolkit']()); from torch.utils.cpp_extension import include_paths; print(*include_paths('cuda'), sep='\\n')")
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PASS_TRANSFER_BUILD": "none"}, capture_output=True, text=True, check=True)
+    includes = [f"-I{line}" for line in found.stdout.splitlines() if line.startswith("/")]
+    done = subprocess.run(["nvcc", "-std=c++20", "-O0", "-DPASS_TRANSFER_CUDA", "--expt-relaxed-constexpr", "-gencode", "arch=compute_80,code=compute_80", *includes, "-c",
+                           str(ROOT / "csrc" / source), "-o", str(tmp_path / "out.o")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
