@@ -1,18 +1,23 @@
-# make demo   a small network for handwritten digits, from the hypernetwork in zoo/
-# make test   the tests
-# make clean  forget .venv, builds and caches
-# Both make .venv here first; another Python: make demo PYTHON=python3.12
+# make demo     a small network for handwritten digits, from the hypernetwork in zoo/
+# make kernels  build the compiled operators, if there is a C++ compiler (minutes)
+# make test     the tests, with the operators if they can be built
+# make clean    forget .venv, builds and caches
+# All make .venv here first; another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: demo test clean
+KERNELS := $(VENV)/kernels
+
+.PHONY: demo kernels test clean
 
 demo: $(READY)
 	$(VENV)/bin/pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 0.5 --out runs/demo --force
 
-test: $(READY)
+kernels: $(KERNELS)
+
+test: $(KERNELS)
 	$(VENV)/bin/python -m pytest
 
 $(READY): pyproject.toml setup.py tools/make_venv.py
@@ -20,6 +25,11 @@ $(READY): pyproject.toml setup.py tools/make_venv.py
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
 	touch $(READY)
 
+# Without a compiler this succeeds too; pass-transfer env says which operators run, and why.
+$(KERNELS): $(READY) setup.py $(wildcard csrc/*)
+	$(VENV)/bin/python -m pip install --no-build-isolation --no-deps --verbose --editable . | grep "pass-transfer: "
+	touch $(KERNELS)
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache pass_transfer.egg-info
+	rm -rf $(VENV) build dist .pytest_cache pass_transfer.egg-info pass_transfer/_C.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,6 +11,7 @@ Writes one JSON file a configuration below --out.
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 
@@ -21,7 +22,7 @@ from torch import nn
 from pass_transfer import ops
 from pass_transfer.backbones import ChannelGroups, find_groups
 from pass_transfer.files import make_folder, write_json
-from pass_transfer.masking import batch_statistics, masked_forward
+from pass_transfer.masking import batch_statistics, masked_forward, room_for
 
 from provenance import provenance
 
@@ -69,9 +70,9 @@ def eager_forward(backbone: nn.Module, groups: ChannelGroups, masks: dict[str, t
 class Problem:
     """A backbone, its groups, a batch, and the variants of a step on them."""
 
-    def __init__(self, model: str, size: int, density: float, precision: str, batch: int | None, device: str, seed: int = 0):
+    def __init__(self, model: str, size: int, density: float, precision: str, batch: int | None, device: str, graphs: bool = False, seed: int = 0):
         torch.manual_seed(seed)
-        self.device, self.density, self.precision = torch.device(device), density, precision
+        self.device, self.density, self.precision, self.graphs = torch.device(device), density, precision, graphs
         backbone = getattr(torchvision.models, model)(num_classes=100).eval().requires_grad_(False)
         self.groups = find_groups(backbone, size)
         self.backbones = {name: self._copy(backbone, layout) for name, layout in LAYOUTS.items()}
@@ -83,13 +84,10 @@ class Problem:
         self.offsets, self.floors = self.groups.offsets.to(self.device), torch.zeros(len(self.groups), dtype=torch.long, device=self.device)
 
     def _copy(self, backbone: nn.Module, layout: torch.memory_format) -> nn.Module:
-        import copy
-
         return copy.deepcopy(backbone).to(self.device, memory_format=layout)
 
-    def _step(self, layout: str, forward) -> None:
-        scores = self.scores.clone().requires_grad_()
-        x = self.images[layout].clone().requires_grad_()
+    def _step(self, layout: str, forward, leaves: tuple[torch.Tensor, torch.Tensor] | None = None) -> None:
+        scores, x = leaves or (self.scores.clone().requires_grad_(), self.images[layout].clone().requires_grad_())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             logits = forward(scores, x)
         nn.functional.cross_entropy(logits.float(), self.labels).backward()
@@ -98,16 +96,37 @@ class Problem:
         """A step on the operators of this library."""
         backbone = self.backbones[layout]
 
-        def forward(scores, x):
-            mask = ops.global_topk_mask(scores, self.offsets, self.k, self.floors).mask
-            return masked_forward(backbone, self.groups, self.groups.split(mask), x, gradient)
+        room = room_for({n: round(self.density * g.width) for n, g in self.groups.items()}, {n: g.width for n, g in self.groups.items()}, slack=8)
 
-        return lambda: self._step(layout, forward)
+        def forward(scores, x):
+            top = ops.global_topk_mask(scores, self.offsets, self.k, self.floors)
+            fixed = {"room": room, "orders": self.groups.split(top.order)} if self.graphs else {}
+            return masked_forward(backbone, self.groups, self.groups.split(top.mask), x, gradient, **fixed)
+
+        return self._replayed(layout, forward)
+
+    def _replayed(self, layout: str, forward):
+        """The step itself, or its replay as a CUDA graph."""
+        if not self.graphs:
+            return lambda: self._step(layout, forward)
+        leaves = self.scores.clone().requires_grad_(), self.images[layout].clone().requires_grad_()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._step(layout, forward, leaves)
+        torch.cuda.current_stream().wait_stream(side)
+        for leaf in leaves:
+            leaf.grad = None
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._step(layout, forward, leaves)
+        return graph.replay
 
     def eager(self, layout: str):
         """A step as PyTorch is usually told to do it."""
         backbone = self.backbones[layout]
-        return lambda: self._step(layout, lambda scores, x: eager_forward(backbone, self.groups, self.groups.split(StraightThrough.apply(scores, self.k)), x))
+        return self._replayed(layout, lambda scores, x: eager_forward(backbone, self.groups, self.groups.split(StraightThrough.apply(scores, self.k)), x))
 
     def dense(self, layout: str):
         """A step without masks: gradient to the images alone."""
@@ -117,7 +136,7 @@ class Problem:
             with batch_statistics(backbone):
                 return backbone(x)
 
-        return lambda: self._step(layout, forward)
+        return self._replayed(layout, forward)
 
     def compiled(self, layout: str):
         """The eager step's forward and backward through torch.compile."""
@@ -127,7 +146,7 @@ class Problem:
         def forward(scores, x):
             return compiled(list(self.groups.split(StraightThrough.apply(scores, self.k)).values()), x)
 
-        return lambda: self._step(layout, forward)
+        return self._replayed(layout, forward)
 
 
 def seconds(run, device: torch.device, clock) -> float:
@@ -173,6 +192,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the eager step is a baseline too")
+    parser.add_argument("--cuda-graph", action="store_true", help="capture every variant's step, and time its replay")
     parser.add_argument("--cpu-time", action="store_true", help="this process's CPU time instead of the clock on the wall, for a busy machine")
     parser.add_argument("--out", default="benchmarks/results/search_step")
     given = parser.parse_args()
@@ -181,7 +201,7 @@ def main() -> None:
         for size in given.sizes:
             for precision in given.precisions:
                 for density in given.densities:
-                    problem = Problem(model, size, density, precision, given.batch, given.device)
+                    problem = Problem(model, size, density, precision, given.batch, given.device, given.cuda_graph)
                     variants = {f"eager {layout}": problem.eager(layout) for layout in LAYOUTS}
                     if given.compile:
                         variants |= {f"compile {layout}": problem.compiled(layout) for layout in LAYOUTS}
@@ -192,7 +212,7 @@ def main() -> None:
                     name = f"{model}-{size}-{precision}-{density}-{problem.device.type}"
                     if given.out:
                         write_json(make_folder(given.out) / f"{name}.json", {"model": model, "size": size, "precision": precision, "density": density,
-                                   "batch": len(problem.labels), "rounds": given.rounds, "clock": "cpu" if given.cpu_time else "wall",
+                                   "batch": len(problem.labels), "rounds": given.rounds, "cuda_graph": given.cuda_graph, "clock": "cpu" if given.cpu_time else "wall",
                                    "kernels": ops.kernels.chosen().reason, **found} | origin)
                     print(f"{name}: {found['seconds'][found['baseline']]:.3f} s {found['baseline']}; "
                           + ", ".join(f"{n} {r:.2f}" for n, r in found["ratios"].items()), flush=True)

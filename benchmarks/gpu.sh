@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Build, tests, sanitizer and benchmarks of the kernels on a machine with CUDA, in one go:
+#     benchmarks/gpu.sh [OUT]           # results as JSON in OUT, benchmarks/results/gpu by default
+# It needs nvcc, and a Python with torch, torchvision, torch-pruning, safetensors, filelock, pytest,
+# hypothesis and pytest-benchmark; what is missing is installed if pip can, from the folder WHEELS if
+# that is set (a machine without a network). PYTHON names another Python.
+# DEVICE=cpu rehearses it without a GPU: the same steps, small shapes, no sanitizer.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out=${1:-benchmarks/results/gpu}
+python=${PYTHON:-python3}
+device=${DEVICE:-cuda}
+mkdir -p "$out"
+failed=()
+
+step() {  # name, command...
+  local name=$1 start=$SECONDS
+  shift
+  echo "== $name: $*"
+  if "$@" > "$out/$name.log" 2>&1; then
+    echo "   done in $((SECONDS - start)) s"
+  else
+    echo "   FAILED after $((SECONDS - start)) s; the end of $out/$name.log:"
+    tail -n 15 "$out/$name.log" | sed 's/^/   /'
+    failed+=("$name")
+  fi
+}
+
+$python -c "import torch_pruning, safetensors, filelock, hypothesis, pytest_benchmark" 2> /dev/null ||
+  step requirements $python -m pip install -q ${WHEELS:+--no-index --no-deps --find-links "$WHEELS"} torch-pruning safetensors filelock pytest hypothesis \
+    pytest-benchmark sortedcontainers py-cpuinfo iniconfig pluggy packaging pygments
+
+if [ "$device" = cuda ]; then build=cuda; else build=cpp; fi
+step build env PASS_TRANSFER_BUILD=$build $python setup.py build_ext --inplace
+export PYTHONPATH="$PWD:$PWD/benchmarks" PASS_TRANSFER_KERNELS=$build PT_DEVICE=$device
+step tests $python -m pytest -p no:cacheprovider tests/ops/test_cuda.py tests/ops
+
+if [ "$device" = cuda ]; then
+  step sanitizer compute-sanitizer --error-exitcode 1 $python -m pytest -p no:cacheprovider -x tests/ops/test_cuda.py -k "not graph"
+  step operators $python -m pytest -p no:cacheprovider benchmarks/test_kernels.py --benchmark-enable --benchmark-json="$out/operators.json"
+  step search_step $python benchmarks/search_step.py --models resnet18 resnet50 --sizes 224 --densities 0.3 0.5 0.7 0.9 --precisions bf16 --batch 256 \
+    --compile --cuda-graph --device cuda --out "$out/search_step"
+else
+  step operators $python -m pytest -p no:cacheprovider benchmarks/test_kernels.py -k "topk or 512" --benchmark-enable --benchmark-json="$out/operators.json"
+  step search_step $python benchmarks/search_step.py --models resnet18 --sizes 64 --densities 0.5 --batch 8 --rounds 2 --device cpu --out "$out/search_step"
+fi
+
+[ -f "$out/search_step.log" ] && cat "$out/search_step.log"
+if [ ${#failed[@]} -gt 0 ]; then
+  echo "failed: ${failed[*]}"
+  exit 1
+fi
+echo "all steps passed; results are in $out"

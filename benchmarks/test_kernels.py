@@ -1,0 +1,93 @@
+"""Each operator by pytest-benchmark, against the same in plain torch.
+
+    python -m pytest benchmarks/test_kernels.py --benchmark-enable --benchmark-json=kernels.json
+
+Timings are for reading; nothing here fails because it is slow. `PT_DEVICE=cuda` runs on a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from pass_transfer import ops
+
+DEVICE = os.environ.get("PT_DEVICE", "cpu")
+DENSITY = 0.5
+BATCH = 32 if DEVICE == "cpu" else 256
+IMPLEMENTATIONS = {"compiled": (DEVICE,), "plain": ()}
+# ResNet-18's 3 x 3 convolutions at 224 pixels: channels, side.
+CONVOLUTIONS = ((64, 56), (128, 28), (256, 14), (512, 7))
+
+
+@pytest.fixture(params=sorted(IMPLEMENTATIONS))
+def implementation(request, monkeypatch):
+    """Compiled operators or their twins."""
+    if request.param == "compiled" and DEVICE not in ops.kernels.chosen().devices:
+        pytest.skip(f"no compiled operators for {DEVICE}: {ops.kernels.chosen().reason}")
+    choice = ops.kernels.Kernels(IMPLEMENTATIONS[request.param], request.param)
+    monkeypatch.setattr(ops.kernels, "chosen", lambda: choice)
+    return request.param
+
+
+def timed(benchmark, run) -> None:
+    """One call, with the device's work in it."""
+    def whole():
+        run()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    whole()
+    benchmark.pedantic(whole, rounds=10, iterations=1, warmup_rounds=1)
+
+
+def half(width: int) -> torch.Tensor:
+    mask = torch.zeros(width, device=DEVICE)
+    mask[torch.randperm(width)[: round(width * DENSITY)]] = 1
+    return mask
+
+
+@pytest.mark.parametrize("n", [1000, 4800, 30000])
+def test_global_topk(benchmark, implementation, n):
+    scores, layers = torch.randn(n, device=DEVICE), 20
+    offsets = torch.linspace(0, n, layers + 1).long().to(DEVICE)
+    floors = torch.full((layers,), 3, device=DEVICE)
+    timed(benchmark, lambda: ops.global_topk_mask(scores, offsets, n // 2, floors))
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+@pytest.mark.parametrize("channels, side", CONVOLUTIONS)
+def test_mask_channels(benchmark, implementation, channels, side, layout):
+    x = image(channels, side, layout).requires_grad_()
+    mask, upstream = half(channels).requires_grad_(), torch.randn_like(x)
+    timed(benchmark, lambda: ops.mask_channels(x, mask).backward(upstream))
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+@pytest.mark.parametrize("gradient", ["exact", "kept"])
+@pytest.mark.parametrize("channels, side", CONVOLUTIONS)
+def test_masked_conv2d(benchmark, implementation, channels, side, gradient, layout):
+    x = image(channels, side, layout).requires_grad_()
+    weight = torch.randn(channels, channels, 3, 3, device=DEVICE)
+    mask, support = half(channels).requires_grad_(), half(channels)
+    upstream = torch.randn_like(x) * support[:, None, None]
+    timed(benchmark, lambda: ops.masked_conv2d(x, weight, None, mask, padding=1, gradient=gradient, support=support).backward(upstream))
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+@pytest.mark.parametrize("listeners", [True, False], ids=["exact", "kept"])
+@pytest.mark.parametrize("channels, side", CONVOLUTIONS)
+def test_masked_conv_norm_act(benchmark, implementation, channels, side, listeners, layout):
+    kept, order = channels // 2, torch.randperm(channels, device=DEVICE)
+    x, rest = image(kept, side, layout).requires_grad_(), image(channels - kept, side, layout) if listeners else None
+    mask = torch.cat([torch.ones(kept), torch.zeros(channels - kept if listeners else 0)]).to(DEVICE).requires_grad_()
+    weight, norm = torch.randn(channels, channels, 3, 3, device=DEVICE), torch.ones(channels, device=DEVICE)
+    upstream = torch.randn_like(x)
+    timed(benchmark, lambda: ops.masked_conv_norm_act(x, weight, shadow=rest, in_mask=mask, in_order=order, norm_weight=norm, norm_bias=norm, out_order=order,
+                                                      out_kept=kept, out_count=channels if listeners else kept, padding=1)[0].backward(upstream))
+
+
+def image(channels: int, side: int, layout: str) -> torch.Tensor:
+    return torch.randn(BATCH, channels, side, side, device=DEVICE).contiguous(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)

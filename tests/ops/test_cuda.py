@@ -1,0 +1,157 @@
+"""The CUDA kernels against the same operators on the CPU in float64; skipped where there is no GPU, or no CUDA build."""
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from pass_transfer import ops
+from pass_transfer.masking import masked_forward, room_for
+
+if not torch.cuda.is_available():
+    pytest.skip("no GPU", allow_module_level=True)
+if "cuda" not in ops.kernels.chosen().devices:
+    pytest.skip(f"no CUDA kernels: {ops.kernels.chosen().reason}", allow_module_level=True)
+
+GPU = "cuda"
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def near(value, reference, share):
+    assert value.shape == reference.shape
+    if reference.numel():
+        assert (value.detach().cpu().double() - reference.double()).abs().max() <= share * max(reference.abs().max().item(), 1e-3)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.integers(1, 1000), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]), st.integers(0, 2**31), st.data())
+def test_topk_is_the_cpus(widths, levels, dtype, seed, data):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(-levels, levels + 1, (sum(widths),), generator=generator).to(dtype)
+    offsets = torch.tensor([0, *torch.tensor(widths).cumsum(0).tolist()])
+    floors = torch.tensor([data.draw(st.integers(0, min(w, 5))) for w in widths])
+    k = data.draw(st.integers(int(floors.sum()), len(scores)))
+    expected = ops.reference.global_topk_mask(scores, offsets, k, floors)
+    found = ops.global_topk_mask(scores.to(GPU), offsets.to(GPU), k, floors.to(GPU))
+    for ours, theirs in zip(found, expected):
+        assert torch.equal(ours.cpu(), theirs)
+
+
+@pytest.mark.parametrize("n", [1, 33, 30_000, 100_000])
+def test_topk_of_many_scores_with_ties(n):
+    scores, floors = torch.randint(0, 50, (n,)).float(), torch.tensor([1])
+    for k in (1, n // 2 or 1, n):
+        found = ops.global_topk_mask(scores.to(GPU), torch.tensor([0, n], device=GPU), k, floors.to(GPU))
+        assert torch.equal(found.mask.cpu(), ops.reference.global_topk_mask(scores, torch.tensor([0, n]), k, floors)[0])
+
+
+def test_topk_is_one_launch():
+    scores, offsets, floors = torch.randn(30_000, device=GPU), torch.arange(0, 30_001, 1000, device=GPU), torch.full((30,), 2, device=GPU)
+    ops.global_topk_mask(scores, offsets, 15_000, floors)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        ops.global_topk_mask(scores, offsets, 15_000, floors)
+    launches = [e.name for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA and "emcpy" not in e.name and "emset" not in e.name]
+    assert len(launches) == 1, launches
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_scores_that_are_no_number_are_refused(bad):
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        ops.global_topk_mask(torch.tensor([1.0, bad], device=GPU), torch.tensor([0, 2], device=GPU), 1, torch.tensor([0], device=GPU))
+
+
+@pytest.mark.parametrize("dtype, share", [(torch.float32, 2e-5), (torch.float64, 1e-10), (torch.bfloat16, 3e-2), (torch.float16, 4e-3)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("groups, gradient", [(1, "exact"), (1, "kept"), (1, "margin"), (4, "exact")])
+def test_masked_convolution_is_the_float64_one(dtype, share, layout, groups, gradient):
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    leaves = [torch.randn(3, 16, 9, 8).contiguous(memory_format=layout), torch.randn(24, 16 // groups, 3, 3), torch.randn(24), (torch.rand(16) < 0.5).float(), (torch.rand(24) < 0.5).float()]
+    gpu = [t.to(GPU, dtype if n < 3 or dtype is torch.float64 else torch.float32).requires_grad_() for n, t in enumerate(leaves)]  # masks are not rounded
+    cpu = [t.detach().cpu().double().requires_grad_() for t in gpu]
+    upstream = torch.randn(3, 24, 5, 4).to(dtype)
+    ys = []
+    for tensors, gradient_in in ((gpu, upstream.to(GPU)), (cpu, upstream.double())):
+        ys.append(ops.masked_conv2d(*tensors, stride=2, padding=1, groups=groups, gradient=gradient))
+        ys[-1].backward(gradient_in)
+    near(ys[0], ys[1].detach(), share)
+    for ours, theirs in zip(gpu, cpu):
+        near(ours.grad, theirs.grad, share)
+
+
+@pytest.mark.parametrize("dtype, share", [(torch.float32, 3e-5), (torch.float64, 1e-10), (torch.bfloat16, 6e-2)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("normed, added, relu, shadow", [(True, False, True, True), (True, True, True, True), (True, False, False, False), (False, False, True, True), (False, True, False, False)])
+def test_a_fused_layer_is_the_float64_one(dtype, share, layout, normed, added, relu, shadow):
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+    def image(*shape):
+        return torch.randn(*shape).contiguous(memory_format=layout).to(dtype)
+
+    x, rest, residual, residual_rest = image(4, 10, 12, 11), image(4, 6, 12, 11), image(4, 7, 12, 11), image(4, 9, 12, 11)
+    mask = torch.cat([(torch.rand(10) < 0.8).float(), torch.zeros(6 if shadow else 0)]).to(torch.float64 if dtype is torch.float64 else torch.float32)
+    fixed = {"weight": torch.randn(20, 16, 3, 3).to(dtype), "shadow": rest if shadow else None, "in_order": torch.randperm(16), "out_order": torch.randperm(20),
+             "norm_weight": torch.rand(20) + 0.5 if normed else None, "norm_bias": torch.randn(20) if normed else None,
+             "residual_shadow": residual_rest if added and shadow else None}
+    found = []
+    for device, kind in ((GPU, None), ("cpu", torch.float64)):
+        def there(t):
+            return None if t is None else t.to(device, kind if kind is not None and t.is_floating_point() else t.dtype)
+
+        leaves = [there(t).requires_grad_() for t in (x, mask, residual)]
+        kept, others = ops.masked_conv_norm_act(leaves[0], in_mask=leaves[1], residual=leaves[2] if added else None, **{n: there(t) for n, t in fixed.items()},
+                                                out_kept=7, out_count=16 if shadow else 7, relu=relu, padding=1)
+        torch.manual_seed(5)
+        kept.backward(there(torch.randn(4, 7, 12, 11).to(dtype)))
+        found.append([kept.detach(), others, *(leaf.grad for leaf in leaves)])
+    for ours, theirs in zip(*found):
+        if theirs is not None:
+            near(ours, theirs, share)
+
+
+@pytest.mark.parametrize("dtype, share", [(torch.float32, 2e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("shape", [(3, 7), (2, 33, 5, 4), (4, 64, 28, 28), (1, 1, 1, 1), (0, 5, 3, 3)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_mask_and_reduce_gives_both_gradients(dtype, share, shape, channels_last):
+    x = torch.randn(*shape, device=GPU).to(dtype)
+    if channels_last and x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    x, mask = x.requires_grad_(), (torch.rand(shape[1], device=GPU) < 0.5).float().requires_grad_()
+    upstream = torch.randn_like(x)
+    y = ops.mask_channels(x, mask)
+    y.backward(upstream)
+    view = (1, -1, *[1] * (x.ndim - 2))
+    assert torch.equal(y, x * mask.to(dtype).view(view)) and torch.equal(x.grad, upstream * mask.to(dtype).view(view))
+    near(mask.grad, (x.detach().double() * upstream.double()).flatten(2).sum((0, 2)).cpu() if x.ndim > 2 else (x.detach().double() * upstream.double()).sum(0).cpu(), share)
+
+
+@pytest.mark.parametrize("gradient", ["exact", "kept"])
+def test_a_step_in_a_graph_follows_the_scores(networks, gradient):
+    network, groups = networks("resnet18")
+    network = network.to(GPU).requires_grad_(False)
+    offsets, floors = groups.offsets.to(GPU), torch.ones(len(groups), dtype=torch.long, device=GPU)
+    widths = {n: g.width for n, g in groups.items()}
+    scores, x = torch.randn(groups.total, device=GPU).requires_grad_(), torch.randn(8, 3, 32, 32, device=GPU).requires_grad_()
+
+    def step(**fixed):
+        top = ops.global_topk_mask(scores, offsets, groups.total // 2, floors)
+        if fixed:
+            fixed["orders"] = groups.split(top.order)
+        logits = masked_forward(network, groups, groups.split(top.mask), x, gradient, **fixed)
+        return logits, *torch.autograd.grad(logits.square().mean(), (scores, x))
+
+    room = room_for({n: round(0.7 * w) for n, w in widths.items()}, widths)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step(room=room)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step(room=room)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            scores.copy_(torch.randn_like(scores) * 0.1 + torch.linspace(0, 1, groups.total, device=GPU)[torch.randperm(groups.total, device=GPU)])
+        graph.replay()
+        for ours, theirs in zip(captured, step()):
+            near(ours, theirs.detach().cpu(), 1e-3)
