@@ -3,9 +3,10 @@
     python benchmarks/search_step.py --models resnet18 --sizes 64 224 --densities 0.3 0.5 0.9
 
 Every round runs each variant once, one after the other, so that they see the same machine.
-Ratios are medians over rounds of (variant / the better of the baselines). Masks are random,
-of equal density in every group, and sit on the readers of a group in all variants.
-Writes one JSON file a configuration below --out.
+Ratios are medians over rounds of (variant / the fastest of eager PyTorch and, with --compile,
+torch.compile of it, in both layouts). Masks are random, of equal density in every group, and
+sit on the readers of a group in all variants. Prints a table, and writes one JSON file a
+configuration below --out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import time
+import sys
 
 import torch
 import torchvision
@@ -22,11 +23,13 @@ from torch import nn
 from pass_transfer import ops
 from pass_transfer.backbones import ChannelGroups, find_groups
 from pass_transfer.files import make_folder, write_json
+from pass_transfer.latency import interleave
 from pass_transfer.masking import batch_statistics, masked_forward, room_for
 
 from provenance import provenance
 
 BATCH = {64: 128, 224: 32}
+BASELINES = ("eager", "compile")
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -48,23 +51,41 @@ def random_scores(groups: ChannelGroups, seed: int) -> torch.Tensor:
     return torch.cat([(torch.randperm(g.width, generator=generator) + 0.5) / g.width for g in groups.values()])
 
 
-def eager_forward(backbone: nn.Module, groups: ChannelGroups, masks: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """conv2d(x * mask, weight) on every reader."""
-    handles = []
-    for name, group in groups.items():
-        for reader, units in group.reads.items():
-            mask = masks[name] if len(units) == group.width else masks[name][units]
+class MaskedReader(nn.Module):
+    """layer(x * mask), as it is usually written."""
 
-            def multiply(_, args, mask=mask):
-                return args[0] * (mask.view(1, -1, 1, 1) if args[0].ndim == 4 else mask).to(args[0].dtype)
+    def __init__(self, layer: nn.Module, name: str, units: torch.Tensor, width: int):
+        super().__init__()
+        self.layer, self.name, self.mask = layer, name, None
+        self.units = None if len(units) == width else units
 
-            handles.append(backbone.get_submodule(reader).register_forward_pre_hook(multiply))
-    try:
-        with batch_statistics(backbone):
-            return backbone(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = self.mask if self.units is None else self.mask[self.units.to(self.mask.device)]
+        return self.layer(x * (mask.view(1, -1, 1, 1) if x.ndim == 4 else mask).to(x.dtype))
+
+
+class Eager(nn.Module):
+    """A copy of a backbone whose groups' readers multiply their input by a mask; BatchNorm uses the batch's statistics."""
+
+    def __init__(self, backbone: nn.Module, groups: ChannelGroups):
+        super().__init__()
+        self.backbone, self.names = copy.deepcopy(backbone), list(groups)
+        for module in self.backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.track_running_stats, module.running_mean, module.running_var = False, None, None
+        self.readers = []
+        for name, group in groups.items():
+            for reader, units in group.reads.items():
+                parent, _, child = reader.rpartition(".")
+                masked = MaskedReader(self.backbone.get_submodule(reader), name, units, group.width)
+                setattr(self.backbone.get_submodule(parent), child, masked)
+                self.readers.append(masked)
+
+    def forward(self, x: torch.Tensor, masks: list[torch.Tensor]) -> torch.Tensor:
+        by_name = dict(zip(self.names, masks))
+        for reader in self.readers:
+            reader.mask = by_name[reader.name]
+        return self.backbone(x)
 
 
 class Problem:
@@ -123,10 +144,14 @@ class Problem:
             self._step(layout, forward, leaves)
         return graph.replay
 
-    def eager(self, layout: str):
-        """A step as PyTorch is usually told to do it."""
-        backbone = self.backbones[layout]
-        return self._replayed(layout, lambda scores, x: eager_forward(backbone, self.groups, self.groups.split(StraightThrough.apply(scores, self.k)), x))
+    def eager(self, layout: str, through=lambda network: network):
+        """A step as PyTorch is usually told to do it; `through` may compile the network."""
+        network = through(Eager(self.backbones[layout], self.groups).eval())
+
+        def forward(scores, x):
+            return network(x, list(self.groups.split(StraightThrough.apply(scores, self.k)).values()))
+
+        return self._replayed(layout, forward)
 
     def dense(self, layout: str):
         """A step without masks: gradient to the images alone."""
@@ -138,50 +163,36 @@ class Problem:
 
         return self._replayed(layout, forward)
 
-    def compiled(self, layout: str):
-        """The eager step's forward and backward through torch.compile."""
-        backbone = self.backbones[layout]
-        compiled = torch.compile(lambda masks, x: eager_forward(backbone, self.groups, dict(zip(self.groups, masks)), x))
-
-        def forward(scores, x):
-            return compiled(list(self.groups.split(StraightThrough.apply(scores, self.k)).values()), x)
-
-        return self._replayed(layout, forward)
-
-
-def seconds(run, device: torch.device, clock) -> float:
-    """Time of one call, with the device's work in it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = clock()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return clock() - start
-
-
-def measure(variants: dict, rounds: int, device: torch.device, clock) -> dict[str, list[float]]:
-    """Seconds by variant, interleaved, after a warm-up."""
-    for run in variants.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds):
-        for name, run in variants.items():
-            times[name].append(seconds(run, device, clock))
-    return times
-
 
 def summarise(times: dict[str, list[float]]) -> dict:
-    """Medians, and each of our variants over the better baseline, by the better of its layouts and by each."""
+    """Median milliseconds; every variant's ratio to the fastest baseline, and to the fastest one in its own layout."""
     medians = {name: statistics.median(values) for name, values in times.items()}
-    baselines = {name: value for name, value in medians.items() if name.startswith(("eager", "compile"))}
-    best = min(baselines, key=baselines.get)
-    ratios = {name: statistics.median(a / b for a, b in zip(times[name], times[best])) for name in times if name != best}
-    return {"seconds": medians, "baseline": best, "ratios": ratios}
+
+    def fastest(layout: str) -> str:
+        return min((n for n in medians if n.startswith(BASELINES) and n.endswith(layout)), key=medians.get)
+
+    def ratios(reference) -> dict[str, float]:
+        return {n: statistics.median(a / b for a, b in zip(times[n], times[reference(n)])) for n in times}
+
+    return {"milliseconds": medians, "baseline": fastest(""), "ratios": ratios(lambda n: fastest("")), "ratios_in_layout": ratios(lambda n: fastest(n.split()[-1]))}
+
+
+def table(cells: list[dict]) -> str:
+    """Ratios to the fastest baseline, each variant in its better layout; in brackets the worst ratio to a baseline of the same layout."""
+    kinds = [k for k in ("dense", "exact", "kept") if any(n.startswith(k) for c in cells for n in c["ratios"])]
+    lines = [f"| network | px | batch | precision | density | fastest baseline | {' | '.join(kinds)} |", "|" + "---|" * (6 + len(kinds))]
+    for c in cells:
+        columns = []
+        for kind in kinds:
+            names = [n for n in c["ratios"] if n.startswith(kind)]
+            columns.append(f"{min(c['ratios'][n] for n in names):.2f} ({max(c['ratios_in_layout'][n] for n in names):.2f})" if names else "")
+        lines.append(f"| {c['model']} | {c['size']} | {c['batch']} | {c['precision']} | {c['density']} | {c['baseline']}, {c['milliseconds'][c['baseline']]:.0f} ms | "
+                     + " | ".join(columns) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Measure what was asked for and print one line a configuration."""
+    """Measure what was asked for and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet18"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[64, 224])
@@ -193,10 +204,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the eager step is a baseline too")
     parser.add_argument("--cuda-graph", action="store_true", help="capture every variant's step, and time its replay")
-    parser.add_argument("--cpu-time", action="store_true", help="this process's CPU time instead of the clock on the wall, for a busy machine")
     parser.add_argument("--out", default="benchmarks/results/search_step")
     given = parser.parse_args()
-    clock = time.process_time if given.cpu_time else time.perf_counter
+    cells = []
     for model in given.models:
         for size in given.sizes:
             for precision in given.precisions:
@@ -204,18 +214,18 @@ def main() -> None:
                     problem = Problem(model, size, density, precision, given.batch, given.device, given.cuda_graph)
                     variants = {f"eager {layout}": problem.eager(layout) for layout in LAYOUTS}
                     if given.compile:
-                        variants |= {f"compile {layout}": problem.compiled(layout) for layout in LAYOUTS}
+                        variants |= {f"compile {layout}": problem.eager(layout, torch.compile) for layout in LAYOUTS}
                     variants |= {f"dense {layout}": problem.dense(layout) for layout in LAYOUTS}
                     variants |= {f"{gradient} {layout}": problem.ours(layout, gradient) for gradient in given.gradients for layout in LAYOUTS}
                     origin = provenance()
-                    found = summarise(measure(variants, given.rounds, problem.device, clock))
-                    name = f"{model}-{size}-{precision}-{density}-{problem.device.type}"
+                    found = summarise(interleave(variants, given.rounds, problem.device, warm_up=1))
+                    cell = {"model": model, "size": size, "precision": precision, "density": density, "batch": len(problem.labels), "rounds": given.rounds,
+                            "cuda_graph": given.cuda_graph, "kernels": ops.kernels.chosen().reason, **found} | origin
                     if given.out:
-                        write_json(make_folder(given.out) / f"{name}.json", {"model": model, "size": size, "precision": precision, "density": density,
-                                   "batch": len(problem.labels), "rounds": given.rounds, "cuda_graph": given.cuda_graph, "clock": "cpu" if given.cpu_time else "wall",
-                                   "kernels": ops.kernels.chosen().reason, **found} | origin)
-                    print(f"{name}: {found['seconds'][found['baseline']]:.3f} s {found['baseline']}; "
-                          + ", ".join(f"{n} {r:.2f}" for n, r in found["ratios"].items()), flush=True)
+                        write_json(make_folder(given.out) / f"{model}-{size}-{precision}-{density}-{problem.device.type}.json", cell)
+                    cells.append(cell)
+                    print(f"{model} {size} px {precision} {density}: " + ", ".join(f"{n} {r:.2f}" for n, r in found["ratios"].items()), file=sys.stderr, flush=True)
+    print(table(cells))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,15 @@ from pass_transfer.cli import options
 
 
 def adapt(
-    hypernet: Annotated[str, typer.Option("--hypernet", help="Zoo entry: a name, a folder, or hf-hub:owner/name.")],
+    hypernet: options.Hypernet,
     task: options.Task,
     out: options.Out,
     data_dir: options.DataDir = None,
-    macs: Annotated[Optional[float], typer.Option("--macs", help="Share of the dense network's MACs to keep (default 0.5).")] = None,
-    density: Annotated[Optional[float], typer.Option("--density", help="Share of all channels to keep, instead of --macs.")] = None,
+    macs: options.Macs = None,
+    params: options.Params = None,
+    density: options.Density = None,
+    round_to: options.RoundTo = 1,
+    keep_layers: options.KeepLayers = None,
     transfer: Annotated[str, typer.Option("--transfer", help="prompt: tune a prompt on the task. mask: take the source task's masks.")] = "prompt",
     budget: Annotated[str, typer.Option("--budget", help="quick or full training.")] = "quick",
     epochs: Annotated[Optional[int], typer.Option("--epochs", help="Fine-tuning epochs, instead of what --budget gives.")] = None,
@@ -43,15 +46,17 @@ def adapt(
 
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 --data-dir data/cifar100 --out runs/c100
 
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 60M --round-to 8 --keep-layers "layer1.*" --out runs/rounded
+
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task folder:~/photos --density 0.5 --budget full --out runs/mine
     """
     from pass_transfer.recipes.adapt import adapt as run
     from pass_transfer.report import summary
 
     settings = {} if prompt_lr is None else {"prompt_lr": prompt_lr}
-    if macs is not None or density is not None:
-        settings |= {"macs": macs, "density": density}
+    if any(value is not None for value in (macs, params, density)):
+        settings |= {"macs": macs, "params": params, "density": density}
     result = run(hypernet, task, out=out, data_dir=data_dir, transfer=transfer, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
-                 weight_decay=weight_decay, prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt,
+                 weight_decay=weight_decay, round_to=round_to, keep_layers=tuple(keep_layers or ()), prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt,
                  with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)
     print(json.dumps(result) if as_json else summary(result))

@@ -7,7 +7,7 @@ import sys
 import typer
 from typer.core import TyperGroup
 
-from pass_transfer.cli import adapt, env, evaluate, finetune, search, zoo
+from pass_transfer.cli import adapt, bench, env, evaluate, export, finetune, inspect, search, zoo
 from pass_transfer.errors import PassTransferError
 
 WrongUsage = typer.BadParameter.__mro__[2]  # ClickException: of click, or of the copy that newer typers carry
@@ -36,6 +36,9 @@ app.command("adapt")(adapt.adapt)
 app.command("search")(search.search)
 app.command("finetune")(finetune.finetune)
 app.command("eval")(evaluate.evaluate)
+app.command("export")(export.export)
+app.command("bench")(bench.bench)
+app.command("inspect")(inspect.inspect)
 app.command("env")(env.env)
 app.add_typer(zoo.app, name="zoo")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -13,33 +13,50 @@ WARM_UP = 3
 ROUNDS = 15
 
 
+def interleave(runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, device: torch.device = torch.device("cpu"),
+               warm_up: int = WARM_UP) -> dict[str, list[float]]:
+    """Milliseconds of every call by name; each round makes each call once, and the first `warm_up` rounds do not count.
+
+    On a GPU the time is that between two events on the device.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(warm_up + rounds):
+        for name, run in runs.items():
+            milliseconds = _on_gpu(run) if device.type == "cuda" else _on_clock(run)
+            if number >= warm_up:
+                times[name].append(milliseconds)
+    return times
+
+
+def _on_clock(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return 1000 * (time.perf_counter() - start)
+
+
+def _on_gpu(run: Callable[[], object]) -> float:
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
+def random_images(batch: int, image_size: int, device: torch.device, memory_format: torch.memory_format = torch.channels_last) -> torch.Tensor:
+    """Images (batch, 3, S, S) in [0, 1] to time a network with."""
+    return torch.rand(batch, 3, image_size, image_size, device=device).contiguous(memory_format=memory_format)
+
+
 @torch.inference_mode()
 def measure_latency(networks: Mapping[str, nn.Module], image_size: int, batch_sizes: Sequence[int] = (1, 32),
                     rounds: int = ROUNDS) -> dict[str, dict[int, float]]:
-    """Median milliseconds of a forward pass in float32, channels_last, by network and batch size.
-
-    Every round runs each network once; the first WARM_UP rounds do not count.
-    """
+    """Median milliseconds of a forward pass in float32, channels_last, by network and batch size."""
     device = next(next(iter(networks.values())).parameters()).device
     result: dict[str, dict[int, float]] = {name: {} for name in networks}
     for batch_size in batch_sizes:
-        images = torch.rand(batch_size, 3, image_size, image_size, device=device).contiguous(memory_format=torch.channels_last)
-        times: dict[str, list[float]] = {name: [] for name in networks}
-        for number in range(WARM_UP + rounds):
-            for name, network in networks.items():
-                seconds = _time_once(network, images, device)
-                if number >= WARM_UP:
-                    times[name].append(1000 * seconds)
-        for name in networks:
-            result[name][batch_size] = round(statistics.median(times[name]), 3)
+        images = random_images(batch_size, image_size, device)
+        times = interleave({name: lambda network=network: network(images) for name, network in networks.items()}, rounds, device)
+        for name, values in times.items():
+            result[name][batch_size] = round(statistics.median(values), 3)
     return result
-
-
-def _time_once(network: nn.Module, images: torch.Tensor, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    network(images)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from pass_transfer.backbones import MacsTable
+from pass_transfer.backbones import CostTable
 from pass_transfer.errors import MaskError, UsageError
 from pass_transfer.files import write_tensors
 from pass_transfer.masks import ChannelMasks, floors, select
@@ -12,7 +12,7 @@ from pass_transfer.masks import ChannelMasks, floors, select
 
 @pytest.fixture(scope="module")
 def table(networks):
-    return MacsTable(*networks("resnet18"), 32)
+    return CostTable(*networks("resnet18"), 32)
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +123,55 @@ def test_one_ranking_over_all_groups_keeps_the_highest_scores(groups, scores):
 
 
 @settings(max_examples=25)
-@given(shares=st.tuples(st.floats(0.15, 1), st.floats(0.15, 1)), kind=st.sampled_from(["macs", "density"]), uniform=st.booleans())
-def test_a_smaller_budget_keeps_a_subset(groups, scores, table, shares, kind, uniform):
+@given(shares=st.tuples(st.floats(0.15, 1), st.floats(0.15, 1)), kind=st.sampled_from(["macs", "params", "density"]), uniform=st.booleans(), step=st.sampled_from([1, 8, 16]), keep=st.booleans())
+def test_a_smaller_budget_keeps_a_subset(groups, scores, table, shares, kind, uniform, step, keep):
     small, large = sorted(shares)
-    few, many = (select(scores, groups, table=table, uniform=uniform, **{kind: share}) for share in (small, large))
+    how = {"table": table, "uniform": uniform, "round_to": step, "keep_layers": ["layer1.0.conv1"] if keep else []}
+    try:
+        few = select(scores, groups, **how, **{kind: small})
+    except MaskError as error:
+        assert "lowest budget" in str(error)
+        return
+    many = select(scores, groups, **how, **{kind: large})
     assert few.issubset(many)
-    assert select(scores, groups, table=table, uniform=uniform, **{kind: small}) == few
+    assert select(scores, groups, **how, **{kind: small}) == few
+
+
+@settings(max_examples=25)
+@given(share=st.floats(0.3, 1), step=st.sampled_from([2, 8, 16, 1000]))
+def test_rounded_groups_keep_multiples_or_all_and_the_best(groups, scores, table, share, step):
+    masks = select(scores, groups, macs=share, table=table, round_to=step) if step < 1000 else select(scores, groups, macs=1, table=table, round_to=step)
+    assert table.macs(masks.kept) <= share * table.dense or step == 1000
+    for name, mask in masks.items():
+        assert int(mask.sum()) % step == 0 or bool(mask.all())
+        assert bool(mask.all()) or scores[name][mask].min() > scores[name][~mask].max()
+
+
+@pytest.mark.parametrize("pattern, whole", [("layer2.0.conv1", {"layer2.0.conv1", "conv1"}), ("layer4.1.*", {"layer4.1.conv1", "layer4.0.conv2"}), ("fc", {"layer4.0.conv2"})])
+def test_layers_to_be_kept_write_and_read_whole_groups(groups, scores, pattern, whole):
+    masks = select(scores, groups, density=0.6, keep_layers=[pattern])
+    assert {name for name, mask in masks.items() if bool(mask.all())} == whole
+
+
+def test_a_pattern_that_no_layer_has_is_refused(groups, scores):
+    with pytest.raises(UsageError, match="layer9"):
+        select(scores, groups, density=0.5, keep_layers=["layer9.*"])
+
+
+@pytest.mark.parametrize("step", [0, -8, 1.5, True, "8"])
+def test_a_rounding_that_is_no_whole_number_is_refused(groups, scores, step):
+    with pytest.raises(UsageError, match="round_to"):
+        select(scores, groups, density=0.5, round_to=step)
+
+
+def test_amounts_are_those_of_the_network(groups, scores, table):
+    few = select(scores, groups, macs="20M", table=table)
+    assert table.macs(few.kept) <= 20e6 and table.macs(few.kept) > 19.5e6
+    small = select(scores, groups, params="3.5m", table=table)
+    assert 3.4e6 < table.parameters(small.kept) <= 3.5e6
+    assert select(scores, groups, macs="0.5", table=table) == select(scores, groups, macs=0.5, table=table)
+    with pytest.raises(MaskError, match=r"\d+ of \d+, which is the lowest"):
+        select(scores, groups, macs="1K", table=table)
 
 
 @settings(max_examples=25)
@@ -156,8 +199,8 @@ def test_a_whole_budget_keeps_everything(groups, scores, table):
     assert select(scores, groups, macs=1, table=table).density == 1
 
 
-@pytest.mark.parametrize("value", [0, -0.5, 1.5, float("nan"), float("inf"), "0.5"])
-@pytest.mark.parametrize("kind", ["macs", "density"])
+@pytest.mark.parametrize("value", [0, -0.5, 1.5, float("nan"), float("inf"), "some", "1.5", "0G", "-1G", "nan", "1T", ""])
+@pytest.mark.parametrize("kind", ["macs", "params", "density"])
 def test_a_share_out_of_range_is_refused(groups, scores, table, kind, value):
     with pytest.raises(UsageError, match=kind):
         select(scores, groups, table=table, **{kind: value})
@@ -170,7 +213,7 @@ def test_exactly_one_budget_has_to_be_given(groups, scores, table, budget):
 
 
 def test_a_macs_budget_needs_a_table(groups, scores):
-    with pytest.raises(UsageError, match="MacsTable"):
+    with pytest.raises(UsageError, match="CostTable"):
         select(scores, groups, macs=0.5)
 
 

@@ -5,10 +5,11 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from pass_transfer import load_pruned
 from pass_transfer.backbones import BackboneSpec
-from pass_transfer.errors import PassTransferError, RunError, StorageError
+from pass_transfer.errors import PassTransferError, RunError, StorageError, TaskError, UsageError
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
@@ -140,3 +141,25 @@ def test_saving_where_nothing_can_be_written_is_refused(saved, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
         saved[0].save(tmp_path / "file" / "model")
+
+
+def test_prediction_is_that_of_the_logits_with_class_names(saved, tmp_path):
+    model, pixels = saved[0], torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
+    paths = [tmp_path / f"{n}.png" for n in range(5)]
+    for path, image in zip(paths, pixels):
+        Image.fromarray(image.numpy()).save(path)
+    with torch.no_grad():
+        expected = model(pixels.permute(0, 3, 1, 2).float() / 255).softmax(1)
+    found = model.predict(paths, top=3, batch_size=2)
+    assert [[name for name, _ in row] for row in found] == [[NAMES[c] for c in row.topk(3).indices] for row in expected]
+    torch.testing.assert_close(torch.tensor([row[0][1] for row in found]), expected.max(1).values)
+    assert model.predict([]) == []
+
+
+def test_what_is_no_image_is_refused_by_name(saved, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    for path in (tmp_path / "bad.png", tmp_path / "missing.png"):
+        with pytest.raises(TaskError, match=path.name):
+            saved[0].predict([path])
+    with pytest.raises(UsageError, match="top is 11"):
+        saved[0].predict([], top=11)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from dataclasses import dataclass
-from typing import Mapping
+from typing import Iterator, Mapping
 
 import torch
 from torch import nn
@@ -30,31 +30,56 @@ def count_parameters(network: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class _LayerCost:
-    """MACs of a layer are each_pair * outputs * inputs, both as the masks leave them."""
+    """A layer has positions * area * outputs * inputs MACs and area * outputs * inputs weights, both as the masks leave them; and so many parameters an output."""
 
-    each_pair: int
+    name: str
+    positions: int
+    area: int
+    each_output: int
     outputs: int
     inputs: int
     out_group: str | None
     in_group: str | None
 
 
-class MacsTable:
-    """The MACs of a backbone with any number of units kept in each group, without building it.
+@dataclass(frozen=True)
+class LayerSize:
+    """A layer's size: positions of its map, channels in and out, MACs for one image, parameters."""
 
-    Agrees exactly with count_macs of the network after removal.
+    name: str
+    positions: int
+    inputs: int
+    outputs: int
+    macs: int
+    parameters: int
+
+
+class CostTable:
+    """The MACs and parameters of a backbone with any number of units kept in each group, without building it.
+
+    Agrees exactly with count_macs and count_parameters of the network after removal.
     """
 
     def __init__(self, backbone: nn.Module, groups: ChannelGroups, image_size: int):
         self.groups = groups
         self.layers = _layer_costs(backbone, groups, image_size)
+        self.others = count_parameters(backbone) - self._parameters_of_layers(self._whole)
+
+    @property
+    def _whole(self) -> dict[str, int]:
+        return {name: group.width for name, group in self.groups.items()}
 
     @property
     def dense(self) -> int:
         """MACs of the whole network."""
-        return self.macs({name: group.width for name, group in self.groups.items()})
+        return self.macs(self._whole)
 
-    def with_classes(self, classes: int) -> MacsTable:
+    @property
+    def dense_parameters(self) -> int:
+        """Parameters of the whole network."""
+        return self.parameters(self._whole)
+
+    def with_classes(self, classes: int) -> CostTable:
         """The same network with a classifier for another number of classes."""
         other = copy.copy(self)
         other.layers = [*self.layers[:-1], dataclasses.replace(self.layers[-1], outputs=classes)]
@@ -62,18 +87,30 @@ class MacsTable:
 
     def macs(self, kept: Mapping[str, int]) -> int:
         """MACs for one image when group g keeps kept[g] units."""
-        total = 0
+        return sum(layer.positions * layer.area * outputs * inputs for layer, outputs, inputs in self._sizes(kept))
+
+    def parameters(self, kept: Mapping[str, int]) -> int:
+        """Parameters when group g keeps kept[g] units."""
+        return self.others + self._parameters_of_layers(kept)
+
+    def by_layer(self, kept: Mapping[str, int]) -> list[LayerSize]:
+        """Every convolution and linear layer as masks leave it, in the order they run."""
+        return [LayerSize(layer.name, layer.positions, inputs, outputs, layer.positions * layer.area * outputs * inputs,
+                          layer.area * outputs * inputs + layer.each_output * outputs) for layer, outputs, inputs in self._sizes(kept) if layer.area]
+
+    def _parameters_of_layers(self, kept: Mapping[str, int]) -> int:
+        return sum(layer.area * outputs * inputs + layer.each_output * outputs for layer, outputs, inputs in self._sizes(kept))
+
+    def _sizes(self, kept: Mapping[str, int]) -> Iterator[tuple[_LayerCost, int, int]]:
         for layer in self.layers:
-            outputs = layer.outputs if layer.out_group is None else layer.outputs * kept[layer.out_group]
-            inputs = layer.inputs if layer.in_group is None else layer.inputs * kept[layer.in_group]
-            total += layer.each_pair * outputs * inputs
-        return total
+            yield (layer, layer.outputs if layer.out_group is None else layer.outputs * kept[layer.out_group],
+                   layer.inputs if layer.in_group is None else layer.inputs * kept[layer.in_group])
 
 
 def _layer_costs(backbone: nn.Module, groups: ChannelGroups, image_size: int) -> list[_LayerCost]:
     positions: dict[str, int] = {}
     handles = [m.register_forward_hook(lambda _, __, out, n=n: positions.__setitem__(n, out[0].numel() // out.shape[1]))
-               for n, m in backbone.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+               for n, m in backbone.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))]
     parameter = next(backbone.parameters())
     with torch.no_grad(), eval_mode(backbone):
         backbone(torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype))
@@ -85,13 +122,16 @@ def _layer_costs(backbone: nn.Module, groups: ChannelGroups, image_size: int) ->
 
 
 def _layer_cost(layer: nn.Module, positions: int, out_group, in_group, name: str) -> _LayerCost:
-    if isinstance(layer, nn.Linear):
-        each, outputs, inputs = positions, layer.out_features, layer.in_features
+    each_output = 0 if getattr(layer, "bias", None) is None else 1
+    if isinstance(layer, nn.BatchNorm2d):
+        area, outputs, inputs, each_output, in_group = 0, layer.num_features, 0, 2 * layer.affine, None
+    elif isinstance(layer, nn.Linear):
+        area, outputs, inputs = 1, layer.out_features, layer.in_features
     else:
-        each = positions * layer.kernel_size[0] * layer.kernel_size[1]
+        area = layer.kernel_size[0] * layer.kernel_size[1]
         outputs, inputs = layer.out_channels, layer.in_channels // layer.groups
         if layer.groups > 1:
             in_group = None  # a unit of a grouped convolution takes its own inputs along
     outputs = outputs if out_group is None else len(out_group.writes[name]) // out_group.width
     inputs = inputs if in_group is None else len(in_group.reads[name]) // in_group.width
-    return _LayerCost(each, outputs, inputs, out_group and out_group.name, in_group and in_group.name)
+    return _LayerCost(name, positions, area, each_output, outputs, inputs, out_group and out_group.name, in_group and in_group.name)

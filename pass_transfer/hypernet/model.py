@@ -65,7 +65,8 @@ class Hypernet(nn.Module):
 
     def _correction(self, codes: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
         """Bounded corrections (total,) with mean zero inside each group."""
-        spoken = self._recur(codes, fed) - self._recur(torch.zeros_like(codes), fed)
+        vectors = self.weights.vectors(self.groups.split(fed)).to(codes)
+        spoken = self._recur(codes, vectors) - self._recur(torch.zeros_like(codes), vectors)
         raw = {step: head(row) for step, head, row in zip(self.groups.steps, self.heads, spoken)}
         bound, parts = self.config.correction, []
         for group in self.groups.values():
@@ -74,9 +75,8 @@ class Hypernet(nn.Module):
             parts.append(inside - inside.mean())
         return torch.cat(parts)
 
-    def _recur(self, codes: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
-        """What every step hears of the prompt and the LSTM makes of it, (steps, hidden)."""
-        vectors = self.weights.vectors(self.groups.split(fed)).to(codes)
+    def _recur(self, codes: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """What every step hears of the prompt and the LSTM makes of it and of the layers' vectors, (steps, hidden)."""
         inputs = torch.cat([vectors, codes[1:]], dim=1)
         outputs, _ = self.lstm(inputs[:, None], (codes[None, None, 0], self.cell[None, None].to(codes)))
         return outputs[:, 0] + codes[1:]

@@ -67,7 +67,7 @@ def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
     """
     if mask.ndim != 1 or not mask.is_floating_point():
         return reference.mask_channels(x, mask)
-    return _call("mask_channels", x, mask)
+    return _call("mask_channels", x=x, mask=mask)
 
 
 def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, in_mask: Tensor | None = None, out_mask: Tensor | None = None,
@@ -93,8 +93,8 @@ def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, in_mask
     """
     if gradient not in GRADIENTS:
         raise KernelError(f"gradient is {gradient!r}; choose one of {', '.join(GRADIENTS)}")
-    return _call("masked_conv2d", x, weight, bias, in_mask, out_mask, *_pairs(stride=stride, padding=padding, dilation=dilation), groups, gradient,
-                 support, in_margin, out_margin)
+    return _call("masked_conv2d", x=x, weight=weight, bias=bias, in_mask=in_mask, out_mask=out_mask, **_pairs(stride=stride, padding=padding, dilation=dilation),
+                 groups=groups, gradient=gradient, support=support, in_margin=in_margin, out_margin=out_margin)
 
 
 def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, in_mask: Tensor | None = None, out_mask: Tensor | None = None,
@@ -102,7 +102,8 @@ def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, in_mask
     """out_mask * linear(in_mask * x, weight, bias) for x (..., I) and weight (O, I); the rest as for masked_conv2d."""
     if gradient not in GRADIENTS:
         raise KernelError(f"gradient is {gradient!r}; choose one of {', '.join(GRADIENTS)}")
-    return _call("masked_linear", x, weight, bias, in_mask, out_mask, gradient, support, in_margin, out_margin)
+    return _call("masked_linear", x=x, weight=weight, bias=bias, in_mask=in_mask, out_mask=out_mask, gradient=gradient, support=support, in_margin=in_margin,
+                 out_margin=out_margin)
 
 
 def masked_conv_norm_act(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, shadow: Tensor | None = None, in_mask: Tensor | None = None,
@@ -140,25 +141,30 @@ def masked_conv_norm_act(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
         for name, parameter in (("weight", weight), ("bias", bias), ("norm_weight", norm_weight), ("norm_bias", norm_bias)):
             if parameter is not None and parameter.requires_grad:
                 raise KernelError(f"{name} requires a gradient, which this operator does not compute; freeze it")
-    return _call("masked_conv_norm_act", x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, residual, residual_shadow, out_order,
-                 out_kept, out_count, relu, *_pairs(stride=stride, padding=padding, dilation=dilation))
+    return _call("masked_conv_norm_act", x=x, shadow=shadow, in_mask=in_mask, in_order=in_order, weight=weight, bias=bias, norm_weight=norm_weight,
+                 norm_bias=norm_bias, eps=eps, residual=residual, residual_shadow=residual_shadow, out_order=out_order, out_kept=out_kept, out_count=out_count,
+                 relu=relu, **_pairs(stride=stride, padding=padding, dilation=dilation))
 
 
-def _call(name: str, x: Tensor, *rest):
+def _call(name: str, x: Tensor, **rest):
+    """An operator on the implementation for x's device; `rest` in the order of its signature."""
+    for argument, value in rest.items():
+        if isinstance(value, Tensor) and value.device != x.device:
+            raise KernelError(f"{argument} is on {value.device}, x on {x.device}")
     try:
-        return getattr(kernels.module(x), name)(x, *rest)
+        return getattr(kernels.module(x), name)(x, *rest.values())
     except (ValueError, TypeError) as error:
         raise error if isinstance(error, KernelError) else KernelError(_first_line(error)) from None
 
 
-def _pairs(**windows: int | Sequence[int]) -> list[list[int]]:
-    pairs = []
+def _pairs(**windows: int | Sequence[int]) -> dict[str, list[int]]:
+    pairs = {}
     for name, value in windows.items():
         pair = list(value) if isinstance(value, (tuple, list)) else [value, value]
         least = 0 if name == "padding" else 1
         if len(pair) != 2 or any(not isinstance(v, int) or v < least for v in pair):
             raise KernelError(f"{name} is {value!r}; it must be one or two integers of at least {least}")
-        pairs.append(pair)
+        pairs[name] = pair
     return pairs
 
 

@@ -171,24 +171,29 @@ _differentiate("masked_conv_norm_act", _block_backward, _save_block)
 
 
 def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """ops.global_topk_mask by the compiled kernel."""
     return _kernels.global_topk_mask(scores, offsets, k, floors)
 
 
 def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
+    """ops.mask_channels by the compiled kernel."""
     return _kernels.mask_channels(x, mask)
 
 
 def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *rest) -> Tensor:
+    """ops.masked_conv2d by the compiled kernel."""
     return _kernels.masked_conv2d(*_as_autocast(x, weight, bias), *rest)[0]
 
 
 def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *rest) -> Tensor:
+    """ops.masked_linear by the compiled kernel."""
     return _kernels.masked_linear(*_as_autocast(x, weight, bias), *rest)
 
 
 def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_order: Tensor | None, weight: Tensor, bias: Tensor | None,
                          norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, residual: Tensor | None, residual_shadow: Tensor | None,
                          *rest) -> tuple[Tensor, Tensor | None]:
+    """ops.masked_conv_norm_act by the compiled kernel."""
     x, weight, bias, shadow, residual, residual_shadow = _as_autocast(x, weight, bias, shadow, residual, residual_shadow)
     a, rest_of_a, *_ = _kernels.masked_conv_norm_act(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, residual, residual_shadow,
                                                      *rest)

@@ -38,6 +38,7 @@ def select(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> Tensor:
 
 
 def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """ops.global_topk_mask in plain torch."""
     if scores.ndim != 1 or offsets.ndim != 1 or floors.ndim != 1 or offsets[-1] != len(scores) or len(floors) != len(offsets) - 1:
         raise MaskError(f"scores {tuple(scores.shape)}, offsets ending at {int(offsets.flatten()[-1])} and {floors.numel()} floors do not belong together")
     if not bool(torch.isfinite(scores).all()):
@@ -53,6 +54,7 @@ def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) ->
 
 
 def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
+    """ops.mask_channels in plain torch."""
     return x * mask.to(x.dtype).view(*([1] * (2 - mask.ndim)), *mask.shape, *[1] * (x.ndim - 2))
 
 
@@ -66,6 +68,7 @@ def _heard(mask: Tensor, gradient: str, margin: Tensor | None) -> Tensor:
 
 def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tensor | None, out_mask: Tensor | None, stride, padding, dilation,
                   groups: int, gradient: str, support: Tensor | None, in_margin: Tensor | None, out_margin: Tensor | None) -> Tensor:
+    """ops.masked_conv2d in plain torch."""
     _check_masks(x, in_mask=(in_mask, x.shape[1]), out_mask=(out_mask, len(weight)), support=(support, len(weight)), in_margin=(in_margin, x.shape[1]),
                  out_margin=(out_margin, len(weight)))
     if in_mask is not None:
@@ -76,6 +79,7 @@ def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tenso
 
 def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tensor | None, out_mask: Tensor | None, gradient: str,
                   support: Tensor | None, in_margin: Tensor | None, out_margin: Tensor | None) -> Tensor:
+    """ops.masked_linear in plain torch."""
     _check_masks(x, in_mask=(in_mask, x.shape[-1]), out_mask=(out_mask, len(weight)), support=(support, len(weight)), in_margin=(in_margin, x.shape[-1]),
                  out_margin=(out_margin, len(weight)))
     if in_mask is not None:
@@ -87,6 +91,7 @@ def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tenso
 def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_order: Tensor | None, weight: Tensor, bias: Tensor | None,
                          norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, residual: Tensor | None, residual_shadow: Tensor | None,
                          out_order: Tensor | None, out_kept: int, out_count: int, relu: bool, stride, padding, dilation) -> tuple[Tensor, Tensor | None]:
+    """ops.masked_conv_norm_act in plain torch."""
     if shadow is not None:
         x = torch.cat([x, shadow.detach()], 1)
     _check_masks(x, in_mask=(in_mask, x.shape[1]))

@@ -25,7 +25,7 @@ from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
 from pass_transfer.label_mapping import choose_mapping
 from pass_transfer.latency import measure_latency
-from pass_transfer.masks import ChannelMasks, check_share
+from pass_transfer.masks import ChannelMasks, check_amount, check_share
 from pass_transfer.network import Network
 from pass_transfer.progress import say
 from pass_transfer.prompts import Prompt
@@ -56,15 +56,19 @@ class AdaptConfig:
     """Everything that decides an adapted network, apart from the data.
 
     Fields:
-        macs, density: the budget; exactly one is given.
+        macs, params, density: the budget; exactly one is given (masks.select says how).
+        round_to, keep_layers: groups keep multiples of this many channels; layers to leave alone.
         transfer: "prompt" tunes a prompt on the task, "mask" takes the source masks.
         budget: "quick" or "full" training; `epochs` overrides it.
         label_mapping: "auto", "linear", "frequency" or "iterative".
         deploy_prompt: whether the prompt is part of the saved network.
     """
 
-    macs: float | None = 0.5
+    macs: float | str | None = 0.5
+    params: float | str | None = None
     density: float | None = None
+    round_to: int = 1
+    keep_layers: tuple[str, ...] = ()
     transfer: str = "prompt"
     budget: str = "quick"
     epochs: int | None = None
@@ -79,15 +83,25 @@ class AdaptConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (self.macs is None) == (self.density is None):
-            raise UsageError("give exactly one budget: --macs or --density")
-        check_share("--macs" if self.density is None else "--density", self.macs if self.density is None else self.density)
+        if sum(value is not None for value in (self.macs, self.params, self.density)) != 1:
+            raise UsageError("give exactly one budget: --macs, --params or --density")
+        for name in ("macs", "params"):
+            value = getattr(self, name)
+            if value is not None and isinstance(share := check_amount(f"--{name}", value), float):
+                object.__setattr__(self, name, share)  # "0.5" is 0.5; an amount stays as it was written
+        if self.density is not None:
+            check_share("--density", self.density)
+        object.__setattr__(self, "keep_layers", tuple(self.keep_layers))
         for name, value, allowed in (("--transfer", self.transfer, TRANSFERS), ("--budget", self.budget, BUDGETS)):
             if value not in allowed:
                 raise UsageError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
-        check_whole(self, epochs=1, batch_size=2, prompt_steps=0, seed=0)
+        check_whole(self, epochs=1, batch_size=2, prompt_steps=0, seed=0, round_to=1)
         check_positive(self, "lr", "prompt_lr")
         check_positive(self, "weight_decay", zero=True)
+
+    def cut(self) -> dict[str, Any]:
+        """The arguments of generate_masks."""
+        return {name: getattr(self, name) for name in ("macs", "params", "density", "round_to", "keep_layers")}
 
     def tuning(self) -> PromptConfig:
         """How the prompt is tuned."""
@@ -123,12 +137,12 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
         KeyboardInterrupt: its text says how to continue.
     """
     started = time.monotonic()
-    if settings.get("density") is not None:
+    if settings.get("density") is not None or settings.get("params") is not None:
         settings.setdefault("macs", None)
     config = AdaptConfig(**settings)
     check_free(out, resume=resume, force=force)
     entry = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
-    entry.generate_masks(entry.prompt(), macs=config.macs, density=config.density)  # a budget that cannot be met fails here
+    foreseen = entry.table.macs(entry.generate_masks(entry.prompt(), **config.cut()).kept)  # a budget that cannot be met fails here
     runtime = choose_runtime(device, precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, entry.spec.image_size, data_dir)
@@ -138,14 +152,14 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
                 "images": len(data.train), "tuning": dataclasses.asdict(config.tuning()), "device": runtime.device.type, "precision": runtime.precision}
     run = RunFolder(out, identity | settled | {"versions": _versions()}, resume=resume, force=force, started=started)
     try:
-        return _Adapter(entry, data, mapping, config, runtime, run).run()
+        return _Adapter(entry, data, mapping, config, runtime, run, foreseen).run()
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(str(stop) or f"interrupted; what is finished is saved in {run.path}, continue with --resume") from stop
 
 
 class _Adapter:
-    def __init__(self, entry: PretrainedHypernet, task: Task, mapping: str, config: AdaptConfig, runtime: Runtime, run: RunFolder):
-        self.entry, self.task, self.mapping = entry, task, mapping
+    def __init__(self, entry: PretrainedHypernet, task: Task, mapping: str, config: AdaptConfig, runtime: Runtime, run: RunFolder, foreseen: int):
+        self.entry, self.task, self.mapping, self.foreseen = entry, task, mapping, foreseen
         self.config, self.runtime, self.folder = config, runtime, run
 
     def run(self) -> dict[str, Any]:
@@ -163,7 +177,7 @@ class _Adapter:
         """The small network made, saved and measured; the job's result but for the dense network's accuracy."""
         torch.manual_seed(self.config.seed)
         prompt, search_seconds = self._prompt()
-        masks = self.entry.generate_masks(prompt, macs=self.config.macs, density=self.config.density, classes=self.task.classes)
+        masks = self.entry.generate_masks(prompt, **self.config.cut(), classes=self.task.classes)
         masks.save(self.folder.path / "masks.safetensors")
         say(f"keeping {masks.density:.1%} of the channels, {self.entry.macs_share(masks, self.task.classes):.1%} of the dense MACs")
         network = self._finetuned("finetune", self._network(masks, prompt))
@@ -205,8 +219,7 @@ class _Adapter:
 
     def _finetuned(self, stage: str, network: Network) -> Network:
         config, size = self.config, self.entry.spec.image_size
-        kept = round(self.entry.table.dense * (config.macs or config.density ** 2))
-        epochs = plan_epochs(config, len(self.task.train), kept, self.runtime.device.type)
+        epochs = plan_epochs(config, len(self.task.train), self.foreseen, self.runtime.device.type)
         recipe = FinetuneConfig(epochs=epochs, batch_size=min(config.batch_size, len(self.task.train)), lr=config.lr,
                                 weight_decay=config.weight_decay, seed=config.seed)
         start = evaluate(network, self.task.held_out, self.runtime)

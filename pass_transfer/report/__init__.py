@@ -1,5 +1,7 @@
-"""Results for people: the table on the terminal."""
+"""Results for people: tables on the terminal, and pictures."""
 
+from pass_transfer.report.bench import bench_table
+from pass_transfer.report.preview import preview_picture, preview_table
 from pass_transfer.report.table import summary
 
-__all__ = ["summary"]
+__all__ = ["bench_table", "preview_picture", "preview_table", "summary"]

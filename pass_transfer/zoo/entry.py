@@ -7,13 +7,13 @@ import dataclasses
 import hashlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from pass_transfer import __version__
-from pass_transfer.backbones import BackboneSpec, MacsTable, build_backbone, find_groups
+from pass_transfer.backbones import BackboneSpec, CostTable, build_backbone, find_groups
 from pass_transfer.errors import MaskError, StorageError, UsageError, ZooError
 from pass_transfer.files import make_folder, read_json, read_tensors, write_bytes, write_json, write_tensors
 from pass_transfer.hypernet import Hypernet, HypernetConfig
@@ -32,7 +32,7 @@ class PretrainedHypernet:
     Attributes:
         spec: the backbone's architecture, size and preprocessing.
         groups: its channel groups.
-        table: its MACs at any widths.
+        table: its MACs and parameters at any widths.
         config: the entry's config.json.
         net: the Hypernet itself (float32).
         name: what it was loaded by.
@@ -44,7 +44,7 @@ class PretrainedHypernet:
         self.net, self.spec, self.config = net.eval().requires_grad_(False), spec, config
         self._backbone, self._prompt = backbone.eval(), prompt
         self.groups = net.groups
-        self.table = MacsTable(backbone, self.groups, spec.image_size)
+        self.table = CostTable(backbone, self.groups, spec.image_size)
 
     def __repr__(self) -> str:
         return f"PretrainedHypernet({self.spec.architecture}, {self.spec.image_size} px, source {self.config['source']['task']})"
@@ -69,22 +69,24 @@ class PretrainedHypernet:
         with torch.no_grad(), _one_thread():
             return self.groups.split(net(prompt.frame().detach().to("cpu", torch.float64)))
 
-    def generate_masks(self, prompt: Prompt, *, density: float | None = None, macs: float | None = None, uniform: bool = False,
-                       classes: int | None = None) -> ChannelMasks:
+    def generate_masks(self, prompt: Prompt, *, density: float | None = None, macs: float | str | None = None, params: float | str | None = None,
+                       uniform: bool = False, round_to: int = 1, keep_layers: Sequence[str] = (), classes: int | None = None) -> ChannelMasks:
         """Masks for a prompt within a budget; a smaller budget's channels are a subset of a larger one's.
 
         Args:
             prompt: of the source task (`prompt()`) or tuned on another.
             density: share of all channels to keep, or
-            macs: share of the dense network's MACs to stay within.
-            uniform: the same share in every group.
-            classes: of the task, if its classifier is to be counted in the MACs instead of the source's.
+            macs: what to stay within, as a share of the dense network's MACs or an amount ("70M"), or
+            params: the same of its parameters.
+            uniform, round_to, keep_layers: see masks.select.
+            classes: of the task, if its classifier is to be counted instead of the source's.
 
         Raises:
             UsageError, MaskError: see masks.select.
         """
         table = self.table if classes is None else self.table.with_classes(classes)
-        return select(self.scores(prompt), self.groups, density=density, macs=macs, table=table, uniform=uniform)
+        return select(self.scores(prompt), self.groups, density=density, macs=macs, params=params, table=table, uniform=uniform, round_to=round_to,
+                      keep_layers=keep_layers)
 
     def fingerprint(self) -> str:
         """sha-256 over the weights of backbone, hypernetwork and prompt: whether two entries are the same."""

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from pass_transfer.backbones import MacsTable, count_macs, count_parameters
+from pass_transfer.backbones import CostTable, count_macs, count_parameters
 from pass_transfer.recipes.heads import set_classifier
 from pass_transfer.surgery import remove_channels
 
@@ -42,16 +42,18 @@ def test_macs_are_those_counted_by_hand(networks, architecture):
 @pytest.mark.parametrize("architecture, examples", [("resnet18", 6), ("resnet50", 3), ("resnext50_32x4d", 3)])
 def test_the_table_foresees_the_macs_after_removal(networks, random_masks, architecture, examples):
     network, groups = networks(architecture)
-    table = MacsTable(network, groups, 32)
+    table = CostTable(network, groups, 32)
     assert table.dense == macs_by_hand(network, 32)
     for number in range(examples):
         masks = random_masks(groups, number)
         small = remove_channels(network, masks, groups)
         assert table.macs(masks.kept) == count_macs(small, 32) == macs_by_hand(small, 32)
+        assert table.parameters(masks.kept) == count_parameters(small)
+    assert table.dense_parameters == count_parameters(network)
 
 
 def test_the_table_with_other_classes_counts_another_classifier(networks, resnet18, groups, random_masks):
-    table = MacsTable(resnet18, groups, 32)
+    table = CostTable(resnet18, groups, 32)
     set_classifier(resnet18, nn.Linear(512, 37))
     masks = random_masks(groups, 1)
     assert table.with_classes(37).dense == macs_by_hand(resnet18, 32)
@@ -63,7 +65,7 @@ def test_the_table_with_other_classes_counts_another_classifier(networks, resnet
 @given(st.data())
 def test_one_more_unit_never_costs_less(networks, data):
     network, groups = networks("resnet18")
-    table = MacsTable(network, groups, 32)
+    table = CostTable(network, groups, 32)
     kept = {n: data.draw(st.integers(1, g.width)) for n, g in groups.items()}
     name = data.draw(st.sampled_from([n for n in groups]))
     assert table.macs(kept | {name: min(kept[name] + 1, groups[name].width)}) >= table.macs(kept)
@@ -75,7 +77,7 @@ def test_counting_leaves_the_network_as_it_was(resnet18, groups):
     modes = {n: m.training for n, m in resnet18.named_modules()}
     statistics = resnet18.bn1.running_mean.clone()
     count_macs(resnet18, 32)
-    MacsTable(resnet18, groups, 32)
+    CostTable(resnet18, groups, 32)
     assert {n: m.training for n, m in resnet18.named_modules()} == modes
     assert torch.equal(resnet18.bn1.running_mean, statistics)
     assert not any(m._forward_hooks for m in resnet18.modules())

@@ -11,7 +11,7 @@ import torch
 
 from pass_transfer.training import choose_runtime
 
-VERBS = ["", "adapt", "search", "finetune", "eval", "env", "zoo", "zoo ls", "zoo show", "zoo verify"]
+VERBS = ["", "adapt", "search", "finetune", "eval", "inspect", "bench", "export", "env", "zoo", "zoo ls", "zoo show", "zoo verify"]
 NO_TORCH = """
 import sys
 from pass_transfer.cli.main import run
@@ -53,7 +53,7 @@ def test_without_a_verb_the_help_is_wrong_usage(call):
 
 def test_env_tells_versions_and_device(call):
     facts = json.loads(call("env", "--json")[1])
-    assert {"pass_transfer", "python", "torch", "torchvision", "runtime"} <= facts.keys()
+    assert {"pass_transfer", "python", "torch", "torchvision", "runtime", "kernels"} <= facts.keys() and facts["kernels"]
     assert f"torch: {facts['torch']}" in call("env")[1]
 
 

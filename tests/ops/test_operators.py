@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from torch.nn import functional
 
 from pass_transfer import ops
-from pass_transfer.errors import KernelError
+from pass_transfer.errors import KernelError, MaskError
 
 
 def near(value, reference, share=2e-5, size=0.0):
@@ -284,6 +284,55 @@ def test_a_fused_layer_that_does_not_fit_is_refused_with_the_arguments_name(oper
     words = {"x": "x|weight", "weight": "x|weight", "shadow": "shadow|in_mask", "out_count": "out_kept|out_count", "norm_weight": "norm_", "norm_bias": "norm_"}
     with pytest.raises((KernelError, NotImplementedError), match=words.get(name, name)):
         ops.masked_conv_norm_act(**good | {name: value})
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_linear_layer_that_does_not_fit_is_refused_with_the_arguments_name(operators, data):
+    bad = {"x": [torch.zeros(2, 5), torch.zeros(2, 4).double(), torch.zeros(2, 4, dtype=torch.long)], "weight": [torch.zeros(3, 5), torch.zeros(3, 4, 1), torch.zeros(3, 4).double()],
+           "bias": BAD["bias"], "in_mask": BAD["in_mask"], "out_mask": BAD["out_mask"], "support": BAD["support"], "in_margin": BAD["in_margin"],
+           "out_margin": BAD["out_margin"], "gradient": BAD["gradient"]}
+    name = data.draw(st.sampled_from(sorted(bad)))
+    good = {"x": torch.zeros(2, 4), "weight": torch.zeros(3, 4), "bias": torch.zeros(3), "in_mask": torch.ones(4), "out_mask": torch.ones(3)}
+    ops.masked_linear(**good)
+    with pytest.raises(KernelError, match="x|weight" if name in ("x", "weight") else name):
+        ops.masked_linear(**good | {name: data.draw(st.sampled_from(bad[name]))})
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_mask_that_does_not_fit_is_refused_with_the_arguments_name(operators, data):
+    bad = {"x": [torch.zeros(4), torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 5, 3, 3)], "mask": [torch.ones(3), torch.ones(5), torch.ones(4, device="meta")]}
+    name = data.draw(st.sampled_from(sorted(bad)))
+    with pytest.raises((KernelError, NotImplementedError), match="x|mask"):
+        ops.mask_channels(**{"x": torch.zeros(2, 4, 3, 3), "mask": torch.ones(4)} | {name: data.draw(st.sampled_from(bad[name]))})
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_selection_that_does_not_fit_is_refused(operators, data):
+    bad = {"scores": [torch.zeros(2, 4), torch.zeros(7), torch.zeros(8, dtype=torch.long), torch.full((8,), float("nan")), torch.full((8,), float("-inf"))],
+           "offsets": [torch.tensor([0, 8]), torch.tensor([0, 9, 8]), torch.tensor([0, -1, 8]), torch.tensor([1, 4, 8]), torch.tensor([0.0, 4, 8]), torch.tensor([[0, 4, 8]])],
+           "k": [-1, 1, 9], "floors": [torch.tensor([1]), torch.tensor([5, 0]), torch.tensor([-1, 1]), torch.tensor([1.0, 1.0])]}
+    name = data.draw(st.sampled_from(sorted(bad)))
+    good = {"scores": torch.arange(8.0), "offsets": torch.tensor([0, 4, 8]), "k": 4, "floors": torch.tensor([1, 1])}
+    ops.global_topk_mask(**good)
+    with pytest.raises(MaskError):
+        ops.global_topk_mask(**good | {name: data.draw(st.sampled_from(bad[name]))})
+
+
+@pytest.mark.parametrize("n", [1, 2, 999, 30_000, 100_000])
+def test_exactly_k_of_many_scores_with_many_ties(implementation, n):
+    scores, layers = torch.randint(0, 40, (n,)).float(), min(n, 50)
+    offsets = torch.linspace(0, n, layers + 1).long()
+    floors = offsets.diff() // 10
+    for k in {int(floors.sum()), n // 3 or 1, n}:
+        if k < floors.sum():
+            continue
+        mask, _, kept, _ = ops.global_topk_mask(scores, offsets, k, floors)
+        again = ops.global_topk_mask(scores, offsets, k, floors).mask
+        assert int(mask.sum()) == k == int(kept.sum()) and set(mask.tolist()) <= {0.0, 1.0} and (kept >= floors).all() and torch.equal(mask, again)
+        assert torch.equal(mask, ops.reference.global_topk_mask(scores, offsets, k, floors)[0])
 
 
 def test_a_weight_without_gradient_costs_none(operators):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from pass_transfer.backbones import MacsTable, count_macs
+from pass_transfer.backbones import CostTable, count_macs
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.heads import fit_head
@@ -27,7 +27,7 @@ def test_a_shrunk_network_has_the_masks_macs_and_a_head_that_works(resnet18, gro
     before = copy.deepcopy(resnet18.state_dict())
     masks = random_masks(groups, 1, 0.6)
     network = shrink(resnet18, groups, masks, MEAN, STD, None, task, "linear", cpu)
-    assert count_macs(network.backbone, 32) == MacsTable(resnet18, groups, 32).macs(masks.kept)
+    assert count_macs(network.backbone, 32) == CostTable(resnet18, groups, 32).macs(masks.kept)
     assert evaluate(network, task.held_out, cpu).top1 > 50
     assert not network.backbone.bn1.training and all(p.requires_grad for p in network.parameters())
     assert all(torch.equal(t, before[n]) for n, t in resnet18.state_dict().items()), "the backbone is left as it is"

@@ -6,12 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
 from pass_transfer import __version__
 from pass_transfer.backbones import BackboneSpec, build_backbone
-from pass_transfer.errors import RunError, StorageError
+from pass_transfer.errors import RunError, StorageError, TaskError, UsageError
 from pass_transfer.files import make_folder, read_json, read_tensors, sha256, write_json, write_tensors
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
@@ -43,6 +44,39 @@ class PrunedModel(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes) for images (B, 3, S, S) in [0, 1]."""
         return self.network(images)
+
+    @torch.no_grad()
+    def predict(self, paths: Sequence[str | Path], top: int = 1, batch_size: int = 32) -> list[list[tuple[str, float]]]:
+        """The `top` likeliest classes of image files, each with its probability, likeliest first.
+
+        Images are resized as in training, on the device and in the dtype the model is in.
+
+        Raises:
+            TaskError: a file that is missing or no image; it is named.
+            UsageError: a `top` that is not between 1 and the number of classes.
+        """
+        from pass_transfer.tasks.images import decode, to_batch
+
+        if not 1 <= top <= len(self.class_names):
+            raise UsageError(f"top is {top}; the model knows {len(self.class_names)} classes")
+        found, weight = [], next(self.network.parameters())
+        for first in range(0, len(paths), batch_size):
+            pixels = []
+            for path in paths[first:first + batch_size]:
+                try:
+                    pixels.append(decode(str(path), self.spec.image_size))
+                except TaskError as error:
+                    raise TaskError(f"{path} cannot be read as an image: {error}") from error
+            images = to_batch(np.stack(pixels)).to(weight.device, weight.dtype) / 255
+            best = self(images).float().softmax(1).topk(top)
+            found += [[(self.class_names[c], p) for c, p in zip(*row)] for row in zip(best.indices.tolist(), best.values.tolist())]
+        return found
+
+    def export(self, path: str | Path, format: str | None = None) -> dict[str, Any]:
+        """Write it for other runtimes, as ONNX or .pt2; see export_model."""
+        from pass_transfer.pruned.export import export_model
+
+        return export_model(self, path, format)
 
     def save(self, folder: str | Path) -> None:
         """Write model.json and model.safetensors. Raises StorageError; a reader never sees half a file."""

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from pass_transfer.cli import options
+
+
+def bench(
+    run: Annotated[Path, typer.Argument(help="Run folder of adapt.")],
+    batch: Annotated[Optional[list[int]], typer.Option("--batch", help="Batch size; can be given several times (default 1, 8, 64).")] = None,
+    engine: Annotated[Optional[list[str]], typer.Option("--engine", help='"eager", "eager channels_last", "compile" or "onnxruntime"; can be given several times (default: all).')] = None,
+    rounds: Annotated[int, typer.Option("--rounds", help="Measurements of each.")] = 15,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Measure a run's small network and the dense one side by side.
+
+    Interleaved, in float32; median and quartiles. PyTorch's and onnxruntime's threads are those of OMP_NUM_THREADS.
+
+    Examples:
+
+      pass-transfer bench runs/c100
+
+      pass-transfer bench runs/c100 --batch 1 --batch 32 --engine onnxruntime
+    """
+    from pass_transfer.recipes.bench_run import ENGINES, BenchConfig, bench_run
+    from pass_transfer.report import bench_table
+
+    config = BenchConfig(tuple(batch or (1, 8, 64)), tuple(engine or ENGINES), rounds)
+    found = bench_run(run, config, device)
+    print(json.dumps(found) if as_json else bench_table(found))

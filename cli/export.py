@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from pass_transfer.cli import options
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder of adapt.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write; its ending names the format: .onnx or .pt2.")],
+    format: Annotated[Optional[str], typer.Option("--format", help="onnx or pt2, if the file's ending does not say.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write a run's small network for other runtimes, checked against torch.
+
+    One file that takes any number of RGB images in [0, 1]; prompt, normalisation and classifier are inside, class names in its metadata.
+
+    Examples:
+
+      pass-transfer export runs/c100 --out small.onnx
+
+      pass-transfer export runs/c100 --format pt2 --out small.pt2
+    """
+    from pass_transfer.pruned import load_pruned
+
+    found = load_pruned(run).export(out, format)
+    print(json.dumps(found) if as_json else f"{found['path']}: {found['bytes'] / 1e6:.2f} MB of {found['format']}, within {found['difference']:.0e} of torch's logits")

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from pass_transfer.cli import options
+
+
+def inspect(
+    hypernet: options.Hypernet,
+    macs: options.Macs = None,
+    params: options.Params = None,
+    density: options.Density = None,
+    round_to: options.RoundTo = 1,
+    keep_layers: options.KeepLayers = None,
+    run: Annotated[Optional[Path], typer.Option("--run", help="Take the prompt that this run of adapt tuned, instead of the source task's.")] = None,
+    classes: Annotated[Optional[int], typer.Option("--classes", min=1, help="Classes of the task, if not the source's.")] = None,
+    latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Measure both networks here.")] = True,
+    plot: Annotated[Optional[Path], typer.Option("--plot", help="Draw it into this file (.png, .svg or .pdf).")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show what a cut would leave, before anything is trained.
+
+    Channels of every group, MACs and parameters of every layer, latency of both networks, and what would keep it from being faster.
+
+    Examples:
+
+      pass-transfer inspect --hypernet zoo/r18_tinyimnet --macs 0.4 --round-to 8
+
+      pass-transfer inspect --hypernet zoo/r18_tinyimnet --params 3M --plot cut.png
+    """
+    from pass_transfer.recipes.preview import preview
+    from pass_transfer.report import preview_picture, preview_table
+
+    cut = {"macs": macs if any(v is not None for v in (macs, params, density)) else 0.5, "params": params, "density": density,
+           "round_to": round_to, "keep_layers": tuple(keep_layers or ())}
+    found = preview(hypernet, run=run, classes=classes, latency=latency, **cut)
+    if plot is not None:
+        preview_picture(found, plot)
+    print(json.dumps(found) if as_json else preview_table(found))

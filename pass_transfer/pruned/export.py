@@ -1,0 +1,124 @@
+"""A small network for other runtimes: ONNX, or torch.export's .pt2, with what is needed to feed it in the metadata."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pass_transfer.errors import StorageError, UsageError
+from pass_transfer.files import PART, make_folder
+
+FORMATS = ("onnx", "pt2")
+BATCHES = (1, 4, 32)  # at which a file is compared with the network it was made from
+TOLERANCE = 1e-4  # of the largest logit
+METADATA = "pass_transfer"
+
+
+def export_model(model: nn.Module, path: str | Path, format: str | None = None) -> dict[str, Any]:
+    """Write a PrunedModel as one file that takes "images", RGB in [0, 1], any number of them, and gives "logits".
+
+    The file is run at several batch sizes and compared before it gets its name. Its
+    metadata `pass_transfer` is JSON: architecture, image size, class names.
+
+    Args:
+        model: left as it is.
+        path: the file; its ending names the format if that is not given.
+        format: "onnx" (torch's dynamo exporter, run by onnxruntime) or "pt2" (torch.export).
+
+    Returns:
+        "path", "format", "bytes", and "difference", the largest from torch's logits as a
+        share of the largest logit.
+
+    Raises:
+        UsageError: an unknown format.
+        StorageError: it cannot be written, or does not compute what the network computes.
+    """
+    path = Path(path)
+    chosen = format or path.suffix.removeprefix(".").lower()
+    if chosen not in FORMATS:
+        raise UsageError(f"unknown format {chosen!r}; choose one of {', '.join(FORMATS)}")
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; give the name of a file")
+    make_folder(path.parent)
+    part = path.with_name(f".{path.name}{PART}")
+    original = model.training
+    try:
+        model.eval()
+        difference = (_write_onnx if chosen == "onnx" else _write_pt2)(model, part)
+        if not difference <= TOLERANCE:
+            raise StorageError(f"the exported network differs from torch's by {difference:.1e} of the largest logit; nothing is written to {path}")
+        os.replace(part, path)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        model.train(original)
+        part.unlink(missing_ok=True)
+    return {"path": str(path), "format": chosen, "bytes": path.stat().st_size, "difference": difference}
+
+
+def metadata(model: nn.Module) -> str:
+    """What a user of the file needs to know, as JSON."""
+    spec = dataclasses.asdict(model.spec)
+    return json.dumps({"architecture": spec["architecture"], "image_size": spec["image_size"], "input": "RGB in [0, 1], (batch, 3, image_size, image_size)",
+                       "normalisation": "inside", "class_names": list(model.class_names)})
+
+
+def _images(model: nn.Module, batch: int) -> torch.Tensor:
+    size = model.spec.image_size
+    return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(batch))
+
+
+def _dynamic() -> dict[str, Any]:
+    return {"images": {0: torch.export.Dim("batch", min=1)}}
+
+
+@contextlib.contextmanager
+def _quiet():
+    """The exporters talk on stdout, which is for results, and warn of what users cannot change."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _write_onnx(model: nn.Module, path: Path) -> float:
+    import onnxruntime
+
+    with _quiet():
+        program = torch.onnx.export(model, (_images(model, 2),), dynamo=True, input_names=["images"], output_names=["logits"], dynamic_shapes=_dynamic(),
+                                    external_data=False, verbose=False)
+        program.model.metadata_props[METADATA] = metadata(model)
+        program.save(str(path), external_data=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return _difference(model, lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]))
+
+
+def _write_pt2(model: nn.Module, path: Path) -> float:
+    with _quiet():
+        program = torch.export.export(model, (_images(model, 2),), dynamic_shapes=_dynamic())
+        with open(path, "wb") as file:
+            torch.export.save(program, file, extra_files={METADATA: metadata(model)})
+        with open(path, "rb") as file:
+            loaded = torch.export.load(file).module()
+    return _difference(model, loaded)
+
+
+@torch.no_grad()
+def _difference(model: nn.Module, exported) -> float:
+    """Largest difference from the network's own logits, as a share of the largest."""
+    worst = 0.0
+    for batch in BATCHES:
+        images = _images(model, batch)
+        expected = model(images)
+        worst = max(worst, ((exported(images) - expected).abs().max() / expected.abs().max()).item())
+    return worst

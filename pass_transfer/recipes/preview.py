@@ -1,0 +1,97 @@
+"""What a cut would leave, before anything is trained: channels, MACs, parameters, latency, and what to mind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Sequence
+
+from torch import nn
+
+from pass_transfer.backbones import classifier_name
+from pass_transfer.errors import RunError, StorageError
+from pass_transfer.files import read_tensors
+from pass_transfer.latency import measure_latency
+from pass_transfer.prompts import Prompt
+from pass_transfer.recipes.heads import set_classifier
+from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
+
+PROMPT = "prompt.safetensors"
+MULTIPLE = 8  # channel counts that arithmetic comes in
+SMALL_MAP = 16  # positions
+INTENSITY = 20  # MACs for each number moved, below which a CPU waits for memory
+GAIN = 0.8  # share of the MACs' ratio that a cut should make faster
+
+
+def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None = None, classes: int | None = None, latency: bool = True,
+            batch_sizes: Sequence[int] = (1, 32), **cut: Any) -> dict[str, Any]:
+    """Foresee a network under a budget.
+
+    Args:
+        hypernet: a zoo name, a folder, or a loaded entry.
+        run: a run folder of adapt whose tuned prompt is taken; the source task's otherwise.
+        classes: of the task, if not the source's.
+        latency: whether to measure it, dense and small side by side.
+        cut: macs=, params= or density=, round_to=, keep_layers= (masks.select).
+
+    Returns:
+        "groups" (name, kept, width, layers), "layers" (name, positions, inputs, outputs,
+        macs, parameters and each with dense_ before it), totals as in result.json,
+        "latency_ms" by batch size or null, and "warnings".
+
+    Raises:
+        UsageError, MaskError: see masks.select.
+        RunError: no prompt in the run.
+    """
+    entry = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
+    masks = entry.generate_masks(_prompt(entry, run), classes=classes, **cut)
+    table = entry.table if classes is None else entry.table.with_classes(classes)
+    kept, widths = masks.kept, masks.widths
+    layers = [{"name": small.name, "positions": small.positions, "inputs": small.inputs, "outputs": small.outputs, "macs": small.macs, "parameters": small.parameters,
+               "dense_inputs": dense.inputs, "dense_outputs": dense.outputs, "dense_macs": dense.macs, "dense_parameters": dense.parameters}
+              for small, dense in zip(table.by_layer(kept), table.by_layer(widths))]
+    found = {"hypernet": entry.name, "prompt": "source" if run is None else str(run), "cut": cut, "image_size": entry.spec.image_size,
+             "groups": [{"name": n, "kept": kept[n], "width": widths[n], "layers": sorted({*g.writes, *g.reads})} for n, g in entry.groups.items()],
+             "layers": layers, "macs": table.macs(kept), "dense_macs": table.dense, "parameters": table.parameters(kept),
+             "dense_parameters": table.dense_parameters, "latency_ms": None, "dense_latency_ms": None}
+    if latency:
+        dense = entry.backbone()
+        if classes is not None:
+            set_classifier(dense, nn.Linear(dense.get_submodule(classifier_name(dense)).in_features, classes))
+        times = measure_latency({"small": masks.apply(dense), "dense": dense}, entry.spec.image_size, batch_sizes)
+        found |= {"latency_ms": {str(b): t for b, t in times["small"].items()}, "dense_latency_ms": {str(b): t for b, t in times["dense"].items()}}
+    return found | {"warnings": warnings(found)}
+
+
+def _prompt(entry: PretrainedHypernet, run: str | Path | None) -> Prompt:
+    prompt = entry.prompt()
+    if run is None:
+        return prompt
+    path = Path(run) / PROMPT
+    if not path.is_file():
+        raise RunError(f"{run} holds no {PROMPT}; give a run folder of pass-transfer adapt")
+    try:
+        prompt.load_state_dict(read_tensors(path))
+    except RuntimeError as error:
+        raise StorageError(f"{path} is not a prompt of {entry.name}") from error
+    return prompt
+
+
+def warnings(found: dict[str, Any]) -> list[str]:
+    """Why a cut may make the network less faster than smaller."""
+    said = []
+    odd = [g for g in found["groups"] if g["kept"] % MULTIPLE and g["kept"] < g["width"]]
+    if odd:
+        said.append(f"{len(odd)} of {len(found['groups'])} groups keep a number of channels that is no multiple of {MULTIPLE}, which costs as much as the next one; "
+                    f"try --round-to {MULTIPLE}")
+    small = sum(layer["macs"] for layer in found["layers"] if 1 < layer["positions"] <= SMALL_MAP)
+    if small > 0.2 * found["macs"]:
+        said.append(f"{small / found['macs']:.0%} of the MACs are in maps of {SMALL_MAP} positions or fewer, where overheads weigh most at batch 1")
+    slow = [layer["name"] for layer in found["layers"] if layer["positions"] > 1 and layer["macs"] < INTENSITY * (
+        layer["positions"] * (layer["inputs"] + layer["outputs"]) + layer["parameters"])]
+    if slow:
+        said.append(f"bound by memory rather than arithmetic, so that fewer MACs gain little: {', '.join(slow)}")
+    for batch, time in (found["latency_ms"] or {}).items():
+        gain, ratio = found["dense_latency_ms"][batch] / time, found["dense_macs"] / found["macs"]
+        if gain < GAIN * ratio:
+            said.append(f"at batch {batch} it runs {gain:.2f} times as fast here, with {ratio:.2f} times fewer MACs")
+    return said

@@ -1,0 +1,70 @@
+"""A cut foreseen (recipes/preview.py), as a table and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from pass_transfer.errors import StorageError, UsageError
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def preview_table(found: Mapping[str, Any]) -> str:
+    """Channels by group, layers, totals and warnings as plain text."""
+    groups = Table(title=f"{found['hypernet']}: channels", title_justify="left")
+    for column in ("group", "kept", "of", "", "layers"):
+        groups.add_column(column, justify="right" if column in ("kept", "of") else "left", no_wrap=column != "layers")
+    for group in found["groups"]:
+        share = group["kept"] / group["width"]
+        groups.add_row(group["name"], str(group["kept"]), str(group["width"]), f"{share:4.0%} {'#' * round(20 * share)}", str(len(group["layers"])))
+    layers = Table(title="layers", title_justify="left")
+    for column in ("layer", "in", "out", "positions", "MACs (M)", "dense (M)", "parameters"):
+        layers.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
+    for layer in found["layers"]:
+        layers.add_row(layer["name"], str(layer["inputs"]), str(layer["outputs"]), str(layer["positions"]), f"{layer['macs'] / 1e6:.2f}", f"{layer['dense_macs'] / 1e6:.2f}",
+                       str(layer["parameters"]))
+    totals = Table(title=f"one image of {found['image_size']} pixels", title_justify="left")
+    for column in ("", "small", "dense", "small / dense"):
+        totals.add_column(column, justify="right" if column else "left")
+    for name, key in (("MACs (M)", "macs"), ("parameters (M)", "parameters")):
+        small, dense = found[key], found[f"dense_{key}"]
+        totals.add_row(name, f"{small / 1e6:.2f}", f"{dense / 1e6:.2f}", f"{small / dense:.1%}")
+    for batch, small in (found["latency_ms"] or {}).items():
+        dense = found["dense_latency_ms"][batch]
+        totals.add_row(f"latency, batch {batch} (ms)", f"{small:.2f}", f"{dense:.2f}", f"{dense / small:.2f}x as fast")
+    console = Console(width=100, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        for table in (groups, layers, totals):
+            console.print(table)
+        for warning in found["warnings"]:
+            console.print(f"note: {warning}", soft_wrap=True)
+    return capture.get().rstrip()
+
+
+def preview_picture(found: Mapping[str, Any], path: str | Path) -> None:
+    """Kept channels of every group, and MACs of every layer, beside the dense network's. Raises UsageError, StorageError."""
+    path = Path(path)
+    if path.suffix.lower() not in PICTURES:
+        raise UsageError(f"{path} is no picture; choose a name that ends with one of {', '.join(PICTURES)}")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 0.32 * len(found["layers"]) + 1.6), layout="constrained")
+    for axes, rows, small, dense, scale, title in (
+            (figure.add_subplot(1, 2, 1), found["groups"], "kept", "width", 1, "channels kept"), (figure.add_subplot(1, 2, 2), found["layers"], "macs", "dense_macs", 1e6, "MACs (M)")):
+        names = [row["name"] for row in rows]
+        axes.barh(names, [row[dense] / scale for row in rows], color="#d0d7de", label="dense")
+        axes.barh(names, [row[small] / scale for row in rows], color="#0969da", label="small")
+        axes.invert_yaxis()
+        axes.set_title(title)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.suptitle(f"{found['hypernet']}: {found['macs'] / found['dense_macs']:.0%} of the MACs, {found['parameters'] / found['dense_parameters']:.0%} of the parameters")
+    try:
+        figure.savefig(path, dpi=130)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,63 @@
+"""The dry run: what it foresees is what removal leaves."""
+
+import json
+import shutil
+
+import pytest
+
+from pass_transfer.backbones import count_macs, count_parameters
+from pass_transfer.recipes.preview import preview, warnings
+from pass_transfer.zoo.entry import load_hypernet
+
+
+@pytest.mark.parametrize("cut", [{"macs": 0.5}, {"params": "3M"}, {"density": 0.4}, {"macs": "20M", "round_to": 8, "keep_layers": ("layer1.*",)}])
+def test_totals_and_layers_are_those_of_the_removed_network(entry, cut):
+    hypernet = load_hypernet(entry)
+    found = preview(hypernet, latency=False, **cut)
+    small, dense = hypernet.generate_masks(hypernet.prompt(), **cut).apply(hypernet.backbone()), hypernet.backbone()
+    assert (found["macs"], found["dense_macs"]) == (count_macs(small, 32), count_macs(dense, 32))
+    assert (found["parameters"], found["dense_parameters"]) == (count_parameters(small), count_parameters(dense))
+    assert sum(layer["macs"] for layer in found["layers"]) == found["macs"]
+    for layer in found["layers"]:
+        module = small.get_submodule(layer["name"])
+        assert (layer["outputs"], layer["inputs"]) == tuple(module.weight.shape[:2])
+
+
+def test_the_verb_prints_tables_or_json_and_draws(call, entry, tmp_path):
+    code, out, err = call("inspect", "--hypernet", entry, "--macs", "0.4", "--plot", tmp_path / "cut.png")
+    assert code == 0 and "layer4.1.conv1" in out and "x as fast" in out and err == ""
+    assert (tmp_path / "cut.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = call("inspect", "--hypernet", entry, "--macs", "0.4", "--no-latency", "--json", "--classes", "7")
+    found = json.loads(out)
+    assert found["macs"] <= 0.4 * found["dense_macs"] and found["latency_ms"] is None
+    assert found["layers"][-1]["outputs"] == 7 and set(found["groups"][0]) == {"name", "kept", "width", "layers"}
+
+
+def test_the_prompt_of_a_run_is_taken(call, entry, adapting, tmp_path):
+    assert call(*adapting())[0] == 0
+    kept = json.loads((tmp_path / "run" / "result.json").read_text())["channels_kept"]
+    found = json.loads(call("inspect", "--hypernet", entry, "--run", tmp_path / "run", "--no-latency", "--json")[1])
+    assert {g["name"]: g["kept"] for g in found["groups"]} == kept
+
+
+def test_what_keeps_a_cut_from_being_faster_is_said():
+    layers = [{"name": "deep", "positions": 4, "inputs": 64, "outputs": 64, "macs": 600, "parameters": 10}, {"name": "wide", "positions": 100, "inputs": 9, "outputs": 9, "macs": 400, "parameters": 81}]
+    found = {"groups": [{"name": "a", "kept": 13, "width": 64}, {"name": "b", "kept": 16, "width": 64}], "layers": layers, "macs": 1000, "dense_macs": 4000,
+             "latency_ms": {"1": 2.0, "32": 1.0}, "dense_latency_ms": {"1": 3.0, "32": 4.0}}
+    said = warnings(found)
+    assert len(said) == 4
+    assert said[0].startswith("1 of 2 groups") and said[1].startswith("60% of the MACs") and "wide" in said[2] and said[3].startswith("at batch 1 it runs 1.50 times as fast")
+
+
+@pytest.mark.parametrize("arguments, word, code", [
+    (["--macs", "2"], "macs is 2", 2), (["--params", "1K"], "lowest budget", 1), (["--macs", "0.5", "--density", "0.5"], "exactly one", 2), (["--round-to", "0"], "round_to", 2),
+    (["--keep-layers", "layer9"], "layer9", 2), (["--plot", "cut.txt", "--no-latency"], "no picture", 2), (["--plot", "/nonexistent/cut.png", "--no-latency"], "cannot write", 1),
+    (["--run", "/nonexistent"], "prompt.safetensors", 1)])
+def test_bad_input_is_refused_with_one_message(refused, entry, arguments, word, code):
+    assert word in refused("inspect", "--hypernet", entry, *arguments, code=code)
+
+
+def test_another_networks_prompt_is_refused(refused, entry, tmp_path):
+    (tmp_path / "run").mkdir()
+    shutil.copy(entry / "masks.safetensors", tmp_path / "run" / "prompt.safetensors")
+    assert "is not a prompt" in refused("inspect", "--hypernet", entry, "--run", tmp_path / "run")
