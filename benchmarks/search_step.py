@@ -28,7 +28,7 @@ from pass_transfer.masking import batch_statistics, masked_forward, room_for
 
 from provenance import provenance
 
-BATCH = {64: 128, 224: 32}
+BATCH = {64: 128, 224: 16}
 BASELINES = ("eager", "compile")
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -89,11 +89,11 @@ class Eager(nn.Module):
 
 
 class Problem:
-    """A backbone, its groups, a batch, and the variants of a step on them."""
+    """A backbone, its groups, a batch, and the variants of a step on them at a density."""
 
     def __init__(self, model: str, size: int, density: float, precision: str, batch: int | None, device: str, graphs: bool = False, seed: int = 0):
         torch.manual_seed(seed)
-        self.device, self.density, self.precision, self.graphs = torch.device(device), density, precision, graphs
+        self.device, self.precision, self.graphs = torch.device(device), precision, graphs
         backbone = getattr(torchvision.models, model)(num_classes=100).eval().requires_grad_(False)
         self.groups = find_groups(backbone, size)
         self.backbones = {name: self._copy(backbone, layout) for name, layout in LAYOUTS.items()}
@@ -101,8 +101,14 @@ class Problem:
         self.images = {name: images.to(self.device, memory_format=layout) for name, layout in LAYOUTS.items()}
         self.labels = torch.randint(100, (len(images),)).to(self.device)
         self.scores = random_scores(self.groups, seed).to(self.device)
-        self.k = round(density * self.groups.total)
+        self.density, self.k = density, round(density * self.groups.total)
+        self.eagers: dict[tuple[str, bool], nn.Module] = {}
         self.offsets, self.floors = self.groups.offsets.to(self.device), torch.zeros(len(self.groups), dtype=torch.long, device=self.device)
+
+    def at(self, density: float) -> Problem:
+        """The same problem at another density; networks that are compiled stay so."""
+        self.density, self.k = density, round(density * self.groups.total)
+        return self
 
     def _copy(self, backbone: nn.Module, layout: torch.memory_format) -> nn.Module:
         return copy.deepcopy(backbone).to(self.device, memory_format=layout)
@@ -144,9 +150,12 @@ class Problem:
             self._step(layout, forward, leaves)
         return graph.replay
 
-    def eager(self, layout: str, through=lambda network: network):
-        """A step as PyTorch is usually told to do it; `through` may compile the network."""
-        network = through(Eager(self.backbones[layout], self.groups).eval())
+    def eager(self, layout: str, compiled: bool = False):
+        """A step as PyTorch is usually told to do it, or torch.compile of it."""
+        if (layout, compiled) not in self.eagers:
+            network = Eager(self.backbones[layout], self.groups).eval()
+            self.eagers[layout, compiled] = torch.compile(network) if compiled else network
+        network = self.eagers[layout, compiled]
 
         def forward(scores, x):
             return network(x, list(self.groups.split(StraightThrough.apply(scores, self.k)).values()))
@@ -210,11 +219,12 @@ def main() -> None:
     for model in given.models:
         for size in given.sizes:
             for precision in given.precisions:
+                problem = Problem(model, size, given.densities[0], precision, given.batch, given.device, given.cuda_graph)
                 for density in given.densities:
-                    problem = Problem(model, size, density, precision, given.batch, given.device, given.cuda_graph)
+                    problem.at(density)
                     variants = {f"eager {layout}": problem.eager(layout) for layout in LAYOUTS}
                     if given.compile:
-                        variants |= {f"compile {layout}": problem.eager(layout, torch.compile) for layout in LAYOUTS}
+                        variants |= {f"compile {layout}": problem.eager(layout, compiled=True) for layout in LAYOUTS}
                     variants |= {f"dense {layout}": problem.dense(layout) for layout in LAYOUTS}
                     variants |= {f"{gradient} {layout}": problem.ours(layout, gradient) for gradient in given.gradients for layout in LAYOUTS}
                     origin = provenance()

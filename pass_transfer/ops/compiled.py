@@ -64,6 +64,7 @@ def _(scores, offsets, k, floors):
 
 
 def _save_selection(ctx, inputs, output) -> None:
+    ctx.set_materialize_grads(False)  # of outputs without a gradient, zeros would be made, and in full size
     ctx.mark_non_differentiable(*output[1:])
 
 
@@ -118,10 +119,13 @@ def _save_convolution(ctx, inputs, output) -> None:
     x, weight, _, in_mask, out_mask, *ctx.settings, support, in_margin, out_margin = inputs
     y, before = output
     ctx.save_for_backward(x, weight, in_mask, out_mask, before if ctx.settings[-1] != "kept" else y, support, in_margin, out_margin)
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(before)
 
 
 def _convolution_backward(ctx, grad, _):
+    if grad is None:
+        return (None,) * 13
     x, weight, in_mask, out_mask, before, *sets = ctx.saved_tensors
     needs = [bool(n) for n in ctx.needs_input_grad[:5]]
     found = _kernels.masked_conv2d_backward(grad, x, weight, in_mask, out_mask, before, *ctx.settings, *sets, needs)
@@ -156,11 +160,14 @@ def _(grad, x, shadow, in_mask, in_order, weight, norm_weight, a, y, mean, invst
 def _save_block(ctx, inputs, output) -> None:
     x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, _, residual, _, out_order, _, _, *ctx.settings = inputs
     a, shadow_out, y, mean, invstd = output
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(shadow_out, y, mean, invstd)
     ctx.save_for_backward(x, shadow, in_mask, in_order, weight, norm_weight, a, y, mean, invstd, out_order)
 
 
 def _block_backward(ctx, grad, *_):
+    if grad is None:
+        return (None,) * 18
     needs = [ctx.needs_input_grad[0], ctx.needs_input_grad[2], ctx.needs_input_grad[9]]
     found = _kernels.masked_conv_norm_act_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
     dx, dmask, dresidual = (g if need else None for g, need in zip(found, needs))
