@@ -18,7 +18,7 @@ demo: $(READY)
 kernels: $(KERNELS)
 
 test: $(KERNELS)
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto
 
 $(READY): pyproject.toml setup.py tools/make_venv.py
 	$(PYTHON) tools/make_venv.py $(VENV)

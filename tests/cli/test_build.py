@@ -87,6 +87,7 @@ def test_cuda_sources_compile(tmp_path, source):
             "os.environ['CUDA_HOME'] = str(space['cuda_toolkit']()); from torch.utils.cpp_extension import include_paths; print(*include_paths('cuda'), sep='\\n')")
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PASS_TRANSFER_BUILD": "none"}, capture_output=True, text=True, check=True)
     includes = [f"-I{line}" for line in found.stdout.splitlines() if line.startswith("/")]
-    done = subprocess.run(["nvcc", "-std=c++20", "-O0", "-DPASS_TRANSFER_CUDA", "--expt-relaxed-constexpr", "-gencode", "arch=compute_80,code=compute_80", *includes, "-c",
-                           str(ROOT / "csrc" / source), "-o", str(tmp_path / "out.o")], capture_output=True, text=True)
+    done = subprocess.run(["nvcc", "-std=c++20", "-O0", "-DPASS_TRANSFER_CUDA", "--expt-relaxed-constexpr", "--ptx", "-arch=compute_80", *includes,
+                           str(ROOT / "csrc" / source), "-o", str(tmp_path / "out.ptx")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert ".target sm_80" in (tmp_path / "out.ptx").read_text()
