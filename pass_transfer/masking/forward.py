@@ -137,7 +137,7 @@ def room_for(kept: Mapping[str, int], widths: Mapping[str, int], slack: int = 0)
 
 
 def _run(plan: Plan, backbone: nn.Module, groups: Mapping[str, Arrangement], x: Tensor) -> Tensor:
-    values = {plan.image: Activation(x)}
+    values = {plan.image: Activation(x.contiguous(memory_format=torch.channels_last))}  # faster at every density, whatever x comes in
     for number, step in enumerate(plan.steps):
         values[step.name] = _layer(step, backbone, groups, values) if isinstance(step, Layer) else _channelwise(step, backbone, values[step.source])
         for name in [n for n in values if plan.last_use.get(n, number + 1) <= number]:
