@@ -89,8 +89,11 @@ def arguments() -> dict:
         """Tries one kind of build after the other; if none succeeds the package is left without the extension."""
 
         def run(self) -> None:
-            for kind in kinds:
-                self.extensions = self.distribution.ext_modules = [extensions[kind]()]
+            extension, compiler = self.extensions[0], self.compiler
+            for number, kind in enumerate(kinds):
+                self.compiler = compiler  # a run replaces the name by an object
+                if number:  # what setuptools has noted on the extension stays
+                    vars(extension).update(vars(extensions[kind]()))
                 try:
                     super().run()
                 except (Exception, SystemExit) as error:  # whatever a missing or broken compiler raises

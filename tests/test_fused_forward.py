@@ -101,7 +101,7 @@ def test_a_classifier_that_learns_gets_its_gradient(networks, random_masks):
         found.append((network.fc.weight.grad.clone(), network.fc.bias.grad.clone(), groups.join({n: leaf.grad for n, leaf in leaves.items()})))
         network.fc.zero_grad()
     for one, other in zip(*found):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * other.abs().max().item())
 
 
 def test_networks_without_a_plan_run_with_hooks(networks, random_masks):

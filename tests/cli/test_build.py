@@ -13,12 +13,40 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-def build(tmp_path, *, code=None, **environment):
+def build(tmp_path, *, code=None, cwd=ROOT, **environment):
     """Run setup.py build_ext into a folder; returns its lines and what it built."""
     command = [sys.executable, *(("-c", code) if code else ("setup.py",)), "build_ext", "--build-lib", tmp_path / "lib", "--build-temp", tmp_path / "temp"]
-    done = subprocess.run([str(c) for c in command], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+    done = subprocess.run([str(c) for c in command], cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if line.startswith("pass-transfer: ")], list(tmp_path.rglob("*.so"))
+
+
+TRIVIAL = """#include <Python.h>
+PyMODINIT_FUNC PyInit__C() { static PyModuleDef d = {PyModuleDef_HEAD_INIT, "_C"}; return PyModule_Create(&d); }
+"""
+
+
+@pytest.fixture
+def little(tmp_path):
+    """A copy of setup.py with a source that compiles at once."""
+    (tmp_path / "csrc").mkdir()
+    (tmp_path / "csrc" / "a.cpp").write_text(TRIVIAL)
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_what_is_built_notes_its_torch(little):
+    lines, built = build(little, cwd=little, PASS_TRANSFER_BUILD="cpp")
+    assert lines == [f"pass-transfer: built the operators for the CPU, for torch {torch.__version__}"] and len(built) == 1
+    assert (built[0].parent / "_C.torch-version").read_text() == torch.__version__
+
+
+@pytest.mark.skipif(torch.version.cuda is None or shutil.which("nvcc") is None or shutil.which("c++") is None, reason="no nvcc, or a PyTorch without CUDA")
+def test_where_cuda_does_not_compile_the_cpus_operators_are_built(little):
+    (little / "csrc" / "b.cu").write_text("this is no source\n")
+    lines, built = build(little, cwd=little, PASS_TRANSFER_BUILD="cuda")
+    assert "the build for cuda failed" in lines[0] and "built the operators for the CPU" in lines[-1] and len(built) == 1
 
 
 def test_nothing_is_built_where_nothing_is_wanted(tmp_path):

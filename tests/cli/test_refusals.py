@@ -60,7 +60,7 @@ def test_usage_errors_name_the_help_to_read(refused):
 
 def test_a_budget_below_the_floor_names_the_lowest(refused, adapting, tmp_path):
     assert "lowest" in refused(*adapting("--macs", "0.001"))
-    assert "lowest density is" in refused(*adapting("--density", "0.01"))
+    assert "lowest budget" in refused(*adapting("--density", "0.01"))
     assert not (tmp_path / "run").exists()
 
 
