@@ -53,10 +53,8 @@ def adapt(
     from pass_transfer.recipes.adapt import adapt as run
     from pass_transfer.report import summary
 
-    settings = {} if prompt_lr is None else {"prompt_lr": prompt_lr}
-    if any(value is not None for value in (macs, params, density)):
-        settings |= {"macs": macs, "params": params, "density": density}
+    settings = options.cut(macs, params, density, round_to, keep_layers) | ({} if prompt_lr is None else {"prompt_lr": prompt_lr})
     result = run(hypernet, task, out=out, data_dir=data_dir, transfer=transfer, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
-                 weight_decay=weight_decay, round_to=round_to, keep_layers=tuple(keep_layers or ()), prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt,
+                 weight_decay=weight_decay, prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt,
                  with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)
     print(json.dumps(result) if as_json else summary(result))

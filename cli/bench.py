@@ -27,9 +27,9 @@ def bench(
 
       pass-transfer bench runs/c100 --batch 1 --batch 32 --engine onnxruntime
     """
-    from pass_transfer.recipes.bench_run import ENGINES, BenchConfig, bench_run
+    from pass_transfer.recipes.bench_run import BenchConfig, bench_run
     from pass_transfer.report import bench_table
 
-    config = BenchConfig(tuple(batch or (1, 8, 64)), tuple(engine or ENGINES), rounds)
+    config = BenchConfig(tuple(batch or BenchConfig.batch_sizes), tuple(engine or BenchConfig.engines), rounds)
     found = bench_run(run, config, device)
     print(json.dumps(found) if as_json else bench_table(found))

@@ -35,9 +35,7 @@ def inspect(
     from pass_transfer.recipes.preview import preview
     from pass_transfer.report import preview_picture, preview_table
 
-    cut = {"macs": macs if any(v is not None for v in (macs, params, density)) else 0.5, "params": params, "density": density,
-           "round_to": round_to, "keep_layers": tuple(keep_layers or ())}
-    found = preview(hypernet, run=run, classes=classes, latency=latency, **cut)
+    found = preview(hypernet, run=run, classes=classes, latency=latency, **options.cut(macs, params, density, round_to, keep_layers))
     if plot is not None:
         preview_picture(found, plot)
     print(json.dumps(found) if as_json else preview_table(found))

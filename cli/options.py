@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -22,3 +22,9 @@ Params = Annotated[Optional[str], typer.Option("--params", help="Share or amount
 Density = Annotated[Optional[float], typer.Option("--density", help="Share of all channels to keep, instead of --macs.")]
 RoundTo = Annotated[int, typer.Option("--round-to", help="Every layer keeps a multiple of this many channels, or all.")]
 KeepLayers = Annotated[Optional[list[str]], typer.Option("--keep-layers", help="Layers to leave alone, by name or pattern; can be given several times.")]
+
+
+def cut(macs: str | None, params: str | None, density: float | None, round_to: int, keep_layers: list[str] | None) -> dict[str, Any]:
+    """The budget options as arguments of a recipe; half of the MACs where none is given."""
+    given = {name: value for name, value in (("macs", macs), ("params", params), ("density", density)) if value is not None}
+    return (given or {"macs": 0.5}) | {"round_to": round_to, "keep_layers": tuple(keep_layers or ())}

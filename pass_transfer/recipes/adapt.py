@@ -19,7 +19,7 @@ import torch
 
 from pass_transfer import __version__
 from pass_transfer.backbones import count_macs, count_parameters
-from pass_transfer.errors import UsageError
+from pass_transfer.errors import RunError, StorageError, UsageError
 from pass_transfer.files import read_json, read_tensors, write_json, write_tensors
 from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
@@ -186,18 +186,16 @@ class _Adapter:
     def _dense(self) -> dict[str, Any]:
         """The dense network by the same recipe, for comparison; its own seconds are counted apart."""
         torch.manual_seed(self.config.seed)
-        prompt = self.entry.prompt()
-        prompt.load_state_dict(read_tensors(self.folder.path / PROMPT))
-        start = self.folder.begin("dense")
+        prompt, start = stored_prompt(self.entry, self.folder.path), self.folder.begin("dense")
         accuracy = evaluate(self._finetuned("dense", self._network(None, prompt)), self.task.test, self.runtime)
         return {"dense_top1": accuracy.top1, "dense_seconds": round(self.folder.seconds - start, 1)}
 
     def _prompt(self) -> tuple[Prompt, float]:
         """The prompt that gives the masks, and the seconds it took; as an earlier process left it, if that finished it."""
-        prompt, note = self.entry.prompt(), self.folder.work / PROMPT_DONE
+        note = self.folder.work / PROMPT_DONE
         if note.exists():
-            prompt.load_state_dict(read_tensors(self.folder.path / PROMPT))
-            return prompt, read_json(note)["seconds"]
+            return stored_prompt(self.entry, self.folder.path), read_json(note)["seconds"]
+        prompt = self.entry.prompt()
         start = self.folder.begin("prompt")
         if self.config.transfer == "prompt":
             self._tune(prompt)
@@ -244,6 +242,18 @@ class _Adapter:
             "channels_kept": masks.kept, "channels": masks.widths, "skipped_images": self.task.skipped, "images": accuracy.images,
             "search_seconds": round(search_seconds, 1), "seconds": round(self.folder.seconds, 1), "dense_seconds": None, "run": str(self.folder.path),
         }
+
+
+def stored_prompt(entry: PretrainedHypernet, run: str | Path) -> Prompt:
+    """The prompt that a run tuned. Raises RunError where there is none, StorageError for one that is not of this entry."""
+    path, prompt = Path(run) / PROMPT, entry.prompt()
+    if not path.is_file():
+        raise RunError(f"{run} holds no {PROMPT}; give a run folder of pass-transfer adapt")
+    try:
+        prompt.load_state_dict(read_tensors(path))
+    except RuntimeError as error:
+        raise StorageError(f"{path} is not a prompt of {entry.name}") from error
+    return prompt
 
 
 def _versions() -> dict[str, str]:

@@ -8,14 +8,11 @@ from typing import Any, Sequence
 from torch import nn
 
 from pass_transfer.backbones import classifier_name
-from pass_transfer.errors import RunError, StorageError
-from pass_transfer.files import read_tensors
 from pass_transfer.latency import measure_latency
-from pass_transfer.prompts import Prompt
+from pass_transfer.recipes.adapt import stored_prompt
 from pass_transfer.recipes.heads import set_classifier
 from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 
-PROMPT = "prompt.safetensors"
 MULTIPLE = 8  # channel counts that arithmetic comes in
 SMALL_MAP = 16  # positions
 INTENSITY = 20  # MACs for each number moved, below which a CPU waits for memory
@@ -43,7 +40,7 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
         RunError: no prompt in the run.
     """
     entry = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
-    masks = entry.generate_masks(_prompt(entry, run), classes=classes, **cut)
+    masks = entry.generate_masks(entry.prompt() if run is None else stored_prompt(entry, run), classes=classes, **cut)
     table = entry.table if classes is None else entry.table.with_classes(classes)
     kept, widths = masks.kept, masks.widths
     layers = [{"name": small.name, "positions": small.positions, "inputs": small.inputs, "outputs": small.outputs, "macs": small.macs, "parameters": small.parameters,
@@ -60,20 +57,6 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
         times = measure_latency({"small": masks.apply(dense), "dense": dense}, entry.spec.image_size, batch_sizes)
         found |= {"latency_ms": {str(b): t for b, t in times["small"].items()}, "dense_latency_ms": {str(b): t for b, t in times["dense"].items()}}
     return found | {"warnings": warnings(found)}
-
-
-def _prompt(entry: PretrainedHypernet, run: str | Path | None) -> Prompt:
-    prompt = entry.prompt()
-    if run is None:
-        return prompt
-    path = Path(run) / PROMPT
-    if not path.is_file():
-        raise RunError(f"{run} holds no {PROMPT}; give a run folder of pass-transfer adapt")
-    try:
-        prompt.load_state_dict(read_tensors(path))
-    except RuntimeError as error:
-        raise StorageError(f"{path} is not a prompt of {entry.name}") from error
-    return prompt
 
 
 def warnings(found: dict[str, Any]) -> list[str]:
