@@ -17,7 +17,7 @@ import pass_transfer as pt
 from pass_transfer.backbones import count_macs
 from pass_transfer.baselines import group_l1, random_scores
 from pass_transfer.hypernet import blend, standardise
-from pass_transfer.masks import select
+from pass_transfer.selection import select
 from pass_transfer.network import Network
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
 from pass_transfer.recipes.shrink import shrink

@@ -16,6 +16,8 @@ def adapt(
     macs: options.Macs = None,
     params: options.Params = None,
     density: options.Density = None,
+    latency_ms: options.LatencyMs = None,
+    batch: options.Batch = 1,
     round_to: options.RoundTo = 1,
     keep_layers: options.KeepLayers = None,
     transfer: Annotated[str, typer.Option("--transfer", help="prompt: tune a prompt on the task. mask: take the source task's masks.")] = "prompt",
@@ -48,12 +50,14 @@ def adapt(
 
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 60M --round-to 8 --keep-layers "layer1.*" --out runs/rounded
 
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --latency-ms 2.5 --batch 1 --out runs/fast
+
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task folder:~/photos --density 0.5 --budget full --out runs/mine
     """
     from pass_transfer.recipes.adapt import adapt as run
     from pass_transfer.report import summary
 
-    settings = options.cut(macs, params, density, round_to, keep_layers) | ({} if prompt_lr is None else {"prompt_lr": prompt_lr})
+    settings = options.cut(macs, params, density, latency_ms, round_to, keep_layers) | {"latency_batch": batch} | ({} if prompt_lr is None else {"prompt_lr": prompt_lr})
     result = run(hypernet, task, out=out, data_dir=data_dir, transfer=transfer, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
                  weight_decay=weight_decay, prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt,
                  with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)

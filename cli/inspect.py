@@ -14,10 +14,13 @@ def inspect(
     macs: options.Macs = None,
     params: options.Params = None,
     density: options.Density = None,
+    latency_ms: options.LatencyMs = None,
+    batch: options.Batch = 1,
     round_to: options.RoundTo = 1,
     keep_layers: options.KeepLayers = None,
     run: Annotated[Optional[Path], typer.Option("--run", help="Take the prompt that this run of adapt tuned, instead of the source task's.")] = None,
     classes: Annotated[Optional[int], typer.Option("--classes", min=1, help="Classes of the task, if not the source's.")] = None,
+    device: options.Device = "auto",
     latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Measure both networks here.")] = True,
     plot: Annotated[Optional[Path], typer.Option("--plot", help="Draw it into this file (.png, .svg or .pdf).")] = None,
     as_json: options.Json = False,
@@ -31,11 +34,13 @@ def inspect(
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --macs 0.4 --round-to 8
 
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --params 3M --plot cut.png
+
+      pass-transfer inspect --hypernet zoo/r18_tinyimnet --latency-ms 2.5 --batch 1 --device cpu
     """
     from pass_transfer.recipes.preview import preview
     from pass_transfer.report import preview_picture, preview_table
 
-    found = preview(hypernet, run=run, classes=classes, latency=latency, **options.cut(macs, params, density, round_to, keep_layers))
+    found = preview(hypernet, run=run, classes=classes, latency=latency, device=device, batch=batch, **options.cut(macs, params, density, latency_ms, round_to, keep_layers))
     if plot is not None:
         preview_picture(found, plot)
     print(json.dumps(found) if as_json else preview_table(found))

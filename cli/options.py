@@ -20,11 +20,14 @@ Hypernet = Annotated[str, typer.Option("--hypernet", help="Zoo entry: a name, a 
 Macs = Annotated[Optional[str], typer.Option("--macs", help="Share of the dense network's MACs to keep (default 0.5), or an amount, such as 70M or 1.2G.")]
 Params = Annotated[Optional[str], typer.Option("--params", help="Share or amount of the parameters to keep, instead of --macs.")]
 Density = Annotated[Optional[float], typer.Option("--density", help="Share of all channels to keep, instead of --macs.")]
+LatencyMs = Annotated[Optional[float], typer.Option("--latency-ms", help="Milliseconds that --batch images may take on --device, measured here, instead of --macs.")]
+Batch = Annotated[int, typer.Option("--batch", help="Images at once that --latency-ms is for.")]
 RoundTo = Annotated[int, typer.Option("--round-to", help="Every layer keeps a multiple of this many channels, or all.")]
 KeepLayers = Annotated[Optional[list[str]], typer.Option("--keep-layers", help="Layers to leave alone, by name or pattern; can be given several times.")]
 
 
-def cut(macs: str | None, params: str | None, density: float | None, round_to: int, keep_layers: list[str] | None) -> dict[str, Any]:
+def cut(macs: str | None, params: str | None, density: float | None, latency_ms: float | None, round_to: int, keep_layers: list[str] | None) -> dict[str, Any]:
     """The budget options as arguments of a recipe; half of the MACs where none is given."""
-    given = {name: value for name, value in (("macs", macs), ("params", params), ("density", density)) if value is not None}
+    budgets = {"macs": macs, "params": params, "density": density, "latency_ms": latency_ms}
+    given = {name: value for name, value in budgets.items() if value is not None}
     return (given or {"macs": 0.5}) | {"round_to": round_to, "keep_layers": tuple(keep_layers or ())}

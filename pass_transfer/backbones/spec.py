@@ -65,6 +65,12 @@ def classifier_name(backbone: nn.Module) -> str:
     return names[-1]
 
 
+def set_classifier(backbone: nn.Module, linear: nn.Linear) -> None:
+    """Replace a backbone's last linear layer."""
+    parent, _, leaf = classifier_name(backbone).rpartition(".")
+    setattr(backbone.get_submodule(parent), leaf, linear)
+
+
 def load_weights(backbone: nn.Module, architecture: str, weights: str | Path) -> list[str]:
     """Load weights into a backbone; returns the names of tensors left as they were.
 

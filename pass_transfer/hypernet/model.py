@@ -20,7 +20,7 @@ from pass_transfer.backbones import ChannelGroups
 from pass_transfer.hypernet.config import HypernetConfig
 from pass_transfer.hypernet.encoder import PromptEncoder
 from pass_transfer.hypernet.weights import LayerWeights
-from pass_transfer.masks import floors
+from pass_transfer.selection import floors
 
 HEAD_SPREAD = 0.05  # of initial head weights
 

@@ -25,12 +25,14 @@ from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
 from pass_transfer.label_mapping import choose_mapping
 from pass_transfer.latency import measure_latency
-from pass_transfer.masks import ChannelMasks, check_amount, check_share
+from pass_transfer.latency_budget import LatencyBudget
+from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
 from pass_transfer.progress import say
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
 from pass_transfer.recipes.shrink import shrink
+from pass_transfer.selection import check_amount, check_share
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Accuracy, RunFolder, Runtime, choose_runtime, evaluate
 from pass_transfer.training.run_folder import check_free
@@ -39,8 +41,10 @@ from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 
 TRANSFERS = ("prompt", "mask")
 BUDGETS = ("quick", "full")
+LATENCY_BATCHES = (1, 32)
+CUTS = ("macs", "params", "density", "latency_ms")
 RESULT = "result.json"
-PROMPT = "prompt.safetensors"
+PROMPT, MASKS = "prompt.safetensors", "masks.safetensors"
 PROMPT_DONE = "prompt-done.json"  # among the checkpoints: the prompt is whole, and what it cost
 
 # Training work a budget may spend on fine-tuning, in MACs of the small network's forward
@@ -56,7 +60,8 @@ class AdaptConfig:
     """Everything that decides an adapted network, apart from the data.
 
     Fields:
-        macs, params, density: the budget; exactly one is given (masks.select says how).
+        macs, params, density, latency_ms: the budget; exactly one is given (generate_masks says how).
+        latency_batch: images at once that latency_ms is for.
         round_to, keep_layers: groups keep multiples of this many channels; layers to leave alone.
         transfer: "prompt" tunes a prompt on the task, "mask" takes the source masks.
         budget: "quick" or "full" training; `epochs` overrides it.
@@ -67,6 +72,8 @@ class AdaptConfig:
     macs: float | str | None = 0.5
     params: float | str | None = None
     density: float | None = None
+    latency_ms: float | None = None
+    latency_batch: int = 1
     round_to: int = 1
     keep_layers: tuple[str, ...] = ()
     transfer: str = "prompt"
@@ -83,8 +90,10 @@ class AdaptConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if sum(value is not None for value in (self.macs, self.params, self.density)) != 1:
-            raise UsageError("give exactly one budget: --macs, --params or --density")
+        if sum(getattr(self, name) is not None for name in CUTS) != 1:
+            raise UsageError("give exactly one budget: --macs, --params, --density or --latency-ms")
+        if self.latency_ms is not None:
+            LatencyBudget(self.latency_ms, self.latency_batch)
         for name in ("macs", "params"):
             value = getattr(self, name)
             if value is not None and isinstance(share := check_amount(f"--{name}", value), float):
@@ -99,9 +108,10 @@ class AdaptConfig:
         check_positive(self, "lr", "prompt_lr")
         check_positive(self, "weight_decay", zero=True)
 
-    def cut(self) -> dict[str, Any]:
-        """The arguments of generate_masks."""
-        return {name: getattr(self, name) for name in ("macs", "params", "density", "round_to", "keep_layers")}
+    def cut(self, device: torch.device) -> dict[str, Any]:
+        """The arguments of generate_masks, with the device whose milliseconds count."""
+        timed = {} if self.latency_ms is None else {"batch": self.latency_batch, "device": device}
+        return timed | {name: getattr(self, name) for name in (*CUTS, "round_to", "keep_layers")}
 
     def tuning(self) -> PromptConfig:
         """How the prompt is tuned."""
@@ -137,13 +147,13 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
         KeyboardInterrupt: its text says how to continue.
     """
     started = time.monotonic()
-    if settings.get("density") is not None or settings.get("params") is not None:
+    if any(settings.get(name) is not None for name in CUTS):
         settings.setdefault("macs", None)
     config = AdaptConfig(**settings)
     check_free(out, resume=resume, force=force)
     entry = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
-    foreseen = entry.table.macs(entry.generate_masks(entry.prompt(), **config.cut()).kept)  # a budget that cannot be met fails here
     runtime = choose_runtime(device, precision)
+    entry.generate_masks(entry.prompt(), **config.cut(runtime.device))  # a budget that cannot be met fails here
     say(f"running on {runtime.reason}")
     data = load_task(task, entry.spec.image_size, data_dir)
     mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes)
@@ -152,14 +162,14 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
                 "images": len(data.train), "tuning": dataclasses.asdict(config.tuning()), "device": runtime.device.type, "precision": runtime.precision}
     run = RunFolder(out, identity | settled | {"versions": _versions()}, resume=resume, force=force, started=started)
     try:
-        return _Adapter(entry, data, mapping, config, runtime, run, foreseen).run()
+        return _Adapter(entry, data, mapping, config, runtime, run).run()
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(str(stop) or f"interrupted; what is finished is saved in {run.path}, continue with --resume") from stop
 
 
 class _Adapter:
-    def __init__(self, entry: PretrainedHypernet, task: Task, mapping: str, config: AdaptConfig, runtime: Runtime, run: RunFolder, foreseen: int):
-        self.entry, self.task, self.mapping, self.foreseen = entry, task, mapping, foreseen
+    def __init__(self, entry: PretrainedHypernet, task: Task, mapping: str, config: AdaptConfig, runtime: Runtime, run: RunFolder):
+        self.entry, self.task, self.mapping = entry, task, mapping
         self.config, self.runtime, self.folder = config, runtime, run
 
     def run(self) -> dict[str, Any]:
@@ -177,17 +187,17 @@ class _Adapter:
         """The small network made, saved and measured; the job's result but for the dense network's accuracy."""
         torch.manual_seed(self.config.seed)
         prompt, search_seconds = self._prompt()
-        masks = self.entry.generate_masks(prompt, **self.config.cut(), classes=self.task.classes)
-        masks.save(self.folder.path / "masks.safetensors")
+        masks = self._masks(prompt)
         say(f"keeping {masks.density:.1%} of the channels, {self.entry.macs_share(masks, self.task.classes):.1%} of the dense MACs")
-        network = self._finetuned("finetune", self._network(masks, prompt))
+        network = self._finetuned("finetune", self._network(masks, prompt), masks)
         return self._measured(network, self._network(None, prompt), masks, search_seconds)
 
     def _dense(self) -> dict[str, Any]:
         """The dense network by the same recipe, for comparison; its own seconds are counted apart."""
         torch.manual_seed(self.config.seed)
         prompt, start = stored_prompt(self.entry, self.folder.path), self.folder.begin("dense")
-        accuracy = evaluate(self._finetuned("dense", self._network(None, prompt)), self.task.test, self.runtime)
+        masks = ChannelMasks.load(self.folder.path / MASKS, self.entry.groups)
+        accuracy = evaluate(self._finetuned("dense", self._network(None, prompt), masks), self.task.test, self.runtime)
         return {"dense_top1": accuracy.top1, "dense_seconds": round(self.folder.seconds - start, 1)}
 
     def _prompt(self) -> tuple[Prompt, float]:
@@ -204,6 +214,15 @@ class _Adapter:
         write_json(note, {"seconds": seconds})
         return prompt.cpu(), seconds
 
+    def _masks(self, prompt: Prompt) -> ChannelMasks:
+        """The prompt's masks; those that an earlier process measured, where the budget is a latency."""
+        path = self.folder.path / MASKS
+        if path.exists() and self.config.latency_ms is not None:
+            return ChannelMasks.load(path, self.entry.groups)
+        masks = self.entry.generate_masks(prompt, **self.config.cut(self.runtime.device), classes=self.task.classes)
+        masks.save(path)
+        return masks
+
     def _tune(self, prompt: Prompt) -> None:
         network = Network(self.entry.backbone(), self.entry.spec.mean, self.entry.spec.std)
         tune(self.entry.net, network, prompt, self.task, self.config.tuning(), self.runtime, self.folder, self.mapping)
@@ -215,9 +234,10 @@ class _Adapter:
         spec = self.entry.spec
         return shrink(self.entry.backbone(), self.entry.groups, masks, spec.mean, spec.std, deployed, self.task, self.mapping, self.runtime, self.config.seed)
 
-    def _finetuned(self, stage: str, network: Network) -> Network:
+    def _finetuned(self, stage: str, network: Network, masks: ChannelMasks) -> Network:
+        """A network fine-tuned for as many epochs as the budget has for the one under the masks."""
         config, size = self.config, self.entry.spec.image_size
-        epochs = plan_epochs(config, len(self.task.train), self.foreseen, self.runtime.device.type)
+        epochs = plan_epochs(config, len(self.task.train), self.entry.table.macs(masks.kept), self.runtime.device.type)
         recipe = FinetuneConfig(epochs=epochs, batch_size=min(config.batch_size, len(self.task.train)), lr=config.lr,
                                 weight_decay=config.weight_decay, seed=config.seed)
         start = evaluate(network, self.task.held_out, self.runtime)
@@ -230,7 +250,7 @@ class _Adapter:
         accuracy: Accuracy = evaluate(network, test, self.runtime)
         plain = evaluate(lambda x: network(x, use_prompt=False), test, self.runtime) if network.prompt is not None else accuracy
         size = self.entry.spec.image_size
-        latency = measure_latency({"small": network, "dense": dense}, size)
+        latency = measure_latency({"small": network, "dense": dense}, size, sorted({*LATENCY_BATCHES, self.config.latency_batch}))
         spec = dataclasses.replace(self.entry.spec, classes=self.task.classes)
         PrunedModel(network.cpu(), spec, self.task.class_names, {n: m.nonzero().flatten().tolist() for n, m in masks.items()}).save(self.folder.path)
         return {

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pass_transfer.backbones import classifier_name
+from pass_transfer.backbones import classifier_name, set_classifier
 from pass_transfer.masking import batch_statistics
 from pass_transfer.network import Network
 from pass_transfer.tasks import Split
@@ -27,12 +27,6 @@ SEARCH_IMAGES = 4096  # for the classifier of a search, which learns along or is
 BATCH = 256
 TRAINING_NORM = 2.0  # of a classifier's rows before training; calibrated ones have 10 to 20, and their gradients tear the backbone up
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
-
-
-def set_classifier(backbone: nn.Module, linear: nn.Linear) -> None:
-    """Replace a backbone's last linear layer."""
-    parent, _, leaf = classifier_name(backbone).rpartition(".")
-    setattr(backbone.get_submodule(parent), leaf, linear)
 
 
 def some_batches(split: Split, images: int, seed: int) -> DataLoader:

@@ -16,7 +16,7 @@ from pass_transfer import ops
 from pass_transfer.backbones import ChannelGroups
 from pass_transfer.hypernet import Hypernet
 from pass_transfer.masking import masked_forward
-from pass_transfer.masks import floors
+from pass_transfer.selection import floors
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.training import Runtime

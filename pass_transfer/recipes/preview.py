@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
-from torch import nn
-
-from pass_transfer.backbones import classifier_name
 from pass_transfer.latency import measure_latency
-from pass_transfer.recipes.adapt import stored_prompt
-from pass_transfer.recipes.heads import set_classifier
+from pass_transfer.recipes.adapt import LATENCY_BATCHES, stored_prompt
+from pass_transfer.training import choose_runtime
 from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 
 MULTIPLE = 8  # channel counts that arithmetic comes in
@@ -20,7 +17,7 @@ GAIN = 0.8  # share of the MACs' ratio that a cut should make faster
 
 
 def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None = None, classes: int | None = None, latency: bool = True,
-            batch_sizes: Sequence[int] = (1, 32), **cut: Any) -> dict[str, Any]:
+            device: str = "auto", batch: int = 1, **cut: Any) -> dict[str, Any]:
     """Foresee a network under a budget.
 
     Args:
@@ -28,7 +25,9 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
         run: a run folder of adapt whose tuned prompt is taken; the source task's otherwise.
         classes: of the task, if not the source's.
         latency: whether to measure it, dense and small side by side.
-        cut: macs=, params= or density=, round_to=, keep_layers= (masks.select).
+        device: to measure on.
+        batch: images at once that a latency_ms is for.
+        cut: arguments of generate_masks: macs=, params=, density= or latency_ms=; round_to=, keep_layers=.
 
     Returns:
         "groups" (name, kept, width, layers), "layers" (name, positions, inputs, outputs,
@@ -36,11 +35,14 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
         "latency_ms" by batch size or null, and "warnings".
 
     Raises:
-        UsageError, MaskError: see masks.select.
+        UsageError, MaskError: see generate_masks.
         RunError: no prompt in the run.
     """
     entry = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
-    masks = entry.generate_masks(entry.prompt() if run is None else stored_prompt(entry, run), classes=classes, **cut)
+    prompt = entry.prompt() if run is None else stored_prompt(entry, run)
+    budget_is_timed = cut.get("latency_ms") is not None
+    place = choose_runtime(device, "no").device if latency or budget_is_timed else None
+    masks = entry.generate_masks(prompt, classes=classes, **({"device": place, "batch": batch} if budget_is_timed else {}), **cut)
     table = entry.table if classes is None else entry.table.with_classes(classes)
     kept, widths = masks.kept, masks.widths
     layers = [{"name": small.name, "positions": small.positions, "inputs": small.inputs, "outputs": small.outputs, "macs": small.macs, "parameters": small.parameters,
@@ -51,10 +53,8 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
              "layers": layers, "macs": table.macs(kept), "dense_macs": table.dense, "parameters": table.parameters(kept),
              "dense_parameters": table.dense_parameters, "latency_ms": None, "dense_latency_ms": None}
     if latency:
-        dense = entry.backbone()
-        if classes is not None:
-            set_classifier(dense, nn.Linear(dense.get_submodule(classifier_name(dense)).in_features, classes))
-        times = measure_latency({"small": masks.apply(dense), "dense": dense}, entry.spec.image_size, batch_sizes)
+        networks = {name: entry.network(chosen, prompt, classes).to(place) for name, chosen in (("small", masks), ("dense", None))}
+        times = measure_latency(networks, entry.spec.image_size, sorted({*LATENCY_BATCHES, batch}))
         found |= {"latency_ms": {str(b): t for b, t in times["small"].items()}, "dense_latency_ms": {str(b): t for b, t in times["dense"].items()}}
     return found | {"warnings": warnings(found)}
 

@@ -6,9 +6,9 @@ import copy
 
 from torch import nn
 
-from pass_transfer.recipes.heads import fit_head, set_classifier
+from pass_transfer.recipes.heads import fit_head
 from pass_transfer.recipes.map_labels import map_labels
-from pass_transfer.backbones import ChannelGroups, classifier_name
+from pass_transfer.backbones import ChannelGroups, classifier_name, set_classifier
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pass_transfer.backbones import classifier_name
+from pass_transfer.backbones import classifier_name, set_classifier
 from pass_transfer.hypernet import Hypernet
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.checks import check_positive, check_whole
-from pass_transfer.recipes.heads import set_classifier, with_own_head
+from pass_transfer.recipes.heads import with_own_head
 from pass_transfer.recipes.map_labels import map_labels
 from pass_transfer.recipes.masked_loss import DensityRange, condition_scores, freeze, masked_logits, masked_step, straight_through_masks
 from pass_transfer.tasks import Task, load_task

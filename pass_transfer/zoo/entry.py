@@ -13,12 +13,16 @@ import torch
 from torch import nn
 
 from pass_transfer import __version__
-from pass_transfer.backbones import BackboneSpec, CostTable, build_backbone, find_groups
+from pass_transfer.backbones import BackboneSpec, CostTable, build_backbone, classifier_name, find_groups, set_classifier
 from pass_transfer.errors import MaskError, StorageError, UsageError, ZooError
 from pass_transfer.files import make_folder, read_json, read_tensors, write_bytes, write_json, write_tensors
 from pass_transfer.hypernet import Hypernet, HypernetConfig
-from pass_transfer.masks import ChannelMasks, select
+from pass_transfer.latency_budget import LatencyBudget, fit_latency
+from pass_transfer.masks import ChannelMasks
+from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
+from pass_transfer.selection import Cuts, select
+from pass_transfer.surgery import remove_channels
 from pass_transfer.zoo.catalogue import CONFIG, find_entry
 from pass_transfer.zoo.verify import verify_files, write_manifest
 
@@ -70,23 +74,38 @@ class PretrainedHypernet:
             return self.groups.split(net(prompt.frame().detach().to("cpu", torch.float64)))
 
     def generate_masks(self, prompt: Prompt, *, density: float | None = None, macs: float | str | None = None, params: float | str | None = None,
-                       uniform: bool = False, round_to: int = 1, keep_layers: Sequence[str] = (), classes: int | None = None) -> ChannelMasks:
+                       latency_ms: float | None = None, batch: int = 1, device: str | torch.device = "cpu", uniform: bool = False, round_to: int = 1,
+                       keep_layers: Sequence[str] = (), classes: int | None = None) -> ChannelMasks:
         """Masks for a prompt within a budget; a smaller budget's channels are a subset of a larger one's.
 
         Args:
             prompt: of the source task (`prompt()`) or tuned on another.
             density: share of all channels to keep, or
             macs: what to stay within, as a share of the dense network's MACs or an amount ("70M"), or
-            params: the same of its parameters.
-            uniform, round_to, keep_layers: see masks.select.
+            params: the same of its parameters, or
+            latency_ms: milliseconds that `batch` images may take on `device`, measured now (the prompt inside): these masks depend on the machine and its mood.
+            uniform, round_to, keep_layers: see selection.Cuts.
             classes: of the task, if its classifier is to be counted instead of the source's.
 
         Raises:
-            UsageError, MaskError: see masks.select.
+            UsageError, MaskError: see selection.select and latency_budget.fit_latency.
         """
-        table = self.table if classes is None else self.table.with_classes(classes)
-        return select(self.scores(prompt), self.groups, density=density, macs=macs, params=params, table=table, uniform=uniform, round_to=round_to,
-                      keep_layers=keep_layers)
+        how = {"uniform": uniform, "round_to": round_to, "keep_layers": keep_layers}
+        if latency_ms is None:
+            table = self.table if classes is None else self.table.with_classes(classes)
+            return select(self.scores(prompt), self.groups, density=density, macs=macs, params=params, table=table, **how)
+        if not density is macs is params is None:
+            raise UsageError("give exactly one budget: density=, macs=, params= or latency_ms=")
+        cuts, budget = Cuts(self.scores(prompt), self.groups, **how), LatencyBudget(latency_ms, batch)
+        return fit_latency(cuts, lambda masks: self.network(masks, prompt, classes).to(device), budget, self.spec.image_size)
+
+    def network(self, masks: ChannelMasks | None = None, prompt: Prompt | None = None, classes: int | None = None) -> Network:
+        """What would be deployed, before any training, in eval mode; with an untrained classifier where the task's `classes` are given."""
+        backbone = self.backbone()
+        if classes is not None:
+            set_classifier(backbone, nn.Linear(backbone.get_submodule(classifier_name(backbone)).in_features, classes))
+        small = backbone if masks is None else remove_channels(backbone, masks, self.groups)
+        return Network(small, self.spec.mean, self.spec.std, copy.deepcopy(prompt)).eval()
 
     def fingerprint(self) -> str:
         """sha-256 over the weights of backbone, hypernetwork and prompt: whether two entries are the same."""

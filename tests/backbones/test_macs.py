@@ -4,7 +4,6 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from pass_transfer.backbones import CostTable, count_macs, count_parameters
-from pass_transfer.recipes.heads import set_classifier
 from pass_transfer.surgery import remove_channels
 
 

@@ -61,3 +61,21 @@ def test_another_networks_prompt_is_refused(refused, entry, tmp_path):
     (tmp_path / "run").mkdir()
     shutil.copy(entry / "masks.safetensors", tmp_path / "run" / "prompt.safetensors")
     assert "is not a prompt" in refused("inspect", "--hypernet", entry, "--run", tmp_path / "run")
+
+
+def test_a_latency_budget_is_measured_here(call, entry):
+    code, out, err = call("inspect", "--hypernet", entry, "--latency-ms", "100000", "--batch", "2", "--device", "cpu", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["macs"] == found["dense_macs"] and "of 100000; it is the whole network" in err
+    assert set(found["latency_ms"]) == {"1", "2", "32"}
+    code, _, err = call("inspect", "--hypernet", entry, "--latency-ms", "0.0001", "--device", "cpu")
+    assert code == 1 and "which is the lowest budget" in err
+    code, _, err = call("inspect", "--hypernet", entry, "--latency-ms", "5", "--macs", "0.5")
+    assert code == 2 and "exactly one budget" in err
+
+
+def test_a_run_keeps_the_masks_that_it_measured(call, adapting, tmp_path):
+    arguments = ["--latency-ms", "100000", "--batch", "3"]
+    assert call(*adapting(*arguments))[0] == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["macs"] == result["dense_macs"] and set(result["latency_ms"]) == {"1", "3", "32"}

@@ -7,7 +7,7 @@ from torch import nn
 
 from pass_transfer.baselines import group_l1
 from pass_transfer.hypernet import Hypernet, HypernetConfig, standardise
-from pass_transfer.masks import select
+from pass_transfer.selection import select
 from pass_transfer.prompts import Prompt
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pass_transfer.network import Network
-from pass_transfer.recipes.heads import class_features, class_mean_head, fit_head, set_classifier
+from pass_transfer.recipes.heads import class_features, class_mean_head, fit_head
 from pass_transfer.training import evaluate, recalibrate, to_images
 
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
