@@ -55,11 +55,14 @@ def test_a_saved_model_comes_back_with_the_same_logits(networks, random_masks, t
     assert not any(m.training for m in back.modules())
 
 
-def test_another_process_computes_the_same_logits_without_pickle(saved, tmp_path):
+def test_another_process_computes_the_same_logits_without_pickle_or_the_training_libraries(saved, tmp_path):
     model, folder = saved
     images = torch.rand(2, 3, 32, 32)
     torch.save(images, tmp_path / "images.pt")
-    code = ("import sys, json, torch, torchvision.models, safetensors.torch; torch.set_num_threads(1); from pass_transfer import load_pruned\n"
+    code = ("import sys, json, torch, torchvision.models, safetensors.torch; torch.set_num_threads(1)\n"
+            "for name in ('torch_pruning', 'accelerate', 'datasets', 'huggingface_hub', 'sklearn', 'matplotlib', 'typer', 'rich', 'onnx', 'onnxruntime'):\n"
+            "    sys.modules[name] = None  # an import of it fails\n"
+            "from pass_transfer import load_pruned\n"
             "images = torch.load(sys.argv[2])\n"
             "import pickle; pickle.Unpickler = pickle.load = pickle.loads = None\n"
             "print(json.dumps(load_pruned(sys.argv[1])(images).tolist()))")
@@ -115,7 +118,7 @@ def test_a_description_that_is_none_is_refused(own, text):
         load_pruned(own)
 
 
-FIELDS = [("format",), ("backbone",), ("class_names",), ("prompt",), ("kept",), ("sha256",), ("backbone", "architecture"), ("backbone", "classes"),
+FIELDS = [("format",), ("library",), ("backbone",), ("class_names",), ("prompt",), ("kept",), ("widths",), ("sha256",), ("backbone", "architecture"), ("backbone", "classes"),
           ("backbone", "image_size"), ("backbone", "mean"), ("backbone", "std"), ("prompt", "kind"), ("prompt", "size"), ("prompt", "pad")]
 
 DEFAULTED = [("backbone", "mean"), ("backbone", "std"), ("prompt", "kind"), ("prompt", "pad")]
@@ -135,6 +138,52 @@ def test_a_description_with_a_nonsense_field_is_refused(own, field):
         with pytest.raises(PassTransferError):
             load_pruned(own)
             pytest.fail(f"{'.'.join(field)} = {value!r} was accepted")
+
+
+@pytest.mark.parametrize("change, cause", [
+    (lambda kept: kept + [64], "channel 64, out of range for 64"), (lambda kept: [-1] + kept, "channel -1, out of range"), (lambda kept: kept[:1] + kept, "twice or is not sorted"),
+    (lambda kept: kept[::-1], "twice or is not sorted"), (lambda kept: kept[1:], "the weights"), (lambda kept: [float(k) for k in kept], "no list of channels"),
+    (lambda kept: [], "no list of channels"),
+])
+@pytest.mark.parametrize("group", ["conv1", "layer1.0.conv1"])
+def test_channels_that_cannot_be_are_refused_by_group(own, group, change, cause):
+    note = json.loads((own / "model.json").read_text())
+    note["kept"][group] = change(note["kept"][group])
+    (own / "model.json").write_text(json.dumps(note))
+    with pytest.raises(StorageError, match=f"kept of {group} .*{cause}"):
+        load_pruned(own)
+
+
+def test_a_description_changed_in_any_place_is_refused(own):
+    whole = json.loads((own / "model.json").read_text())
+    changes = {"class_names": NAMES[::-1], "library": "9.9", "kept": whole["kept"] | {"conv1": sorted({*range(64)} - {*whole["kept"]["conv1"]})[:len(whole["kept"]["conv1"])]}}
+    assert len(changes["kept"]["conv1"]) == len(whole["kept"]["conv1"])
+    for field, value in changes.items():
+        (own / "model.json").write_text(json.dumps(whole | {field: value}))
+        with pytest.raises(StorageError, match="altered"):
+            load_pruned(own)
+
+
+@pytest.mark.parametrize("field", ["kept", "widths"])
+def test_a_group_that_one_list_lacks_is_refused(own, field):
+    note = json.loads((own / "model.json").read_text())
+    del note[field]["conv1"]
+    (own / "model.json").write_text(json.dumps(note))
+    with pytest.raises(StorageError, match="different channel groups"):
+        load_pruned(own)
+
+
+@pytest.mark.parametrize("name", ["dense.safetensors", "model.pth", "pytorch_model.bin"])
+def test_weights_that_nobody_vouches_for_are_refused(own, name):
+    (own / name).write_bytes(b"weights")
+    with pytest.raises(StorageError, match=f"{name} does not belong"):
+        load_pruned(own)
+
+
+def test_other_files_beside_the_model_do_not_matter(saved, own):
+    (own / "small.onnx").write_bytes(b"exported")
+    (own / "README.md").write_text("about it")
+    assert load_pruned(own).kept == saved[0].kept
 
 
 def test_saving_where_nothing_can_be_written_is_refused(saved, tmp_path):

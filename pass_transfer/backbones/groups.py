@@ -9,15 +9,17 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Iterator, Mapping
+from typing import TYPE_CHECKING, Iterator, Mapping
 
 import torch
-import torch_pruning
 from torch import nn
 
 from pass_transfer.backbones.modes import eval_mode
 from pass_transfer.backbones.spec import classifier_name
 from pass_transfer.errors import BackboneError
+
+if TYPE_CHECKING:
+    import torch_pruning
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ def is_shortcut(name: str) -> bool:
 
 def dependency_graph(backbone: nn.Module, image_size: int) -> torch_pruning.DependencyGraph:
     """Torch-Pruning's graph of a backbone (in eval mode, on its own device)."""
+    import torch_pruning
+
     example = torch.zeros(1, 3, image_size, image_size, device=next(backbone.parameters()).device, dtype=next(backbone.parameters()).dtype)
     required = [p.requires_grad for p in backbone.parameters()]
     backbone.requires_grad_(True)  # the graph is traced through autograd

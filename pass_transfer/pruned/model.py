@@ -1,25 +1,19 @@
-"""PrunedModel: the small network that adapt hands over, saved as safetensors and JSON."""
+"""PrunedModel: the small network that adapt hands over."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
-from pass_transfer import __version__
-from pass_transfer.backbones import BackboneSpec, build_backbone
-from pass_transfer.errors import RunError, StorageError, TaskError, UsageError
-from pass_transfer.files import make_folder, read_json, read_tensors, sha256, write_json, write_tensors
+from pass_transfer.backbones import BackboneSpec
+from pass_transfer.errors import TaskError, UsageError
 from pass_transfer.network import Network
-from pass_transfer.prompts import Prompt
-from pass_transfer.surgery import resize_like
 
-FORMAT = 1
-DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
+if TYPE_CHECKING:
+    from pass_transfer.training import Accuracy
 
 
 class PrunedModel(nn.Module):
@@ -55,6 +49,8 @@ class PrunedModel(nn.Module):
             TaskError: a file that is missing or no image; it is named.
             UsageError: a `top` that is not between 1 and the number of classes.
         """
+        import numpy as np
+
         from pass_transfer.tasks.images import decode, to_batch
 
         if not 1 <= top <= len(self.class_names):
@@ -78,52 +74,25 @@ class PrunedModel(nn.Module):
 
         return export_model(self, path, format)
 
+    def evaluate(self, task: str, data_dir: str | None = None, device: str = "auto", precision: str = "auto") -> Accuracy:
+        """Top-1 and top-5, in percent, on a task's test images; the model moves to the device and stays there.
+
+        Raises:
+            TaskError: a task that cannot be loaded, or whose classes are not the model's.
+            UsageError: an unknown device or precision.
+        """
+        from pass_transfer.tasks import load_task
+        from pass_transfer.training import choose_runtime, evaluate
+
+        runtime = choose_runtime(device, precision)
+        data = load_task(task, self.spec.image_size, data_dir)
+        if data.class_names != self.class_names:
+            raise TaskError(f"{task} has {data.classes} classes ({data.class_names[0]}, ...), the model was made for "
+                            f"{len(self.class_names)} ({self.class_names[0]}, ...); evaluate it on the task it was made for")
+        return evaluate(runtime.place(self.eval()).network, data.test, runtime)
+
     def save(self, folder: str | Path) -> None:
-        """Write model.json and model.safetensors. Raises StorageError; a reader never sees half a file."""
-        folder = make_folder(folder)
-        write_tensors(folder / WEIGHTS, self.network.state_dict())
-        prompt = self.network.prompt
-        write_json(folder / DESCRIPTION, {
-            "format": FORMAT, "library": __version__,
-            "backbone": dataclasses.asdict(self.spec), "class_names": list(self.class_names),
-            "prompt": None if prompt is None else {"kind": prompt.kind, "size": prompt.size, "pad": prompt.pad},
-            "kept": self.kept, "sha256": {WEIGHTS: sha256(folder / WEIGHTS)},
-        })
+        """Write model.json and model.safetensors; see save_pruned."""
+        from pass_transfer.pruned.folder import save_pruned
 
-
-def load_pruned(folder: str | Path) -> PrunedModel:
-    """Load the model of a run, in eval mode, on the CPU, in float32.
-
-    Args:
-        folder: a run folder of adapt, or what PrunedModel.save wrote.
-
-    Raises:
-        RunError: no model there.
-        StorageError: a file that is damaged, altered, or does not fit its description.
-    """
-    folder = Path(folder)
-    if not (folder / DESCRIPTION).is_file():
-        raise RunError(f"{folder} holds no {DESCRIPTION}: it is not a finished run. Continue it with pass-transfer adapt --resume.")
-    note = read_json(folder / DESCRIPTION)
-    try:
-        return _rebuild(folder, note)
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise StorageError(f"{folder / DESCRIPTION} does not describe {WEIGHTS}: {error}") from error
-
-
-def _rebuild(folder: Path, note: dict[str, Any]) -> PrunedModel:
-    if note["format"] != FORMAT:
-        raise StorageError(f"{folder / DESCRIPTION} has format {note['format']}; this version reads {FORMAT}. Upgrade pass-transfer.")
-    if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != note["sha256"][WEIGHTS]:
-        raise StorageError(f"{folder / WEIGHTS} is missing or not the file that was saved (its sha-256 differs)")
-    spec = BackboneSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in note["backbone"].items()})
-    names = note["class_names"]
-    if not isinstance(names, list) or len(names) != spec.classes or not all(isinstance(n, str) for n in names):
-        raise StorageError(f"{folder / DESCRIPTION} does not name the {spec.classes} classes of its network")
-    tensors = read_tensors(folder / WEIGHTS)
-    backbone = build_backbone(spec)
-    resize_like(backbone, {n.removeprefix("backbone."): t.shape for n, t in tensors.items() if n.startswith("backbone.")})
-    prompt = Prompt(**note["prompt"]) if note["prompt"] else None
-    network = Network(backbone, spec.mean, spec.std, prompt)
-    network.load_state_dict(tensors, strict=True)
-    return PrunedModel(network, spec, names, note["kept"]).eval()
+        save_pruned(self, folder)

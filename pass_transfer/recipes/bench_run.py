@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -57,15 +57,21 @@ def bench_run(run: str | Path, config: BenchConfig = BenchConfig(), device: str 
     spec = small.spec
     backbone = build_backbone(spec)
     dense = PrunedModel(Network(backbone, spec.mean, spec.std, small.network.prompt), spec, small.class_names, {}).eval()
-    runtime = choose_runtime(device, "no")
-    rows = []
+    place = choose_runtime(device, "no").device
+    rows = compare({"small": small, "dense": dense}, config, place)
+    return {"run": str(run), "device": str(place), "threads": torch.get_num_threads(), "image_size": spec.image_size, "torch": torch.__version__, "rows": rows}
+
+
+def compare(models: Mapping[str, PrunedModel], config: BenchConfig, device: torch.device = torch.device("cpu")) -> list[dict[str, Any]]:
+    """Measure models of one image size, by name, interleaved; the rows are those of bench_run."""
+    rows, size = [], next(iter(models.values())).spec.image_size
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         for engine in config.engines:
-            calls = {name: _engine(engine, model, runtime.device, Path(scratch) / f"{name}.onnx") for name, model in (("small", small), ("dense", dense))}
+            calls = {name: _engine(engine, model, device, Path(scratch) / f"{name}.onnx") for name, model in models.items()}
             for batch in config.batch_sizes:
                 say(f"{engine}, batch {batch}")
-                rows += _measure(engine, calls, batch, spec.image_size, runtime.device, config.rounds)
-    return {"run": str(run), "device": str(runtime.device), "threads": torch.get_num_threads(), "image_size": spec.image_size, "torch": torch.__version__, "rows": rows}
+                rows += _measure(engine, calls, batch, size, device, config.rounds)
+    return rows
 
 
 def _engine(engine: str, model: PrunedModel, device: torch.device, path: Path) -> Callable[[torch.Tensor], object]:

@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 from pass_transfer.errors import ZooError
+from pass_transfer.hub import HUB_PREFIX, download
 
-HUB_PREFIX = "hf-hub:"
 CONFIG = "config.json"
 
 
@@ -30,7 +30,7 @@ def find_entry(name: str | Path) -> Path:
     """
     text = str(name)
     if text.startswith(HUB_PREFIX):
-        return _download(text.removeprefix(HUB_PREFIX))
+        return download(text, ZooError)
     path = Path(text).expanduser()
     if (path / CONFIG).is_file():
         return path
@@ -44,11 +44,3 @@ def find_entry(name: str | Path) -> Path:
     hint = f" Did you mean {near[0]}?" if near else ""
     raise ZooError(f"no zoo entry {text!r}.{hint} Installed: {', '.join(known) or 'none'}; see them with pass-transfer zoo ls")
 
-
-def _download(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repository))
-    except Exception as error:  # the hub client raises many kinds
-        raise ZooError(f"cannot get {HUB_PREFIX}{repository}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
