@@ -82,6 +82,7 @@ class FinetuneStage(Stage):
         optimizer = self.optimizers["sgd"]
         optimizer.zero_grad(set_to_none=True)
         self.runtime.accelerator.backward(loss)
+        self.regularise()
         optimizer.step()
         return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).double().mean().item()}
 
@@ -91,6 +92,9 @@ class FinetuneStage(Stage):
             return 1.0, torch.arange(count)
         seed = int(torch.randint(2**31, (), generator=draw))
         return float(np.random.default_rng(seed).beta(self.config.mixup, self.config.mixup)), torch.randperm(count, generator=draw)
+
+    def regularise(self) -> None:
+        """Called between backward and the optimizer's step, where a stage may add to the gradients."""
 
     def evaluate(self) -> dict[str, float]:
         """Accuracy on the held-out images."""

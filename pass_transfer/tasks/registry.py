@@ -67,19 +67,24 @@ def load_task(name: str, size: int, data_dir: str | Path | None = None) -> Task:
         UsageError: unknown name.
         TaskError: nothing there, not two classes, or a class without enough images.
     """
+    check_name(name)
     if name.startswith("folder:"):
         names, sources = _folder_sources(Path(name.removeprefix("folder:")).expanduser())
     elif name == "digits":
         names, sources = _digits_sources()
-    elif name in HUB:
-        names, sources = _parquet_sources(name, data_dir)
     else:
-        near = difflib.get_close_matches(name, task_names(), 1)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise UsageError(f"unknown task {name!r}. {hint}Known: {', '.join(task_names())}, or folder:PATH for your own images.")
+        names, sources = _parquet_sources(name, data_dir)
     if len(names) < 2:
         raise TaskError(f"{name} has {len(names)} class(es) ({', '.join(names) or 'none'}); a task needs at least two")
     return _assemble(name, names, sources, size)
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for what is neither a task's name nor folder:PATH."""
+    if name not in task_names() and not name.startswith("folder:"):
+        near = difflib.get_close_matches(name, task_names(), 1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise UsageError(f"unknown task {name!r}. {hint}Known: {', '.join(task_names())}, or folder:PATH for your own images.")
 
 
 def _assemble(name: str, names: list[str], sources: dict[str, Source], size: int) -> Task:

@@ -6,6 +6,7 @@ images is held out, the same part every time, to choose epochs and settings by.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Protocol, Sequence
 
@@ -82,6 +83,13 @@ class Task:
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    def with_train(self, images: int) -> Task:
+        """The same task with about so many training images, in equal shares of the classes and at least one of each; always the same ones."""
+        share, generator = min(1.0, images / len(self.train)), np.random.default_rng(SPLIT_SEED)
+        members = [generator.permutation(np.flatnonzero(self.train.labels == c)) for c in range(self.classes)]
+        chosen = np.sort(np.concatenate([own[: max(1, round(share * len(own)))] for own in members]))
+        return dataclasses.replace(self, train=self.train.subset(chosen))
 
 
 def hold_out(labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:

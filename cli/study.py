@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from pass_transfer.cli import options
+
+app = typer.Typer(help="Compare methods over tasks, budgets and seeds under one protocol.", no_args_is_help=True, rich_markup_mode=None)
+
+File = Annotated[Path, typer.Argument(help="Study file (YAML).")]
+
+
+@app.command("run")
+def run(
+    file: File,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is missing and how long it will take on this machine.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try cells that failed before once more.")] = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Make the cells of a study that are missing; stop and start it as you like.
+
+    Start it several times, in several terminals or as a job array, to share the work: each process takes searches that no other holds.
+
+    Examples:
+
+      pass-transfer study run studies/quick.yaml --dry-run
+
+      pass-transfer study run studies/quick.yaml
+    """
+    from pass_transfer.report import estimate_table
+    from pass_transfer.study import estimate, load_study, run_study
+
+    study = load_study(file)
+    found = estimate(study, device, precision) if dry_run else run_study(study, device=device, precision=precision, retry_failed=retry_failed)
+    text = estimate_table(found) if dry_run else f"{found['done']} cells done, {found['failed']} failed, {found['elsewhere']} with other processes; they are in {study.out}"
+    print(json.dumps(found) if as_json else text)
+
+
+@app.command("report")
+def report(
+    file: File,
+    out: Annotated[Optional[Path], typer.Option("--out", help="Folder for table.md, table.csv and the pictures (default: report/ beside the cells).")] = None,
+) -> None:
+    """Tables and pictures from the cells that are there.
+
+    Example: pass-transfer study report studies/quick.yaml
+    """
+    from pass_transfer.report import study_report
+    from pass_transfer.study import load_study
+
+    print(study_report(load_study(file), out))

@@ -1,0 +1,90 @@
+"""How long a study will take on this machine: from its finished cells, or from a few steps measured now."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import numpy as np
+
+from pass_transfer.files import read_json
+from pass_transfer.latency import interleave
+from pass_transfer.masks import ChannelMasks
+from pass_transfer.network import Network
+from pass_transfer.recipes.finetune import FinetuneConfig, FinetuneStage
+from pass_transfer.study.methods import METHODS, check_settings
+from pass_transfer.study.plan import Cell, Study
+from pass_transfer.study.run import is_missing, path_of
+from pass_transfer.tasks import Task, load_task
+from pass_transfer.training import Runtime, choose_runtime, evaluate
+from pass_transfer.training.batches import generator
+from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
+
+STEPS = 3  # measured of each kind
+
+
+def estimate(study: Study, device: str = "auto", precision: str = "auto") -> dict[str, Any]:
+    """Seconds that the missing cells will take one after the other.
+
+    Returns:
+        "cells" and "missing" (numbers), "seconds" (in all) and "methods": for each, the
+        missing cells and their seconds. A method that has finished cells here counts by
+        these, others by the number of their steps.
+    """
+    missing = [cell for cell in study.cells() if is_missing(study, cell)]
+    entry, runtime = load_hypernet(study.hypernet), choose_runtime(device, precision)
+    speeds = {name: _Speed(entry, load_task(name, entry.spec.image_size, study.tasks[name]), study, runtime) for name in {cell.task for cell in missing}}
+    found: dict[str, dict[str, float]] = {}
+    searched = set()
+    for cell in missing:
+        method = METHODS[cell.method]
+        key = (cell.task, cell.method, cell.seed, cell.budget if method.each_budget else None)
+        row = found.setdefault(cell.method, {"cells": 0, "seconds": 0.0})
+        row["cells"] += 1
+        row["seconds"] += speeds[cell.task].finetuning(cell.budget) + (0 if key in searched else _search_seconds(study, cell, speeds[cell.task]))
+        searched.add(key)
+    return {"cells": len(study.cells()), "missing": len(missing), "seconds": sum(row["seconds"] for row in found.values()), "methods": found}
+
+
+def _search_seconds(study: Study, cell: Cell, speed: _Speed) -> float:
+    alike = [path_of(study, other) for other in study.cells() if (other.task, other.method) == (cell.task, cell.method)]
+    known = [note["search_seconds"] for note in (read_json(path) for path in alike if path.exists()) if "search_seconds" in note]
+    if known:
+        return statistics.mean(known)
+    return speed.step * METHODS[cell.method].steps(check_settings(cell.method, study.methods[cell.method]))
+
+
+class _Speed:
+    """Seconds of a training step on the dense network and on cut ones, and of an evaluation."""
+
+    def __init__(self, entry: PretrainedHypernet, task: Task, study: Study, runtime: Runtime):
+        self.entry, self.task, self.study, self.runtime = entry, task, study, runtime
+        self.step = self._step(None)
+        self.known: dict[float, float] = {}
+
+    def finetuning(self, budget: float) -> float:
+        """Seconds of a cell after its search."""
+        if budget not in self.known:
+            masks = self.entry.generate_masks(self.entry.prompt(), macs=budget, classes=self.task.classes)
+            images = min(len(self.task.train), self.study.train_images or len(self.task.train))
+            steps = self.study.epochs * max(1, images // self.study.batch_size)
+            checks = (self.study.epochs + 2) * len(self.task.held_out) + len(self.task.test)
+            self.known[budget] = steps * self._step(masks) + checks * self._image(masks)
+        return self.known[budget]
+
+    def _step(self, masks: ChannelMasks | None) -> float:
+        """Median seconds of a training step."""
+        batch = min(self.study.batch_size, len(self.task.train))
+        stage = FinetuneStage(self._network(masks), self.task, FinetuneConfig(batch_size=batch), self.runtime)
+        pixels, labels = self.task.train.subset(np.arange(batch)).__getitems__(range(batch))
+        stage.start_epoch(0, 0)
+        times = interleave({"step": lambda: stage.step(pixels, labels, generator(0, 0), 0)}, STEPS, self.runtime.device, warm_up=1)
+        return statistics.median(times["step"]) / 1000
+
+    def _image(self, masks: ChannelMasks | None) -> float:
+        """Seconds of an image of an evaluation."""
+        network, part = self._network(masks).eval(), self.task.held_out.subset(np.arange(min(256, len(self.task.held_out))))
+        return statistics.median(interleave({"part": lambda: evaluate(network, part, self.runtime)}, 2, self.runtime.device, warm_up=1)["part"]) / 1000 / len(part)
+
+    def _network(self, masks: ChannelMasks | None) -> Network:
+        return self.runtime.place(self.entry.network(masks, classes=self.task.classes)).requires_grad_(True)

@@ -1,0 +1,63 @@
+"""What a method of a study is: a function from a context to channel scores, and how much work that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping
+
+import torch
+
+from pass_transfer.backbones import CostTable
+from pass_transfer.network import Network
+from pass_transfer.tasks import Task
+from pass_transfer.training import Runtime
+from pass_transfer.zoo.entry import PretrainedHypernet
+
+Scores = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may look at: the entry's backbone and the task's training images, never its test images.
+
+    Fields:
+        task: its held-out images may select, its test images are not touched.
+        budget: share of the dense MACs, for a method that searches each budget anew.
+        settings: of the method.
+    """
+
+    entry: PretrainedHypernet
+    task: Task
+    runtime: Runtime
+    seed: int
+    batch_size: int
+    budget: float
+    settings: Any
+
+    @property
+    def table(self) -> CostTable:
+        """MACs with the task's classifier."""
+        return self.entry.table.with_classes(self.task.classes)
+
+    def network(self) -> Network:
+        """A fresh dense network with the source's classifier, without a prompt."""
+        return self.entry.network()
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Fields:
+        scores: context to (width,) for each group; higher ones are kept.
+        steps: settings to the optimisation steps on dense-sized batches that it takes, for estimates.
+        settings: a frozen dataclass of what can be set, or None.
+        each_budget: whether scores are found anew for every budget.
+        uniform: whether the budget is shared out equally over the groups.
+    """
+
+    scores: Callable[[Context], Scores]
+    steps: Callable[[Any], float] = lambda settings: 0.0
+    settings: type | None = None
+    each_budget: bool = False
+    uniform: bool = False

@@ -1,0 +1,69 @@
+"""PASS: masks from the source as they are, from a prompt tuned on the task, and from a hypernetwork searched on the task itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pass_transfer.baselines import group_l1
+from pass_transfer.hypernet import Hypernet, HypernetConfig, blend
+from pass_transfer.recipes.checks import check_positive, check_whole
+from pass_transfer.recipes.search import SearchConfig, search
+from pass_transfer.recipes.task_importance import task_importance
+from pass_transfer.recipes.tune_prompt import PromptConfig, tune
+from pass_transfer.study.methods.method import Context, Method, Scores
+from pass_transfer.zoo.entry import PretrainedHypernet
+
+
+@dataclass(frozen=True)
+class TransferSettings:
+    """steps and lr of prompt tuning, and the weight of its gradient as pixels."""
+
+    steps: int = PromptConfig.steps
+    lr: float = PromptConfig.lr
+    image_share: float = PromptConfig.image_share
+
+    def __post_init__(self) -> None:
+        check_whole(self, steps=0)
+        check_positive(self, "lr")
+
+
+@dataclass(frozen=True)
+class ScratchSettings:
+    """steps of the search on the task itself, with `tasks` source tasks out of it; images for the prior."""
+
+    steps: int = 600
+    tasks: int = 1
+    images: int = 2048
+    hidden: int = HypernetConfig.hidden
+
+    def __post_init__(self) -> None:
+        check_whole(self, steps=0, tasks=1, images=1, hidden=1)
+
+
+def _transfer_prompt(context: Context) -> Scores:
+    prompt, settings = context.entry.prompt(), context.settings
+    config = PromptConfig(steps=settings.steps, lr=settings.lr, image_share=settings.image_share, batch_size=context.batch_size, seed=context.seed)
+    tune(context.entry.net, context.network(), prompt, context.task, config, context.runtime)
+    return context.entry.scores(prompt.cpu())
+
+
+def _from_scratch(context: Context) -> Scores:
+    """Stage 1 of arXiv 2407.17412 on the target task: a fresh hypernetwork, with a prior measured on that task."""
+    entry, settings, network = context.entry, context.settings, context.network()
+    importance = task_importance(network, entry.groups, context.task.train, context.task.classes, context.runtime, settings.images, context.seed)
+    prior = blend(group_l1(network.backbone, entry.groups, context.task.size), importance)
+    torch.manual_seed(context.seed)
+    net = Hypernet(HypernetConfig(hidden=settings.hidden), network.backbone, entry.groups, prior)
+    config = SearchConfig(steps=settings.steps, tasks=settings.tasks, batch_size=context.batch_size, seed=context.seed)
+    prompt = search(net, network, context.task, config, context.runtime)
+    own = PretrainedHypernet(net.cpu(), entry.backbone(), prompt.cpu(), entry.spec, entry.config, "from scratch")
+    return own.scores(own.prompt())
+
+
+METHODS = {
+    "transfer_mask": Method(lambda context: context.entry.scores(context.entry.prompt())),
+    "transfer_prompt": Method(_transfer_prompt, lambda settings: settings.steps, TransferSettings),
+    "pass_from_scratch": Method(_from_scratch, lambda settings: settings.steps + settings.images / 128, ScratchSettings),
+}

@@ -1,0 +1,42 @@
+"""Criteria that need no training: random, magnitudes, and first-order Taylor importance to the task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pass_transfer.baselines import group_l1, group_l2, random_scores
+from pass_transfer.hypernet import blend, standardise
+from pass_transfer.recipes.checks import check_whole
+from pass_transfer.recipes.task_importance import task_importance
+from pass_transfer.study.methods.method import Context, Method, Scores
+
+STEP_IMAGES = 128
+
+
+@dataclass(frozen=True)
+class TaylorSettings:
+    """images: how many training images the importance is measured on."""
+
+    images: int = 2048
+
+    def __post_init__(self) -> None:
+        check_whole(self, images=1)
+
+
+def _magnitude(context: Context, of) -> Scores:
+    return of(context.entry.backbone(), context.entry.groups, context.entry.spec.image_size)
+
+
+def _taylor(context: Context) -> Scores:
+    return task_importance(context.network(), context.entry.groups, context.task.train, context.task.classes, context.runtime, context.settings.images, context.seed)
+
+
+METHODS = {
+    "random": Method(lambda context: random_scores(context.entry.groups, context.seed)),
+    "group_l1": Method(lambda context: _magnitude(context, group_l1)),
+    "group_l2": Method(lambda context: _magnitude(context, group_l2)),
+    "uniform_l1": Method(lambda context: standardise(_magnitude(context, group_l1))),
+    "taylor": Method(_taylor, lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
+    "uniform_taylor": Method(lambda context: standardise(_taylor(context)), lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
+    "taylor_l1": Method(lambda context: blend(_magnitude(context, group_l1), _taylor(context)), lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
+}

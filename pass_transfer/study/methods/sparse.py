@@ -1,0 +1,104 @@
+"""Sparse training by Torch-Pruning's own pruners: the dense network is trained under a regulariser that draws channels to zero, and scored by what is left.
+
+Slim (arXiv 1708.06519), Group-L1 (group lasso on BatchNorm's scales), GrowReg
+(arXiv 2012.09243) and DepGraph (arXiv 2301.12900). The scores choose channels; the kept
+ones start from the zoo's weights like every other method's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import torch
+import torch_pruning
+from torch import nn
+from torch_pruning.pruner import importance
+
+from pass_transfer.backbones import classifier_name
+from pass_transfer.baselines import by_importance
+from pass_transfer.recipes.checks import check_positive, check_whole
+from pass_transfer.recipes.finetune import FinetuneConfig, FinetuneStage
+from pass_transfer.recipes.heads import fit_head
+from pass_transfer.study.methods.method import Context, Method, Scores
+from pass_transfer.training import LoopConfig, recalibrate, run_stage
+
+
+@dataclass(frozen=True)
+class SparseSettings:
+    """steps of sparse training, its learning rate, and the regulariser's strength (the defaults of Torch-Pruning's benchmark where reg is 0)."""
+
+    steps: int = 300
+    lr: float = 0.01
+    reg: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_whole(self, steps=1)
+        check_positive(self, "lr")
+        check_positive(self, "reg", zero=True)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """A pruner of Torch-Pruning, its importance, its strength, and after how many steps its strength grows (0: never)."""
+
+    pruner: Callable[..., Any]
+    importance: Callable[[], importance.Importance]
+    reg: float
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    grows_every: int = 0
+
+
+RECIPES = {
+    "slim": _Recipe(torch_pruning.pruner.BNScalePruner, importance.BNScaleImportance, 1e-4),
+    "group_l1_sparse": _Recipe(torch_pruning.pruner.BNScalePruner, importance.BNScaleImportance, 1e-4, {"group_lasso": True}),
+    "growreg": _Recipe(torch_pruning.pruner.GrowingRegPruner, lambda: importance.GroupMagnitudeImportance(p=2), 1e-4, {"delta_reg": 1e-5}, 10),
+    "depgraph": _Recipe(torch_pruning.pruner.GroupNormPruner, lambda: importance.GroupMagnitudeImportance(p=2, normalizer="max"), 5e-4),
+}
+
+
+def make_pruner(name: str, backbone: nn.Module, image_size: int, reg: float = 0.0, **more: Any) -> Any:
+    """Torch-Pruning's pruner of a method, ranking all groups together and leaving the classifier alone."""
+    recipe = RECIPES[name]
+    weight = next(backbone.parameters())
+    example = torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype)
+    return recipe.pruner(backbone, example, importance=recipe.importance(), reg=reg or recipe.reg, global_pruning=True,
+                         ignored_layers=[backbone.get_submodule(classifier_name(backbone))], **recipe.options, **more)
+
+
+class SparseStage(FinetuneStage):
+    """Fine-tuning of the dense network with a pruner's regulariser in the gradient."""
+
+    def __init__(self, method: str, context: Context, network, config: FinetuneConfig):
+        super().__init__(network, context.task, config, context.runtime, "sparse training")
+        self.pruner = make_pruner(method, self.network.backbone, context.task.size, context.settings.reg)
+        self.grows_every, self.count = RECIPES[method].grows_every, 0
+
+    def regularise(self) -> None:
+        """Add the regulariser's gradient; where it grows, let it."""
+        self.pruner.regularize(self.network.backbone)
+        self.count += 1
+        if self.grows_every and self.count % self.grows_every == 0:
+            self.pruner.update_reg()
+
+    def evaluate(self) -> dict[str, float]:
+        """Nothing: the network is scored as it ends."""
+        return {}
+
+
+def _sparse(method: str, context: Context) -> Scores:
+    settings, task, runtime = context.settings, context.task, context.runtime
+    network = runtime.place(context.network()).requires_grad_(True)
+    recalibrate(network, task.train, runtime, seed=context.seed)
+    fit_head(network, task.train, task.classes, runtime, context.seed)
+    batch_size = min(context.batch_size, len(task.train))
+    whole = max(1, len(task.train) // batch_size)
+    rows = -(-settings.steps // whole)
+    config = FinetuneConfig(epochs=rows, batch_size=batch_size, lr=settings.lr, seed=context.seed)
+    loop = LoopConfig(rows, batch_size, config.warmup, context.seed, steps_per_epoch=-(-settings.steps // rows))
+    run_stage(SparseStage(method, context, network, config), task.train, loop, runtime)
+    return by_importance(RECIPES[method].importance(), network.backbone.cpu(), context.entry.groups, task.size)
+
+
+METHODS = {name: Method(lambda context, name=name: _sparse(name, context), lambda settings: 3 * settings.steps, SparseSettings) for name in RECIPES}

@@ -1,0 +1,199 @@
+"""A study: which methods, tasks, budgets and seeds, from a YAML file that is checked to the last field before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import yaml
+
+from pass_transfer.errors import UsageError
+from pass_transfer.files import read_text
+from pass_transfer.recipes.finetune import FinetuneConfig
+from pass_transfer.study.methods import METHODS, check_settings
+from pass_transfer.tasks.registry import check_name
+
+FIELDS = ("hypernet", "tasks", "methods", "budgets", "seeds", "epochs", "batch_size", "train_images", "out")
+NEEDED = ("tasks", "methods", "budgets", "seeds")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network of a study: a method's masks for a task within a share of the dense MACs, fine-tuned with a seed."""
+
+    task: str
+    method: str
+    budget: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its file's name without .json."""
+        return f"{self.task.replace('/', '_').replace(':', '-')}-{self.budget:g}-{self.method}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Fields:
+        hypernet: zoo entry whose backbone every method starts from.
+        tasks: task name to the folder of its data, or None.
+        methods: method name to its settings (fields that differ from the defaults).
+        budgets: shares of the dense network's MACs to keep.
+        seeds: of search, fine-tuning and initial values.
+        epochs, batch_size: of fine-tuning, the same for every method.
+        train_images: how many training images are used, the same for all; None for all of them.
+        out: folder of the cells' JSON files.
+    """
+
+    hypernet: str
+    tasks: Mapping[str, str | None]
+    methods: Mapping[str, Mapping[str, Any]]
+    budgets: tuple[float, ...]
+    seeds: tuple[int, ...]
+    epochs: int = 1
+    batch_size: int = 128
+    train_images: int | None = None
+    out: Path = field(default=Path("study"))
+
+    def cells(self) -> list[Cell]:
+        """All of them, one seed after the other, so that a study that is stopped early has whole columns."""
+        return [Cell(task, method, budget, seed) for seed, task, method, budget in itertools.product(self.seeds, self.tasks, self.methods, self.budgets)]
+
+    def identity(self, cell: Cell) -> dict[str, Any]:
+        """What decides a cell's result, besides the code."""
+        return {"hypernet": self.hypernet, **dataclasses.asdict(cell), "settings": dict(self.methods[cell.method]), "epochs": self.epochs,
+                "batch_size": self.batch_size, "train_images": self.train_images}
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and check a study file.
+
+    Raises:
+        UsageError: anything that is not a study; the message names file and line.
+        StorageError: the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        node = yaml.compose(read_text(path), Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UsageError(f"{path}{f':{mark.line + 1}' if mark else ''}: not YAML ({getattr(error, 'problem', error)})") from error
+    return _Reader(path).study(node)
+
+
+class _Reader:
+    """Values of a YAML tree, with the line in every complaint."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def refuse(self, node: yaml.Node, why: str) -> UsageError:
+        return UsageError(f"{self.path}:{node.start_mark.line + 1}: {why}")
+
+    def value(self, node: yaml.Node) -> Any:
+        loader = yaml.SafeLoader("")
+        return loader.construct_object(node, deep=True)
+
+    def items(self, node: yaml.Node | None, what: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Key to (key's node, value's node) of a mapping with names as keys, each once."""
+        if not isinstance(node, yaml.MappingNode):
+            where = f"{self.path}:{node.start_mark.line + 1}" if node is not None else f"{self.path}:1"
+            raise UsageError(f"{where}: {what} has to be a list of `name: value` lines")
+        found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            name = self.value(key)
+            if not isinstance(name, str) or name in found:
+                raise self.refuse(key, f"{name!r} is given twice" if name in found else f"{name!r} is no name")
+            found[name] = key, value
+        return found
+
+    def study(self, node: yaml.Node | None) -> Study:
+        parts = self.items(node, "a study")
+        for name, (key, _) in parts.items():
+            if name not in FIELDS:
+                raise self.refuse(key, f"unknown field {name!r}; a study has {', '.join(FIELDS)}")
+        for name in NEEDED:
+            if name not in parts:
+                raise UsageError(f"{self.path}:1: {name} is missing; a study needs {', '.join(NEEDED)}")
+        values = {name: getattr(self, f"_{name}")(parts[name][1]) for name in parts}
+        return Study(**{"hypernet": "zoo/r18_tinyimnet", "out": Path("studies") / self.path.stem} | values)
+
+    def _hypernet(self, node: yaml.Node) -> str:
+        return str(self.value(node))
+
+    def _out(self, node: yaml.Node) -> Path:
+        return Path(str(self.value(node)))
+
+    def _named(self, node: yaml.Node, what: str) -> dict[str, tuple[yaml.Node, Any]]:
+        """Names with values, of a mapping or of a plain list (then without values)."""
+        if isinstance(node, yaml.SequenceNode):
+            names = [(str(self.value(item)), item) for item in node.value]
+            if len({name for name, _ in names}) < len(names) or not names:
+                raise self.refuse(node, f"{what} has to hold every name once")
+            return {name: (item, None) for name, item in names}
+        return {name: (key, self.value(value)) for name, (key, value) in self.items(node, what).items()}
+
+    def _tasks(self, node: yaml.Node) -> dict[str, str | None]:
+        found = {}
+        for name, (place, folder) in self._named(node, "tasks").items():
+            try:
+                check_name(name)
+            except UsageError as error:
+                raise self.refuse(place, str(error)) from error
+            found[name] = None if folder is None else str(folder)
+        return found
+
+    def _methods(self, node: yaml.Node) -> dict[str, dict[str, Any]]:
+        found = {}
+        for name, (place, settings) in self._named(node, "methods").items():
+            if name not in METHODS:
+                raise self.refuse(place, f"unknown method {name!r}; choose of {', '.join(METHODS)}")
+            if settings is not None and not isinstance(settings, dict):
+                raise self.refuse(place, f"the settings of {name} have to be `name: value` lines")
+            try:
+                check_settings(name, settings or {})
+            except UsageError as error:
+                raise self.refuse(place, f"{name}: {error}") from error
+            found[name] = settings or {}
+        return found
+
+    def _list(self, node: yaml.Node, what: str) -> Sequence[tuple[yaml.Node, Any]]:
+        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        found = [(item, self.value(item)) for item in nodes]
+        if not found or len({value for _, value in found if not isinstance(value, (list, dict))}) < len(found):
+            raise self.refuse(node, f"{what} has to hold every value once, and at least one")
+        return found
+
+    def _budgets(self, node: yaml.Node) -> tuple[float, ...]:
+        for place, value in self._list(node, "budgets"):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+                raise self.refuse(place, f"budget {value!r} is no share of the dense network's MACs above 0 and at most 1")
+        return tuple(float(value) for _, value in self._list(node, "budgets"))
+
+    def _seeds(self, node: yaml.Node) -> tuple[int, ...]:
+        return tuple(self._whole(place, "seed", 0, value) for place, value in self._list(node, "seeds"))
+
+    def _epochs(self, node: yaml.Node) -> int:
+        return self._whole(node, "epochs", 1)
+
+    def _batch_size(self, node: yaml.Node) -> int:
+        return self._whole(node, "batch_size", 2)
+
+    def _train_images(self, node: yaml.Node) -> int | None:
+        return None if self.value(node) is None else self._whole(node, "train_images", 2)
+
+    def _whole(self, node: yaml.Node, what: str, least: int, value: Any = None) -> int:
+        value = self.value(node) if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 48:
+            raise self.refuse(node, f"{what} is {value!r}; it is a whole number from {least}")
+        return value
+
+
+def recipe(study: Study, seed: int) -> FinetuneConfig:
+    """The fine-tuning that every method's network gets."""
+    return FinetuneConfig(epochs=study.epochs, batch_size=study.batch_size, seed=seed)

@@ -1,0 +1,82 @@
+"""Cells to rows: mean and deviation over seeds, from the raw JSON alone."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterable, Sequence
+
+from pass_transfer.errors import RunError
+from pass_transfer.files import read_json
+from pass_transfer.masks import ChannelMasks
+from pass_transfer.study.cell import unpacked
+
+COLUMNS = ("method", "seeds", "macs_share", "top1", "top1_deviation", "top1_before", "search_seconds", "seconds", "failed")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method at one budget of one task.
+
+    Fields:
+        seeds: that are done.
+        macs_share: of the dense network's MACs, counted on the removed networks, mean.
+        top1, deviation: mean and standard deviation over seeds, in percent on the test images.
+        before: held-out top-1 before fine-tuning, mean.
+        search_seconds, seconds: means.
+        failed: why seeds failed.
+    """
+
+    task: str
+    budget: float
+    method: str
+    seeds: int
+    macs_share: float | None
+    top1: float | None
+    deviation: float | None
+    before: float | None
+    search_seconds: float | None
+    seconds: float | None
+    failed: tuple[str, ...]
+
+
+def read_cells(folder: str | Path) -> list[dict[str, Any]]:
+    """All cells in a folder. Raises RunError where there is none, StorageError for one that is damaged."""
+    paths = sorted(Path(folder).glob("*.json"))
+    cells = [cell for cell in map(read_json, paths) if isinstance(cell, dict) and {"method", "task", "budget", "seed"} <= set(cell)]
+    if not cells:
+        raise RunError(f"{folder} holds no cells; make them with pass-transfer study run")
+    return cells
+
+
+def rows(cells: Iterable[dict[str, Any]], methods: Sequence[str] = ()) -> list[Row]:
+    """One row for every task, budget and method, in that order; methods as given, then by name."""
+    cells = list(cells)
+    order = [*methods, *sorted({cell["method"] for cell in cells} - set(methods))]
+    keys = sorted({(cell["task"], -cell["budget"], order.index(cell["method"])) for cell in cells})
+    return [_row([c for c in cells if (c["task"], c["budget"], c["method"]) == (task, -budget, order[number])]) for task, budget, number in keys]
+
+
+def _row(cells: list[dict[str, Any]]) -> Row:
+    done = [cell for cell in cells if "failed" not in cell]
+
+    def mean(name: str) -> float | None:
+        return statistics.mean(cell[name] for cell in done) if done else None
+
+    deviation = statistics.stdev(cell["top1"] for cell in done) if len(done) > 1 else None
+    failed = tuple(f"seed {cell['seed']}: {cell['failed']}" for cell in cells if "failed" in cell)
+    return Row(cells[0]["task"], cells[0]["budget"], cells[0]["method"], len(done), mean("macs_share"), mean("top1"), deviation, mean("held_out_top1_before"),
+               mean("search_seconds"), mean("seconds"), failed)
+
+
+def shared_channels(cells: Sequence[dict[str, Any]], task: str, budget: float, seed: int = 0) -> dict[tuple[str, str], float]:
+    """Share of the channels one method keeps that the other keeps too, for each pair of methods."""
+    masks: dict[str, ChannelMasks] = {cell["method"]: unpacked(cell["masks"], cell["channels"]) for cell in cells
+                                      if (cell["task"], cell["budget"], cell["seed"]) == (task, budget, seed) and "masks" in cell}
+    found = {}
+    for one, mine in masks.items():
+        for two, other in masks.items():
+            common = sum(int((mine[name] & other[name]).sum()) for name in mine)
+            found[one, two] = common / sum(mine.kept.values())
+    return found
