@@ -18,6 +18,7 @@ FLOORS = (
     ("latency_budget", "hypernet"),
     ("zoo", "pruned"),
     ("recipes",),
+    ("study",),
     ("report",),
     ("cli",),
 )

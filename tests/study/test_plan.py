@@ -1,0 +1,69 @@
+"""Study files: what is wrong is refused at once, by file and line."""
+
+import pytest
+
+from pass_transfer.errors import UsageError
+from pass_transfer.study import Cell, load_study
+
+GOOD = """\
+hypernet: zoo/r18_tinyimnet
+tasks:
+  cifar100: data/c100
+  digits:
+methods:
+  random:
+  transfer_prompt:
+    steps: 3
+budgets: [0.5, 0.3]
+seeds: [0, 1]
+epochs: 2
+out: results/core
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "core.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_study_is_all_its_combinations_seed_by_seed(tmp_path):
+    study = load_study(write(tmp_path, GOOD))
+    assert study.tasks == {"cifar100": "data/c100", "digits": None} and study.methods == {"random": {}, "transfer_prompt": {"steps": 3}}
+    assert (study.budgets, study.seeds, study.epochs, str(study.out)) == ((0.5, 0.3), (0, 1), 2, "results/core")
+    cells = study.cells()
+    assert len(cells) == len(set(cells)) == len({cell.name for cell in cells}) == 16
+    assert [cell.seed for cell in cells] == [0] * 8 + [1] * 8
+    assert cells[0] == Cell("cifar100", "random", 0.5, 0)
+
+
+def test_plain_lists_and_single_values_do(tmp_path):
+    study = load_study(write(tmp_path, "tasks: [digits]\nmethods: [random, group_l1]\nbudgets: 0.5\nseeds: 3\n"))
+    assert [cell.name for cell in study.cells()] == ["digits-0.5-random-3", "digits-0.5-group_l1-3"]
+    assert study.epochs == 1 and study.train_images is None and study.hypernet == "zoo/r18_tinyimnet" and str(study.out) == "studies/core"
+
+
+@pytest.mark.parametrize("old, new, line, why", [
+    ("  random:", "  ranbom:", 6, "unknown method 'ranbom'"),
+    ("  digits:", "  digitz:", 4, "Did you mean digits"),
+    ("0.3]", "1.3]", 9, "budget 1.3"), ("0.3]", "0]", 9, "budget 0"), ("0.3]", "-0.5]", 9, "budget -0.5"), ("0.3]", "yes]", 9, "budget True"), ("0.3]", ".nan]", 9, "budget nan"),
+    ("[0.5, 0.3]", "[]", 9, "at least one"), ("[0.5, 0.3]", "[0.5, 0.5]", 9, "every value once"),
+    ("[0, 1]", "[0, -1]", 10, "seed is -1"), ("[0, 1]", "[0, a]", 10, "seed is 'a'"),
+    ("epochs: 2", "epochs: 0", 11, "epochs is 0"), ("epochs: 2", "epoch: 2", 11, "unknown field 'epoch'"),
+    ("    steps: 3", "    steps: many", 7, "steps is 'many'"), ("    steps: 3", "    step: 3", 7, "unknown setting 'step'"), ("    steps: 3", "    steps: -1", 7, "steps"),
+    ("  random:", "  random: fast", 6, "settings of random"), ("  random:", "  random:\n  random:", 7, "given twice"),
+    ("methods:\n", "methods: {\n", 12, "not YAML"), ("seeds: [0, 1]\n", "", 1, "seeds is missing"),
+])
+def test_a_mistake_is_refused_by_line(tmp_path, old, new, line, why):
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(UsageError) as refusal:
+        load_study(path)
+    assert str(refusal.value).startswith(f"{path}:{line}: ") or "not YAML" in why
+    assert why in str(refusal.value) and str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "- a", "just words", "5", "{a: 1", "\ttabs: 1"])
+def test_what_is_no_study_is_refused(tmp_path, text):
+    with pytest.raises(UsageError, match="core.yaml"):
+        load_study(write(tmp_path, text))
