@@ -13,7 +13,7 @@ from typing import Any, Mapping
 import torch
 import torchvision
 
-import pass_transfer
+from pass_transfer import __version__
 from pass_transfer.backbones import count_macs, count_parameters
 from pass_transfer.files import make_folder, read_json, read_tensors, write_json, write_tensors
 from pass_transfer.masks import ChannelMasks
@@ -82,7 +82,7 @@ def unpacked(digits: Mapping[str, str], widths: Mapping[str, int]) -> ChannelMas
 @lru_cache
 def origin() -> dict[str, Any]:
     """Where a cell comes from: commit, versions, machine."""
-    return {"commit": _commit(), "machine": _machine(), "versions": {"pass_transfer": pass_transfer.__version__, "torch": torch.__version__,
+    return {"commit": _commit(), "machine": _machine(), "versions": {"pass_transfer": __version__, "torch": torch.__version__,
                                                                       "torchvision": torchvision.__version__, "python": platform.python_version()}}
 
 
