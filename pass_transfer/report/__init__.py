@@ -2,6 +2,7 @@
 
 from pass_transfer.report.bench import bench_table
 from pass_transfer.report.preview import preview_picture, preview_table
+from pass_transfer.report.run_report import write_report
 from pass_transfer.report.table import summary
 
-__all__ = ["bench_table", "preview_picture", "preview_table", "summary"]
+__all__ = ["bench_table", "preview_picture", "preview_table", "summary", "write_report"]
