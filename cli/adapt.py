@@ -55,10 +55,11 @@ def adapt(
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task folder:~/photos --density 0.5 --budget full --out runs/mine
     """
     from pass_transfer.recipes.adapt import adapt as run
-    from pass_transfer.report import summary
+    from pass_transfer.report import summary, write_report
 
     settings = options.cut(macs, params, density, latency_ms, round_to, keep_layers) | {"latency_batch": batch} | ({} if prompt_lr is None else {"prompt_lr": prompt_lr})
     result = run(hypernet, task, out=out, data_dir=data_dir, transfer=transfer, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
                  weight_decay=weight_decay, prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt,
                  with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)
     print(json.dumps(result) if as_json else summary(result))
+    write_report(result["run"])

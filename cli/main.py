@@ -7,7 +7,7 @@ import sys
 import typer
 from typer.core import TyperGroup
 
-from pass_transfer.cli import adapt, bench, env, evaluate, export, finetune, inspect, search, study, zoo
+from pass_transfer.cli import adapt, bench, env, evaluate, export, finetune, inspect, report, search, study, zoo
 from pass_transfer.errors import PassTransferError
 
 WrongUsage = typer.BadParameter.__mro__[2]  # ClickException: of click, or of the copy that newer typers carry
@@ -39,6 +39,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
+app.command("report")(report.report)
 app.command("env")(env.env)
 app.add_typer(study.app, name="study")
 app.add_typer(zoo.app, name="zoo")

@@ -21,7 +21,7 @@ _HOMES = {
     "tune_prompt": "pass_transfer.recipes.tune_prompt",
     "load_pruned": "pass_transfer.pruned", "PrunedModel": "pass_transfer.pruned",
     "load_task": "pass_transfer.tasks", "ChannelMasks": "pass_transfer.masks",
-    "PassTransferError": "pass_transfer.errors",
+    "write_report": "pass_transfer.report", "PassTransferError": "pass_transfer.errors",
 }
 __all__ = sorted(_HOMES)
 

@@ -10,6 +10,7 @@ continues where it was.
 from __future__ import annotations
 
 import dataclasses
+import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from pass_transfer.backbones import count_macs, count_parameters
 from pass_transfer.errors import RunError, StorageError, UsageError
 from pass_transfer.files import read_json, read_tensors, write_json, write_tensors
 from pass_transfer.recipes.checks import check_positive, check_whole
+from pass_transfer.recipes.evaluation import Evaluation
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
 from pass_transfer.label_mapping import choose_mapping
 from pass_transfer.latency import measure_latency
@@ -158,9 +160,9 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
     data = load_task(task, entry.spec.image_size, data_dir)
     mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes)
     settled = {key: value for key, value in dataclasses.asdict(config).items() if key != "with_dense"}  # that decides nothing about the small network
-    identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": entry.fingerprint(), "task": task, "classes": data.classes,
+    identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": entry.fingerprint(), "task": task, "data_dir": None if data_dir is None else str(data_dir), "classes": data.classes,
                 "images": len(data.train), "tuning": dataclasses.asdict(config.tuning()), "device": runtime.device.type, "precision": runtime.precision}
-    run = RunFolder(out, identity | settled | {"versions": _versions()}, resume=resume, force=force, started=started)
+    run = RunFolder(out, identity | settled | {"threads": torch.get_num_threads(), "versions": _versions()}, resume=resume, force=force, started=started)
     try:
         return _Adapter(entry, data, mapping, config, runtime, run).run()
     except KeyboardInterrupt as stop:
@@ -249,6 +251,7 @@ class _Adapter:
         test = self.task.test
         accuracy: Accuracy = evaluate(network, test, self.runtime)
         plain = evaluate(lambda x: network(x, use_prompt=False), test, self.runtime) if network.prompt is not None else accuracy
+        Evaluation.of(test, accuracy.predictions, self.task.classes).save(self.folder.path)
         size = self.entry.spec.image_size
         latency = measure_latency({"small": network, "dense": dense}, size, sorted({*LATENCY_BATCHES, self.config.latency_batch}))
         spec = dataclasses.replace(self.entry.spec, classes=self.task.classes)
@@ -279,4 +282,4 @@ def stored_prompt(entry: PretrainedHypernet, run: str | Path) -> Prompt:
 def _versions() -> dict[str, str]:
     import torchvision
 
-    return {"pass_transfer": __version__, "torch": torch.__version__, "torchvision": torchvision.__version__}
+    return {"pass_transfer": __version__, "python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}

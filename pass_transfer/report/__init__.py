@@ -2,7 +2,8 @@
 
 from pass_transfer.report.bench import bench_table
 from pass_transfer.report.preview import preview_picture, preview_table
+from pass_transfer.report.run_report import write_report
 from pass_transfer.report.study import estimate_table, study_csv, study_markdown, study_report
 from pass_transfer.report.table import summary
 
-__all__ = ["bench_table", "estimate_table", "preview_picture", "preview_table", "study_csv", "study_markdown", "study_report", "summary"]
+__all__ = ["bench_table", "estimate_table", "preview_picture", "preview_table", "study_csv", "study_markdown", "study_report", "summary", "write_report"]

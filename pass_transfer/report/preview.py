@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pass_transfer.errors import StorageError, UsageError
+from pass_transfer.report.drawing import LIGHT, new_figure, overlaid_bars, style
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -50,18 +51,11 @@ def preview_picture(found: Mapping[str, Any], path: str | Path) -> None:
     path = Path(path)
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"{path} is no picture; choose a name that ends with one of {', '.join(PICTURES)}")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 0.32 * len(found["layers"]) + 1.6), layout="constrained")
+    figure = new_figure(0.32 * len(found["layers"]) + 1.6, 11)
     for axes, rows, small, dense, scale, title in (
             (figure.add_subplot(1, 2, 1), found["groups"], "kept", "width", 1, "channels kept"), (figure.add_subplot(1, 2, 2), found["layers"], "macs", "dense_macs", 1e6, "MACs (M)")):
-        names = [row["name"] for row in rows]
-        axes.barh(names, [row[dense] / scale for row in rows], color="#d0d7de", label="dense")
-        axes.barh(names, [row[small] / scale for row in rows], color="#0969da", label="small")
-        axes.invert_yaxis()
-        axes.set_title(title)
-        axes.tick_params(axis="y", labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
+        style(axes, LIGHT, grid="x", title=title)
+        overlaid_bars(axes, LIGHT, [row["name"] for row in rows], [row[small] / scale for row in rows], [row[dense] / scale for row in rows])
     axes.legend(frameon=False)
     figure.suptitle(f"{found['hypernet']}: {found['macs'] / found['dense_macs']:.0%} of the MACs, {found['parameters'] / found['dense_parameters']:.0%} of the parameters")
     try:

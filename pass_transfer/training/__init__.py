@@ -1,7 +1,7 @@
 """The one training loop and what it needs: device, batches, checkpoints, metrics."""
 
 from pass_transfer.training.batches import batches, to_images
-from pass_transfer.training.evaluate import Accuracy, evaluate
+from pass_transfer.training.evaluate import Accuracy, confusion_matrix, evaluate
 from pass_transfer.training.loop import LoopConfig, Stage, run_stage
 from pass_transfer.training.recalibrate import recalibrate
 from pass_transfer.training.run_folder import RunFolder
@@ -9,5 +9,5 @@ from pass_transfer.training.runtime import Runtime, choose_runtime
 
 __all__ = [
     "Accuracy", "LoopConfig", "RunFolder", "Runtime", "Stage",
-    "batches", "choose_runtime", "evaluate", "recalibrate", "run_stage", "to_images",
+    "batches", "choose_runtime", "confusion_matrix", "evaluate", "recalibrate", "run_stage", "to_images",
 ]

@@ -1,8 +1,8 @@
-"""Top-1 and top-5 accuracy, in percent."""
+"""Top-1 and top-5 accuracy, in percent, and which classes are taken for which."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable
 
 import torch
@@ -16,12 +16,16 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Percentages over `images` images. top5 counts the five best (fewer where there are fewer classes)."""
+    """Percentages over `images` images. top5 counts the five best (fewer where there are fewer classes).
+
+    `predictions` (images,) are the class numbers that top1 counts, in the split's order.
+    """
 
     top1: float
     top5: float
     loss: float
     images: int
+    predictions: torch.Tensor = field(repr=False, compare=False)
 
 
 @torch.no_grad()
@@ -30,12 +34,19 @@ def evaluate(network: Callable[[torch.Tensor], torch.Tensor], split: Split, runt
 
     The caller puts the network in eval mode and on the runtime's device.
     """
-    hits = torch.zeros(3, dtype=torch.float64)
+    hits, predictions = torch.zeros(3, dtype=torch.float64), []
     for pixels, labels in batches(split, EVALUATION_BATCH):
         with runtime.autocast():
             logits = network(to_images(pixels, runtime.device)).float().cpu()
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices.eq(labels[:, None])
+        likeliest = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        best = likeliest.eq(labels[:, None])
+        predictions.append(likeliest[:, 0])
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
         hits += torch.stack([best[:, 0].sum(), best.sum(), loss]).double()
     top1, top5, loss = (hits / len(split)).tolist()
-    return Accuracy(100 * top1, 100 * top5, loss, len(split))
+    return Accuracy(100 * top1, 100 * top5, loss, len(split), torch.cat(predictions))
+
+
+def confusion_matrix(labels: torch.Tensor, predictions: torch.Tensor, classes: int) -> torch.Tensor:
+    """How many images of class i were taken for class j, (classes, classes) int64, from class numbers (N,)."""
+    return torch.bincount(classes * labels.long() + predictions.long(), minlength=classes * classes).view(classes, classes)

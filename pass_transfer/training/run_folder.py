@@ -18,14 +18,14 @@ import torch
 from filelock import FileLock, Timeout
 
 from pass_transfer.errors import RunError, StorageError, UsageError
-from pass_transfer.files import PART, make_folder, read_json, read_tensors, sha256, write_bytes, write_json, write_tensors
+from pass_transfer.files import PART, make_folder, read_json, read_tensors, read_text, sha256, write_bytes, write_json, write_tensors
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 WORK = "checkpoint"
 CLOCK = "clock.json"
 LOCK = "lock"  # held by the process that works on the run, and let go by the system when that dies
-NAMES_ONLY = ("versions", "entry")  # say what something was called; not compared on --resume
+NOTED = ("versions", "threads", "entry", "data_dir")  # what it ran with, what something was called and where it lay; not compared on --resume
 
 
 class RunFolder:
@@ -78,7 +78,7 @@ class RunFolder:
 
     def _continue(self, config: dict) -> None:
         old = read_json(self.path / CONFIG)
-        changed = sorted(k for k in {*old, *config} if old.get(k) != config.get(k) and k not in NAMES_ONLY)
+        changed = sorted(k for k in {*old, *config} if old.get(k) != config.get(k) and k not in NOTED)
         if changed:
             what = ", ".join(f"{k} was {old.get(k)!r}, now {config.get(k)!r}" for k in changed[:3])
             raise RunError(f"{self.path} was started with other settings ({what}); give the same ones, or --force to start again")
@@ -132,16 +132,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a line cut short by a kill is left out."""
-        path = self.path / METRICS
-        if not path.exists():
-            return []
-        rows = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
-        return rows
+        return read_metrics(self.path)
 
     def keep_metrics(self, stage: str, count: int) -> None:
         """Cut a stage's rows in metrics.jsonl back to the first `count` (those its checkpoint knows of)."""
@@ -179,6 +170,18 @@ class RunFolder:
         """Delete all checkpoints, once the run is finished, and let it go."""
         self._unlock()
         shutil.rmtree(self.work, ignore_errors=True)
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, if it has any; a line cut short by a kill is left out. Raises StorageError."""
+    path = Path(folder) / METRICS
+    rows = []
+    for line in read_text(path).splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
 
 
 def check_free(path: str | Path, *, resume: bool = False, force: bool = False) -> None:

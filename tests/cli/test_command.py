@@ -11,7 +11,7 @@ import torch
 
 from pass_transfer.training import choose_runtime
 
-VERBS = ["", "adapt", "search", "finetune", "eval", "inspect", "bench", "export", "env", "zoo", "zoo ls", "zoo show", "zoo verify"]
+VERBS = ["", "adapt", "search", "finetune", "eval", "inspect", "bench", "export", "report", "env", "zoo", "zoo ls", "zoo show", "zoo verify"]
 NO_TORCH = """
 import sys
 from pass_transfer.cli.main import run

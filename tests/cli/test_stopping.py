@@ -11,7 +11,7 @@ import pytest
 # A job in the background of a shell ignores Ctrl-C; these tests may run in one.
 OFTEN = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import pass_transfer.training.loop as loop; "
          "loop.CHECKPOINT_SECONDS = 0.3; from pass_transfer.cli.main import main; main()")
-FILES = ("model.safetensors", "model.json", "masks.safetensors", "prompt.safetensors")
+FILES = ("model.safetensors", "model.json", "masks.safetensors", "prompt.safetensors", "evaluation.safetensors")
 PATIENCE = 300  # seconds until a process that should have got somewhere is given up
 
 

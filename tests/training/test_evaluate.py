@@ -4,7 +4,7 @@ import torch
 
 from pass_transfer.tasks import Split
 from pass_transfer.tasks.images import CachedImages
-from pass_transfer.training import evaluate
+from pass_transfer.training import confusion_matrix, evaluate
 
 
 def split_of(labels: np.ndarray) -> Split:
@@ -30,3 +30,12 @@ def test_accuracies_are_percentages_of_all_images(cpu, count, classes):
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert accuracy.loss == pytest.approx(-np.log(probabilities[np.arange(count), labels]).mean(), rel=1e-5)
     assert accuracy.images == count
+    assert accuracy.predictions.tolist() == logits.argmax(1).tolist()
+
+
+def test_confusion_counts_every_image_once_at_its_true_and_predicted_class():
+    draw = np.random.default_rng(1)
+    labels, predictions = draw.integers(0, 4, 50), draw.integers(0, 4, 50)
+    expected = np.zeros((5, 5), int)  # a class that no image has
+    np.add.at(expected, (labels, predictions), 1)
+    assert confusion_matrix(torch.from_numpy(labels), torch.from_numpy(predictions), 5).tolist() == expected.tolist()
