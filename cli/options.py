@@ -21,7 +21,7 @@ Macs = Annotated[Optional[str], typer.Option("--macs", help="Share of the dense 
 Params = Annotated[Optional[str], typer.Option("--params", help="Share or amount of the parameters to keep, instead of --macs.")]
 Density = Annotated[Optional[float], typer.Option("--density", help="Share of all channels to keep, instead of --macs.")]
 LatencyMs = Annotated[Optional[float], typer.Option("--latency-ms", help="Milliseconds that --batch images may take on --device, measured here, instead of --macs.")]
-Batch = Annotated[int, typer.Option("--batch", help="Images at once that --latency-ms is for.")]
+Batch = Annotated[int, typer.Option("--batch", "--latency-batch", help="Images at once that --latency-ms is for.")]
 RoundTo = Annotated[int, typer.Option("--round-to", help="Every layer keeps a multiple of this many channels, or all.")]
 KeepLayers = Annotated[Optional[list[str]], typer.Option("--keep-layers", help="Layers to leave alone, by name or pattern; can be given several times.")]
 
