@@ -8,6 +8,7 @@ from torch import nn
 
 from pass_transfer.recipes.heads import fit_head
 from pass_transfer.recipes.map_labels import map_labels
+from pass_transfer.recipes.reconstruct import reconstruct
 from pass_transfer.backbones import ChannelGroups, classifier_name, set_classifier
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
@@ -18,7 +19,7 @@ from pass_transfer.training import Runtime, recalibrate
 
 
 def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | None, mean, std, prompt: Prompt | None, task: Task,
-           mapping: str, runtime: Runtime, seed: int = 0) -> Network:
+           mapping: str, runtime: Runtime, seed: int = 0, repair: bool = True) -> Network:
     """The network that fine-tuning starts from.
 
     Args:
@@ -27,20 +28,24 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
         mapping: "linear" for a new classifier from class means; or the source
             classifier's rows, mapped one to one by the predictions of the dense network
             ("frequency") or of the small one itself ("iterative").
+        repair: whether kept channels take over what cut ones carried (reconstruct.py).
 
     Returns:
         A Network with BatchNorm recalibrated on training images of the task.
     """
     small = copy.deepcopy(backbone) if masks is None else remove_channels(backbone, masks, groups)
     network = runtime.place(Network(small, mean, std, prompt))
+    dense = network
+    if masks is not None and (repair or mapping == "frequency"):
+        dense = runtime.place(Network(copy.deepcopy(backbone), mean, std, prompt))
+        recalibrate(dense, task.train, runtime, seed=seed)
+    if masks is not None and repair:
+        reconstruct(dense, small, masks, groups, task.train, runtime, seed=seed)
     network.requires_grad_(True)
     recalibrate(network, task.train, runtime, seed=seed)
     if mapping == "linear":
         fit_head(network, task.train, task.classes, runtime, seed)
     else:
-        judge = network
-        if mapping == "frequency" and masks is not None:
-            judge = runtime.place(Network(copy.deepcopy(backbone), mean, std, prompt))
-            recalibrate(judge, task.train, runtime, seed=seed)
+        judge = dense if mapping == "frequency" else network
         set_classifier(small, map_labels(small.get_submodule(classifier_name(small)), judge, task, runtime, seed))
     return network
