@@ -12,7 +12,7 @@ from selenium.webdriver.chrome.service import Service  # noqa: E402
 
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 PATIENCE = 300  # seconds for a page, on a machine that has other work
-WIDTH = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+WIDTH = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth, innerWidth]"  # without and with a scroll bar
 PICTURES = "return Promise.all([...document.images].map(i => i.decode().then(() => [i.naturalWidth, i.alt, i.currentSrc === i.src, !!i.closest('picture')])))"
 COLOURS = "return [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color].map(c => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0))"
 
@@ -54,10 +54,10 @@ def test_it_shows_whole(browser, page, width, scheme):
     pictures = browser.execute_script(PICTURES)
     assert len(pictures) == 7 + 4 and all(shown > 0 and alt for shown, alt, _, _ in pictures)
     assert all(plain == (scheme == "light") for _, _, plain, themed in pictures if themed)
-    content, window = browser.execute_script(WIDTH)
-    assert window == width and content <= window
+    content, room, window = browser.execute_script(WIDTH)
+    assert window == width and content <= room
     background, letters = browser.execute_script(COLOURS)
     assert (background > letters) == (scheme == "light")
     browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
-    assert browser.execute_script(WIDTH)[0] <= window
+    assert browser.execute_script(WIDTH)[0] <= room
     assert browser.get_log("browser") == []
