@@ -13,6 +13,7 @@ def adapt(
     task: options.Task,
     out: options.Out,
     data_dir: options.DataDir = None,
+    backbone: options.Backbone = None,
     macs: options.Macs = None,
     params: options.Params = None,
     density: options.Density = None,
@@ -49,12 +50,14 @@ def adapt(
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 60M --round-to 8 --keep-layers "layer1.*" --out runs/rounded
 
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task folder:~/photos --density 0.5 --budget full --out runs/mine
+
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --backbone mine.safetensors --task folder:~/photos --out runs/own
     """
     from pass_transfer.recipes.adapt import adapt as run
     from pass_transfer.report import summary
 
     settings = options.cut(macs, params, density, round_to, keep_layers) | ({} if prompt_lr is None else {"prompt_lr": prompt_lr})
-    result = run(hypernet, task, out=out, data_dir=data_dir, transfer=transfer, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
+    result = run(hypernet, task, out=out, data_dir=data_dir, backbone=backbone, transfer=transfer, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
                  weight_decay=weight_decay, prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt,
                  with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)
     print(json.dumps(result) if as_json else summary(result))

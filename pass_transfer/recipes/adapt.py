@@ -30,6 +30,7 @@ from pass_transfer.network import Network
 from pass_transfer.progress import say
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
+from pass_transfer.recipes.own_backbone import keep_prior, on_kept_prior, read_backbone, weights_of
 from pass_transfer.recipes.shrink import shrink
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Accuracy, RunFolder, Runtime, choose_runtime, evaluate
@@ -118,7 +119,7 @@ def plan_epochs(config: AdaptConfig, images: int, macs: int, device: str) -> int
     return max(EPOCHS_LEAST, min(EPOCHS_MOST[config.budget], round(max(by_work, by_steps)) if by_work > 1 else 0))
 
 
-def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Path, data_dir: str | None = None,
+def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Path, data_dir: str | None = None, backbone: str | Path | None = None,
           device: str = "auto", precision: str = "auto", resume: bool = False, force: bool = False, **settings: Any) -> dict[str, Any]:
     """Make a small network for a task.
 
@@ -126,6 +127,7 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
         hypernet: a zoo name, a folder, or a loaded entry.
         task, data_dir: see load_task.
         out: the run folder.
+        backbone: a .safetensors file with one's own weights of the entry's architecture (see load_checkpoint), instead of the entry's.
         resume, force: continue or replace a run that is already there.
         settings: fields of AdaptConfig.
 
@@ -141,16 +143,22 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
         settings.setdefault("macs", None)
     config = AdaptConfig(**settings)
     check_free(out, resume=resume, force=force)
-    entry = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
+    trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
+    entry = trained if backbone is None else read_backbone(trained, backbone)
     foreseen = entry.table.macs(entry.generate_masks(entry.prompt(), **config.cut()).kept)  # a budget that cannot be met fails here
     runtime = choose_runtime(device, precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, entry.spec.image_size, data_dir)
-    mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes)
+    mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes, entry.own_weights)
+    if entry.own_weights:
+        mapped = "the classifier's rows are mapped one to one to the task's classes, by what they predict"
+        say("the classifier is a new one, from class means" if mapping == "linear" else mapped)
     settled = {key: value for key, value in dataclasses.asdict(config).items() if key != "with_dense"}  # that decides nothing about the small network
-    identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": entry.fingerprint(), "task": task, "classes": data.classes,
+    identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": trained.fingerprint(), "backbone": weights_of(entry), "task": task, "classes": data.classes,
                 "images": len(data.train), "tuning": dataclasses.asdict(config.tuning()), "device": runtime.device.type, "precision": runtime.precision}
     run = RunFolder(out, identity | settled | {"versions": _versions()}, resume=resume, force=force, started=started)
+    if entry.own_weights and backbone is None:
+        keep_prior(entry, run.path)
     try:
         return _Adapter(entry, data, mapping, config, runtime, run, foreseen).run()
     except KeyboardInterrupt as stop:
@@ -176,6 +184,9 @@ class _Adapter:
     def _small(self) -> dict[str, Any]:
         """The small network made, saved and measured; the job's result but for the dense network's accuracy."""
         torch.manual_seed(self.config.seed)
+        self.folder.begin("prompt")
+        if self.entry.own_weights:
+            self.entry = on_kept_prior(self.entry, self.task, self.runtime, self.config.seed, self.folder.path)
         prompt, search_seconds = self._prompt()
         masks = self.entry.generate_masks(prompt, **self.config.cut(), classes=self.task.classes)
         masks.save(self.folder.path / "masks.safetensors")

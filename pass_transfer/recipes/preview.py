@@ -11,6 +11,7 @@ from pass_transfer.backbones import classifier_name
 from pass_transfer.latency import measure_latency
 from pass_transfer.recipes.adapt import stored_prompt
 from pass_transfer.recipes.heads import set_classifier
+from pass_transfer.recipes.own_backbone import as_in_run, read_backbone
 from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 
 MULTIPLE = 8  # channel counts that arithmetic comes in
@@ -19,13 +20,15 @@ INTENSITY = 20  # MACs for each number moved, below which a CPU waits for memory
 GAIN = 0.8  # share of the MACs' ratio that a cut should make faster
 
 
-def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None = None, classes: int | None = None, latency: bool = True,
+def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None = None, backbone: str | Path | None = None, classes: int | None = None, latency: bool = True,
             batch_sizes: Sequence[int] = (1, 32), **cut: Any) -> dict[str, Any]:
     """Foresee a network under a budget.
 
     Args:
         hypernet: a zoo name, a folder, or a loaded entry.
         run: a run folder of adapt whose tuned prompt is taken; the source task's otherwise.
+        backbone: a checkpoint with one's own weights, as given to adapt. Without a run, whose
+            prior is taken, they are ranked by their magnitude alone.
         classes: of the task, if not the source's.
         latency: whether to measure it, dense and small side by side.
         cut: macs=, params= or density=, round_to=, keep_layers= (masks.select).
@@ -37,10 +40,13 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
 
     Raises:
         UsageError, MaskError: see masks.select.
-        RunError: no prompt in the run.
+        RunError: no prompt in the run, or one with another backbone.
     """
     entry = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
-    masks = entry.generate_masks(entry.prompt() if run is None else stored_prompt(entry, run), classes=classes, **cut)
+    entry = entry if backbone is None else read_backbone(entry, backbone)
+    prompt = entry.prompt() if run is None else stored_prompt(entry, run)
+    entry = entry if run is None else as_in_run(entry, run)
+    masks = entry.generate_masks(prompt, classes=classes, **cut)
     table = entry.table if classes is None else entry.table.with_classes(classes)
     kept, widths = masks.kept, masks.widths
     layers = [{"name": small.name, "positions": small.positions, "inputs": small.inputs, "outputs": small.outputs, "macs": small.macs, "parameters": small.parameters,
