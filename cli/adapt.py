@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -13,6 +14,7 @@ def adapt(
     task: options.Task,
     out: options.Out,
     data_dir: options.DataDir = None,
+    backbone: options.Backbone = None,
     macs: options.Macs = None,
     params: options.Params = None,
     density: options.Density = None,
@@ -30,6 +32,9 @@ def adapt(
     prompt_lr: Annotated[Optional[float], typer.Option("--prompt-lr", help="Peak step of the prompt, in brightness.")] = None,
     label_mapping: Annotated[str, typer.Option("--label-mapping", help="auto, linear (a new head), frequency or iterative.")] = "auto",
     deploy_prompt: Annotated[bool, typer.Option("--deploy-prompt/--no-deploy-prompt", help="Whether the prompt is part of the saved network.")] = True,
+    distill: Annotated[float, typer.Option("--distill", help="Weight, up to 1, of learning what the dense network says, which is fine-tuned first; 0 for none.")] = 0.0,
+    temperature: Annotated[float, typer.Option("--temperature", help="What softens the dense network's predictions for --distill.")] = 4.0,
+    dense: Annotated[Optional[Path], typer.Option("--dense", help="A run that has trained this task's dense network, instead of training it again.")] = None,
     with_dense: Annotated[bool, typer.Option("--with-dense", help="Fine-tune the dense network too, by the same recipe, for comparison; with --resume also for a finished run.")] = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -53,13 +58,19 @@ def adapt(
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --latency-ms 2.5 --batch 1 --out runs/fast
 
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task folder:~/photos --density 0.5 --budget full --out runs/mine
+
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 0.3 --distill 0.5 --out runs/taught
+
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 0.2 --distill 0.5 --dense runs/taught --out runs/smaller
+
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --backbone mine.safetensors --task folder:~/photos --out runs/own
     """
     from pass_transfer.recipes.adapt import adapt as run
     from pass_transfer.report import summary, write_report
 
     settings = options.cut(macs, params, density, latency_ms, round_to, keep_layers) | {"latency_batch": batch} | ({} if prompt_lr is None else {"prompt_lr": prompt_lr})
-    result = run(hypernet, task, out=out, data_dir=data_dir, transfer=transfer, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
+    result = run(hypernet, task, out=out, data_dir=data_dir, backbone=backbone, transfer=transfer, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
                  weight_decay=weight_decay, prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt,
-                 with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)
+                 distill=distill, temperature=temperature, dense=dense, with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)
     print(json.dumps(result) if as_json else summary(result))
     write_report(result["run"])

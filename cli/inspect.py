@@ -11,6 +11,7 @@ from pass_transfer.cli import options
 
 def inspect(
     hypernet: options.Hypernet,
+    backbone: options.Backbone = None,
     macs: options.Macs = None,
     params: options.Params = None,
     density: options.Density = None,
@@ -40,7 +41,8 @@ def inspect(
     from pass_transfer.recipes.preview import preview
     from pass_transfer.report import preview_picture, preview_table
 
-    found = preview(hypernet, run=run, classes=classes, latency=latency, device=device, batch=batch, **options.cut(macs, params, density, latency_ms, round_to, keep_layers))
+    found = preview(hypernet, run=run, backbone=backbone, classes=classes, latency=latency, device=device, batch=batch,
+                    **options.cut(macs, params, density, latency_ms, round_to, keep_layers))
     if plot is not None:
         preview_picture(found, plot)
     print(json.dumps(found) if as_json else preview_table(found))

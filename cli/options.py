@@ -17,6 +17,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --ou
 Force = Annotated[bool, typer.Option("--force", help="Replace the run in --out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Hypernet = Annotated[str, typer.Option("--hypernet", help="Zoo entry: a name, a folder, or hf-hub:owner/name.")]
+Backbone = Annotated[Optional[Path], typer.Option("--backbone", help="Your own weights of the entry's architecture (.safetensors), instead of the entry's.")]
 Macs = Annotated[Optional[str], typer.Option("--macs", help="Share of the dense network's MACs to keep (default 0.5), or an amount, such as 70M or 1.2G.")]
 Params = Annotated[Optional[str], typer.Option("--params", help="Share or amount of the parameters to keep, instead of --macs.")]
 Density = Annotated[Optional[float], typer.Option("--density", help="Share of all channels to keep, instead of --macs.")]

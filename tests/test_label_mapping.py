@@ -64,6 +64,11 @@ def test_the_mapping_that_is_used(kind, expected):
     assert choose_mapping(kind, 10, 200) == expected
 
 
+def test_a_classifier_of_ones_own_with_as_many_classes_is_mapped_unless_told_otherwise():
+    assert choose_mapping("auto", 10, 10, own=True) == "frequency"
+    assert choose_mapping("auto", 10, 11, own=True) == choose_mapping("auto", 10, 10) == choose_mapping("linear", 10, 10, own=True) == "linear"
+
+
 @pytest.mark.parametrize("kind", ["frequency", "iterative"])
 def test_a_one_to_one_mapping_is_refused_for_more_classes_than_the_source_has(kind):
     assert choose_mapping(kind, 200, 200) == kind

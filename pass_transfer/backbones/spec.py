@@ -6,7 +6,7 @@ Weights come by torchvision name (downloaded), or from a .safetensors or .pth fi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Mapping
 
@@ -20,6 +20,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
                  "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")
+PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+CONVERSION = """{old} is a pickle, which could run code; --backbone reads safetensors. If you trust the file, convert it once in Python:
+    import torch, safetensors.torch
+    safetensors.torch.save_file({{n: t.contiguous() for n, t in torch.load({old!r}, "cpu", weights_only=True).items()}}, {new!r})"""
 
 
 @dataclass(frozen=True)
@@ -84,31 +88,77 @@ def load_weights(backbone: nn.Module, architecture: str, weights: str | Path) ->
     Raises:
         BackboneError: missing file, unknown name, missing or misshaped tensors.
     """
-    state = _read_state(architecture, weights)
+    return _fill(backbone, architecture, weights, _read_state(architecture, weights), (classifier_name(backbone) + ".",))
+
+
+def load_checkpoint(path: str | Path, spec: BackboneSpec) -> tuple[nn.Module, BackboneSpec]:
+    """A network of one's own: weights of a spec's architecture, with a classifier for any number of classes.
+
+    Args:
+        path: a .safetensors file. Names may begin with "module." or, where PrunedModel
+            wrote it, "backbone."; such a file's prompt is left out.
+        spec: architecture, image size and preprocessing.
+
+    Returns:
+        The network in eval mode, and the spec with its number of classes.
+
+    Raises:
+        BackboneError: a pickle (with the way to convert it), or a tensor that is missing,
+            unknown, of another shape or kind, or not finite; it is named.
+        StorageError: a file that is missing or damaged.
+    """
+    path = Path(path).expanduser()
+    if path.suffix in PICKLES:
+        raise BackboneError(CONVERSION.format(old=str(path), new=str(path.with_suffix(".safetensors"))))
+    if path.suffix != ".safetensors":
+        raise BackboneError(f"{path} is no .safetensors file; give the file with the state dict of a {spec.architecture}")
+    state = _plain_names(read_tensors(path))
+    head = f"{classifier_name(build_backbone(spec))}.weight"
+    if head not in state or state[head].ndim != 2:
+        what = "is missing" if head not in state else f"has shape {tuple(state[head].shape)}, not (classes, features)"
+        raise BackboneError(f"{path}: the tensor {head} {what}; these are not weights of {spec.architecture}")
+    spec = replace(spec, classes=len(state[head]))
+    backbone = build_backbone(spec)
+    _fill(backbone, spec.architecture, path, state)
+    return backbone.eval(), spec
+
+
+def _fill(backbone: nn.Module, architecture: str, weights: str | Path, state: Mapping[str, torch.Tensor], left_out: tuple[str, ...] = ()) -> list[str]:
+    """Load a state dict, all of it but what begins with one of `left_out` and does not fit; returns the names of what was left as it was."""
     own = backbone.state_dict()
-    head = classifier_name(backbone) + "."
     kept = {}
     for name, tensor in own.items():
         given = state.get(name)
         if given is not None and given.shape == tensor.shape:
             kept[name] = given
-        elif not name.startswith(head) and not name.endswith("num_batches_tracked"):
+        elif not name.startswith(left_out) and not name.endswith("num_batches_tracked"):
             what = "is missing" if given is None else f"has shape {tuple(given.shape)}, not {tuple(tensor.shape)}"
             raise BackboneError(f"{weights}: the tensor {name} {what}; these are not weights of {architecture}")
     unknown = sorted(set(state) - set(own))
     if unknown:
         raise BackboneError(f"{weights}: unknown tensor {unknown[0]} (and {len(unknown) - 1} more); these are not weights of {architecture}")
-    if not all(torch.isfinite(t).all() for t in kept.values() if t.is_floating_point()):
-        raise BackboneError(f"{weights}: holds NaN or infinite values")
+    for name, tensor in kept.items():
+        if tensor.is_floating_point() != own[name].is_floating_point():
+            raise BackboneError(f"{weights}: the tensor {name} is {tensor.dtype}, not {own[name].dtype}; these are not weights of {architecture}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.to(own[name].dtype)).all()):
+            raise BackboneError(f"{weights}: the tensor {name} holds NaN or infinite values")
     backbone.load_state_dict(kept, strict=False)
     return sorted(set(own) - set(kept))
+
+
+def _plain_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A backbone's tensors without what a parallel wrapper or PrunedModel puts around them."""
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if any(name.startswith("backbone.") for name in state):
+        return {name.removeprefix("backbone."): tensor for name, tensor in state.items() if not name.startswith("prompt.")}
+    return state
 
 
 def _read_state(architecture: str, weights: str | Path) -> Mapping[str, torch.Tensor]:
     path = Path(weights).expanduser()
     if path.suffix == ".safetensors":
         state = read_tensors(path)
-    elif path.suffix in (".pth", ".pt", ".bin"):
+    elif path.suffix in PICKLES:
         if not path.is_file():
             raise BackboneError(f"no weights file {path}")
         try:
@@ -120,7 +170,7 @@ def _read_state(architecture: str, weights: str | Path) -> Mapping[str, torch.Te
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, Mapping) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise BackboneError(f"{path} does not hold a state dict (names with tensors)")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return _plain_names(state)
 
 
 def _torchvision_state(architecture: str, name: str) -> Mapping[str, torch.Tensor]:

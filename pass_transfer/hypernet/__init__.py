@@ -2,6 +2,6 @@
 
 from pass_transfer.hypernet.config import HypernetConfig
 from pass_transfer.hypernet.model import Hypernet
-from pass_transfer.hypernet.prior import blend, standardise
+from pass_transfer.hypernet.prior import blend, make_prior, standardise
 
-__all__ = ["Hypernet", "HypernetConfig", "blend", "standardise"]
+__all__ = ["Hypernet", "HypernetConfig", "blend", "make_prior", "standardise"]

@@ -10,6 +10,7 @@ correction joins those of its convolutions.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -44,9 +45,15 @@ class Hypernet(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(config.hidden, _units(groups, step), bias=False) for step in groups.steps)
         for head in self.heads:
             nn.init.normal_(head.weight, std=HEAD_SPREAD)
-        flat = groups.join(prior) if prior is not None else torch.zeros(groups.total)
-        self.register_buffer("prior", flat.float())
+        self.register_buffer("prior", _flat(groups, prior))
         self.weights = LayerWeights(backbone, groups, config.pooled)
+
+    def reading(self, backbone: nn.Module, prior: dict[str, torch.Tensor] | None) -> Hypernet:
+        """A copy that reads another backbone of the same groups and corrects another prior."""
+        other = copy.deepcopy(self)
+        other.prior = _flat(self.groups, prior)
+        other.weights = LayerWeights(backbone, self.groups, self.config.pooled)
+        return other
 
     def forward(self, frame: torch.Tensor) -> torch.Tensor:
         """Scores (total,) over all groups for a prompt's frame (3, S, S), all on one scale; a frame of zeros has the prior's."""
@@ -80,6 +87,11 @@ class Hypernet(nn.Module):
         inputs = torch.cat([vectors, codes[1:]], dim=1)
         outputs, _ = self.lstm(inputs[:, None], (codes[None, None, 0], self.cell[None, None].to(codes)))
         return outputs[:, 0] + codes[1:]
+
+
+def _flat(groups: ChannelGroups, prior: dict[str, torch.Tensor] | None) -> torch.Tensor:
+    """A prior over all groups (total,) float32; zeros where there is none."""
+    return (groups.join(prior) if prior is not None else torch.zeros(groups.total)).float()
 
 
 def _units(groups: ChannelGroups, step: str) -> int:

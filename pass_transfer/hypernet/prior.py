@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Mapping
+from typing import Callable, Mapping
 
 import torch
+from torch import nn
+
+from pass_transfer.backbones import ChannelGroups
+from pass_transfer.baselines import group_l1
 
 
 def standardise(scores: Mapping[str, torch.Tensor], limit: float = 2.5) -> dict[str, torch.Tensor]:
@@ -26,3 +30,17 @@ def blend(*parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Several scorings (width,) of each group in equal shares, each standardised first, and standardised together."""
     equal = [standardise(part) for part in parts]
     return standardise({name: sum(part[name] for part in equal) for name in equal[0]})
+
+
+def make_prior(kind: str, backbone: nn.Module, groups: ChannelGroups, image_size: int,
+               importance: Callable[[], Mapping[str, torch.Tensor]] | None = None) -> dict[str, torch.Tensor] | None:
+    """The prior (width,) of every group for a backbone's weights; None where the kind is "none".
+
+    Args:
+        kind: of HypernetConfig.prior.
+        importance: measures Taylor importance (width,) of every group, where the kind asks for it; without it magnitude stands alone.
+    """
+    if kind == "none":
+        return None
+    magnitude = group_l1(backbone, groups, image_size)
+    return standardise(magnitude) if kind == "l1" or importance is None else blend(magnitude, importance())

@@ -23,7 +23,7 @@ from pass_transfer.surgery import resize_like
 FORMAT = 2
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 FIELDS = {"format", "library", "backbone", "class_names", "prompt", "widths", "kept", "sha256"}
-VOUCHED = {WEIGHTS, "masks.safetensors", "prompt.safetensors", "evaluation.safetensors"}  # a run's own
+VOUCHED = {WEIGHTS, "masks.safetensors", "prompt.safetensors", "prior.safetensors", "evaluation.safetensors"}  # a run's own
 WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5"}
 
 

@@ -21,10 +21,7 @@ import torch
 from pass_transfer import __version__
 from pass_transfer.backbones import count_macs, count_parameters
 from pass_transfer.errors import RunError, StorageError, UsageError
-from pass_transfer.files import read_json, read_tensors, write_json, write_tensors
-from pass_transfer.recipes.checks import check_positive, check_whole
-from pass_transfer.recipes.evaluation import Evaluation
-from pass_transfer.recipes.finetune import FinetuneConfig, finetune
+from pass_transfer.files import read_json, read_tensors, sha256, write_json, write_tensors
 from pass_transfer.label_mapping import choose_mapping
 from pass_transfer.latency import measure_latency
 from pass_transfer.latency_budget import LatencyBudget
@@ -33,12 +30,19 @@ from pass_transfer.network import Network
 from pass_transfer.progress import say
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
+from pass_transfer.pruned.folder import WEIGHTS
+from pass_transfer.recipes.checks import check_positive, check_whole
+from pass_transfer.recipes.dense import DENSE, find_dense, load_dense, save_dense
+from pass_transfer.recipes.distill import TEMPERATURE, Teacher
+from pass_transfer.recipes.evaluation import Evaluation
+from pass_transfer.recipes.finetune import FinetuneConfig, finetune
+from pass_transfer.recipes.own_backbone import keep_prior, on_kept_prior, read_backbone, weights_of
 from pass_transfer.recipes.shrink import shrink
+from pass_transfer.recipes.tune_prompt import PromptConfig, tune
 from pass_transfer.selection import check_amount, check_share
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Accuracy, RunFolder, Runtime, choose_runtime, evaluate
 from pass_transfer.training.run_folder import check_free
-from pass_transfer.recipes.tune_prompt import PromptConfig, tune
 from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 
 TRANSFERS = ("prompt", "mask")
@@ -48,6 +52,7 @@ CUTS = ("macs", "params", "density", "latency_ms")
 RESULT = "result.json"
 PROMPT, MASKS = "prompt.safetensors", "masks.safetensors"
 PROMPT_DONE = "prompt-done.json"  # among the checkpoints: the prompt is whole, and what it cost
+DENSE_DONE = "dense-done.json"  # the same of the dense network
 
 # Training work a budget may spend on fine-tuning, in MACs of the small network's forward
 # pass. ResNet-18 at 64 pixels and half the MACs trains at 430 images/s on two AVX512-BF16
@@ -69,6 +74,8 @@ class AdaptConfig:
         budget: "quick" or "full" training; `epochs` overrides it.
         label_mapping: "auto", "linear", "frequency" or "iterative".
         deploy_prompt: whether the prompt is part of the saved network.
+        distill, temperature: share of the loss by which the small network learns what the
+            dense one says, which is fine-tuned first then; and what softens that (distill.py).
     """
 
     macs: float | str | None = 0.5
@@ -88,6 +95,8 @@ class AdaptConfig:
     prompt_lr: float = PromptConfig.lr
     label_mapping: str = "auto"
     deploy_prompt: bool = True
+    distill: float = 0.0
+    temperature: float = TEMPERATURE
     with_dense: bool = False
     seed: int = 0
 
@@ -108,7 +117,15 @@ class AdaptConfig:
                 raise UsageError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
         check_whole(self, epochs=1, batch_size=2, prompt_steps=0, seed=0, round_to=1)
         check_positive(self, "lr", "prompt_lr")
-        check_positive(self, "weight_decay", zero=True)
+        check_positive(self, "temperature")
+        check_positive(self, "weight_decay", "distill", zero=True)
+        if self.distill > 1:
+            raise UsageError(f"--distill is {self.distill}; it is a share of the loss, at most 1, such as 0.5; 0 leaves it out")
+
+    def settled(self) -> dict[str, Any]:
+        """The fields that decide the small network."""
+        idle = {"with_dense"} if self.distill else {"with_dense", "distill", "temperature"}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in idle}
 
     def cut(self, device: torch.device) -> dict[str, Any]:
         """The arguments of generate_masks, with the device whose milliseconds count."""
@@ -130,14 +147,16 @@ def plan_epochs(config: AdaptConfig, images: int, macs: int, device: str) -> int
     return max(EPOCHS_LEAST, min(EPOCHS_MOST[config.budget], round(max(by_work, by_steps)) if by_work > 1 else 0))
 
 
-def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Path, data_dir: str | None = None,
-          device: str = "auto", precision: str = "auto", resume: bool = False, force: bool = False, **settings: Any) -> dict[str, Any]:
+def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Path, data_dir: str | None = None, backbone: str | Path | None = None,
+          dense: str | Path | None = None, device: str = "auto", precision: str = "auto", resume: bool = False, force: bool = False, **settings: Any) -> dict[str, Any]:
     """Make a small network for a task.
 
     Args:
         hypernet: a zoo name, a folder, or a loaded entry.
         task, data_dir: see load_task.
         out: the run folder.
+        backbone: a .safetensors file with one's own weights of the entry's architecture (see load_checkpoint), instead of the entry's.
+        dense: a run, or its folder dense/, whose dense network of this task is taken instead of one that is trained here.
         resume, force: continue or replace a run that is already there.
         settings: fields of AdaptConfig.
 
@@ -153,25 +172,34 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
         settings.setdefault("macs", None)
     config = AdaptConfig(**settings)
     check_free(out, resume=resume, force=force)
-    entry = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
+    trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
+    entry = trained if backbone is None else read_backbone(trained, backbone)
     runtime = choose_runtime(device, precision)
     entry.generate_masks(entry.prompt(), **config.cut(runtime.device))  # a budget that cannot be met fails here
     say(f"running on {runtime.reason}")
     data = load_task(task, entry.spec.image_size, data_dir)
-    mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes)
-    settled = {key: value for key, value in dataclasses.asdict(config).items() if key != "with_dense"}  # that decides nothing about the small network
-    identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": entry.fingerprint(), "task": task, "data_dir": None if data_dir is None else str(data_dir), "classes": data.classes,
-                "images": len(data.train), "tuning": dataclasses.asdict(config.tuning()), "device": runtime.device.type, "precision": runtime.precision}
-    run = RunFolder(out, identity | settled | {"threads": torch.get_num_threads(), "versions": _versions()}, resume=resume, force=force, started=started)
+    mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes, entry.own_weights)
+    if entry.own_weights:
+        mapped = "the classifier's rows are mapped one to one to the task's classes, by what they predict"
+        say("the classifier is a new one, from class means" if mapping == "linear" else mapped)
+    given = None if dense is None else find_dense(dense, entry.spec, data, out if force else None)
+    identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": trained.fingerprint(), "backbone": weights_of(entry), "task": task,
+                "data_dir": None if data_dir is None else str(data_dir), "classes": data.classes, "images": len(data.train),
+                "tuning": dataclasses.asdict(config.tuning()), "device": runtime.device.type, "precision": runtime.precision}
+    if config.distill:
+        identity["teacher"] = None if given is None else sha256(given / WEIGHTS)
+    run = RunFolder(out, identity | config.settled() | {"threads": torch.get_num_threads(), "versions": _versions()}, resume=resume, force=force, started=started)
+    if entry.own_weights and backbone is None:
+        keep_prior(entry, run.path)
     try:
-        return _Adapter(entry, data, mapping, config, runtime, run).run()
+        return _Adapter(entry, data, mapping, config, runtime, run, given).run()
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(str(stop) or f"interrupted; what is finished is saved in {run.path}, continue with --resume") from stop
 
 
 class _Adapter:
-    def __init__(self, entry: PretrainedHypernet, task: Task, mapping: str, config: AdaptConfig, runtime: Runtime, run: RunFolder):
-        self.entry, self.task, self.mapping = entry, task, mapping
+    def __init__(self, entry: PretrainedHypernet, task: Task, mapping: str, config: AdaptConfig, runtime: Runtime, run: RunFolder, given: Path | None):
+        self.entry, self.task, self.mapping, self.given = entry, task, mapping, given
         self.config, self.runtime, self.folder = config, runtime, run
 
     def run(self) -> dict[str, Any]:
@@ -180,7 +208,7 @@ class _Adapter:
             write_json(result, self._small())
         elif self.folder.resumed:
             say(f"the small network in {self.folder.path} is already finished")
-        if self.config.with_dense and read_json(result)["dense_top1"] is None:
+        if (self.config.with_dense or self.config.distill or self.given) and read_json(result)["dense_top1"] is None:
             write_json(result, read_json(result) | self._dense())
         self.folder.drop_checkpoints()
         return read_json(result)
@@ -188,18 +216,40 @@ class _Adapter:
     def _small(self) -> dict[str, Any]:
         """The small network made, saved and measured; the job's result but for the dense network's accuracy."""
         torch.manual_seed(self.config.seed)
+        self.folder.begin("prompt")
+        if self.entry.own_weights:
+            self.entry = on_kept_prior(self.entry, self.task, self.runtime, self.config.seed, self.folder.path)
         prompt, search_seconds = self._prompt()
         masks = self._masks(prompt)
         say(f"keeping {masks.density:.1%} of the channels, {self.entry.macs_share(masks, self.task.classes):.1%} of the dense MACs")
-        network = self._finetuned("finetune", self._network(masks, prompt), masks)
+        teacher = self._teacher() if self.config.distill else None
+        network = self._finetuned("finetune", self._network(masks, prompt), masks, teacher)
         return self._measured(network, self._network(None, prompt), masks, search_seconds)
 
+    def _teacher(self) -> Teacher:
+        """The dense network, as it is kept."""
+        self._dense()
+        network = load_dense(self.given or self.folder.path / DENSE)
+        return Teacher.of(network, self.config.distill, self.config.temperature, self.runtime)
+
     def _dense(self) -> dict[str, Any]:
-        """The dense network by the same recipe, for comparison; its own seconds are counted apart."""
+        """Figures of the dense network: the given one, or one by the same recipe, which is kept. Made once."""
+        note = self.folder.work / DENSE_DONE
+        if not note.exists():
+            write_json(note, self._trained_dense() if self.given is None else self._given_dense())
+        return read_json(note)
+
+    def _given_dense(self) -> dict[str, Any]:
+        network = self.runtime.place(load_dense(self.given))
+        return {"dense_top1": evaluate(network, self.task.test, self.runtime).top1, "dense_seconds": None}
+
+    def _trained_dense(self) -> dict[str, Any]:
         torch.manual_seed(self.config.seed)
         prompt, start = stored_prompt(self.entry, self.folder.path), self.folder.begin("dense")
         masks = ChannelMasks.load(self.folder.path / MASKS, self.entry.groups)
-        accuracy = evaluate(self._finetuned("dense", self._network(None, prompt), masks), self.task.test, self.runtime)
+        network = self._finetuned("dense", self._network(None, prompt), masks)
+        accuracy = evaluate(network, self.task.test, self.runtime)
+        save_dense(network, self.entry.spec, self.entry.groups, self.task, self.folder.path / DENSE)
         return {"dense_top1": accuracy.top1, "dense_seconds": round(self.folder.seconds - start, 1)}
 
     def _prompt(self) -> tuple[Prompt, float]:
@@ -236,7 +286,7 @@ class _Adapter:
         spec = self.entry.spec
         return shrink(self.entry.backbone(), self.entry.groups, masks, spec.mean, spec.std, deployed, self.task, self.mapping, self.runtime, self.config.seed)
 
-    def _finetuned(self, stage: str, network: Network, masks: ChannelMasks) -> Network:
+    def _finetuned(self, stage: str, network: Network, masks: ChannelMasks, teacher: Teacher | None = None) -> Network:
         """A network fine-tuned for as many epochs as the budget has for the one under the masks."""
         config, size = self.config, self.entry.spec.image_size
         epochs = plan_epochs(config, len(self.task.train), self.entry.table.macs(masks.kept), self.runtime.device.type)
@@ -244,7 +294,7 @@ class _Adapter:
                                 weight_decay=config.weight_decay, seed=config.seed)
         start = evaluate(network, self.task.held_out, self.runtime)
         say(f"{stage}: {count_macs(network, size) / 1e6:.1f} M MACs, {start.top1:.1f} % on held-out images before fine-tuning, {epochs} epochs")
-        finetune(network, self.task, recipe, self.runtime, self.folder, stage)
+        finetune(network, self.task, recipe, self.runtime, self.folder, stage, teacher=teacher)
         return network
 
     def _measured(self, network: Network, dense: Network, masks: ChannelMasks, search_seconds: float) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pass_transfer.network import Network
 from pass_transfer.progress import say
 from pass_transfer.pruned import PrunedModel, export_model, load_pruned
 from pass_transfer.recipes.checks import check_whole
+from pass_transfer.recipes.dense import DENSE
 from pass_transfer.training import choose_runtime
 
 ENGINES = ("eager", "eager channels_last", "compile", "onnxruntime")
@@ -44,7 +45,7 @@ def bench_run(run: str | Path, config: BenchConfig = BenchConfig(), device: str 
     """Measure both networks, interleaved, in float32.
 
     Args:
-        run: a run folder of adapt.
+        run: a run folder of adapt. The dense network is the one kept there, or has random weights.
 
     Returns:
         "device", "threads", "image_size", versions, and "rows": network ("small" or
@@ -55,8 +56,7 @@ def bench_run(run: str | Path, config: BenchConfig = BenchConfig(), device: str 
     """
     small = load_pruned(run)
     spec = small.spec
-    backbone = build_backbone(spec)
-    dense = PrunedModel(Network(backbone, spec.mean, spec.std, small.network.prompt), spec, small.class_names, {}).eval()
+    dense = load_pruned(Path(run) / DENSE) if (Path(run) / DENSE).is_dir() else _untrained(small)
     place = choose_runtime(device, "no").device
     rows = compare({"small": small, "dense": dense}, config, place)
     return {"run": str(run), "device": str(place), "threads": torch.get_num_threads(), "image_size": spec.image_size, "torch": torch.__version__, "rows": rows}
@@ -72,6 +72,12 @@ def compare(models: Mapping[str, PrunedModel], config: BenchConfig, device: torc
                 say(f"{engine}, batch {batch}")
                 rows += _measure(engine, calls, batch, size, device, config.rounds)
     return rows
+
+
+def _untrained(small: PrunedModel) -> PrunedModel:
+    """The dense network of a small one, with random weights, which cost the same time."""
+    spec = small.spec
+    return PrunedModel(Network(build_backbone(spec), spec.mean, spec.std, small.network.prompt), spec, small.class_names, {}).eval()
 
 
 def _engine(engine: str, model: PrunedModel, device: torch.device, path: Path) -> Callable[[torch.Tensor], object]:

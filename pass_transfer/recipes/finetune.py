@@ -13,6 +13,7 @@ from torch import nn
 
 from pass_transfer.network import Network
 from pass_transfer.recipes.checks import check_positive, check_whole
+from pass_transfer.recipes.distill import Teacher
 from pass_transfer.tasks import Split, Task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, evaluate, run_stage, to_images
 from pass_transfer.training.batches import augment
@@ -54,10 +55,10 @@ class FinetuneConfig:
 
 
 class FinetuneStage(Stage):
-    """Cross-entropy on augmented images by SGD with Nesterov momentum."""
+    """Cross-entropy on augmented images by SGD with Nesterov momentum; with a teacher, what that says of them too."""
 
-    def __init__(self, network: Network, task: Task, config: FinetuneConfig, runtime: Runtime, name: str = "finetune"):
-        self.name, self.task, self.config, self.runtime = name, task, config, runtime
+    def __init__(self, network: Network, task: Task, config: FinetuneConfig, runtime: Runtime, name: str = "finetune", teacher: Teacher | None = None):
+        self.name, self.task, self.config, self.runtime, self.teacher = name, task, config, runtime, teacher
         self.network = runtime.place(network)
         self.model = runtime.accelerator.prepare_model(self.network) if runtime.accelerator.num_processes > 1 else self.network
         self.modules = {"network": self.network}
@@ -79,6 +80,8 @@ class FinetuneStage(Stage):
         loss = share * nn.functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         if share < 1:
             loss = loss + (1 - share) * nn.functional.cross_entropy(logits, labels[partner], label_smoothing=self.config.label_smoothing)
+        if self.teacher is not None:
+            loss = self.teacher.loss(images, logits, loss, self.runtime)
         optimizer = self.optimizers["sgd"]
         optimizer.zero_grad(set_to_none=True)
         self.runtime.accelerator.backward(loss)
@@ -114,16 +117,17 @@ def _parameter_groups(network: Network, config: FinetuneConfig) -> list[dict]:
 
 
 def finetune(network: Network, task: Task, config: FinetuneConfig, runtime: Runtime, run: RunFolder | None = None,
-             name: str = "finetune", train: Split | None = None) -> list[dict]:
+             name: str = "finetune", train: Split | None = None, teacher: Teacher | None = None) -> list[dict]:
     """Fine-tune a network in place; it ends in eval mode with the best epoch's weights.
 
     Args:
         network: its classifier has one row per class of the task.
         train: the images to train on, if not all of task.train.
+        teacher: a network to learn from, beside the labels.
 
     Returns:
         One row of metrics per epoch.
     """
-    rows = run_stage(FinetuneStage(network, task, config, runtime, name), train or task.train, config.loop(), runtime, run)
+    rows = run_stage(FinetuneStage(network, task, config, runtime, name, teacher), train or task.train, config.loop(), runtime, run)
     network.eval()
     return rows

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from pass_transfer.backbones import BackboneSpec, ChannelGroups, build_backbone, find_groups
-from pass_transfer.baselines import group_l1
 from pass_transfer.errors import RunError
 from pass_transfer.files import read_json, read_tensors, write_json, write_tensors
-from pass_transfer.hypernet import Hypernet, HypernetConfig, blend, standardise
+from pass_transfer.hypernet import Hypernet, HypernetConfig, make_prior
 from pass_transfer.network import Network
 from pass_transfer.progress import say
 from pass_transfer.recipes.search import SearchConfig, search
@@ -90,12 +89,10 @@ def _read_backbone(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor
 
 def _prior(kind: str, network: Network, groups: ChannelGroups, task: Task, config: SearchConfig, runtime: Runtime, run: RunFolder) -> dict[str, torch.Tensor] | None:
     """Scores of equal spread in every group; what takes minutes is kept in the run folder."""
-    if kind == "none":
-        return None
-    magnitude = group_l1(network.backbone, groups, task.size)
-    if kind == "l1":
-        return standardise(magnitude)
-    if not (run.work / IMPORTANCE).exists():
-        sources = make_source_tasks(task.classes, config.tasks, config.seed)[: config.importance_tasks]
-        write_tensors(run.work / IMPORTANCE, mean_importance(network, groups, task, sources, runtime, config.importance_images, config.seed))
-    return blend(magnitude, read_tensors(run.work / IMPORTANCE))
+    def importance() -> dict[str, torch.Tensor]:
+        if not (run.work / IMPORTANCE).exists():
+            sources = make_source_tasks(task.classes, config.tasks, config.seed)[: config.importance_tasks]
+            write_tensors(run.work / IMPORTANCE, mean_importance(network, groups, task, sources, runtime, config.importance_images, config.seed))
+        return read_tensors(run.work / IMPORTANCE)
+
+    return make_prior(kind, network.backbone, groups, task.size, importance)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pass_transfer.latency import measure_latency
 from pass_transfer.recipes.adapt import LATENCY_BATCHES, stored_prompt
+from pass_transfer.recipes.own_backbone import as_in_run, read_backbone
 from pass_transfer.training import choose_runtime
 from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 
@@ -16,13 +17,15 @@ INTENSITY = 20  # MACs for each number moved, below which a CPU waits for memory
 GAIN = 0.8  # share of the MACs' ratio that a cut should make faster
 
 
-def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None = None, classes: int | None = None, latency: bool = True,
-            device: str = "auto", batch: int = 1, **cut: Any) -> dict[str, Any]:
+def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None = None, backbone: str | Path | None = None, classes: int | None = None,
+            latency: bool = True, device: str = "auto", batch: int = 1, **cut: Any) -> dict[str, Any]:
     """Foresee a network under a budget.
 
     Args:
         hypernet: a zoo name, a folder, or a loaded entry.
         run: a run folder of adapt whose tuned prompt is taken; the source task's otherwise.
+        backbone: a checkpoint with one's own weights, as given to adapt. Without a run, whose
+            prior is taken, they are ranked by their magnitude alone.
         classes: of the task, if not the source's.
         latency: whether to measure it, dense and small side by side.
         device: to measure on.
@@ -36,10 +39,12 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
 
     Raises:
         UsageError, MaskError: see generate_masks.
-        RunError: no prompt in the run.
+        RunError: no prompt in the run, or one with another backbone.
     """
     entry = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
+    entry = entry if backbone is None else read_backbone(entry, backbone)
     prompt = entry.prompt() if run is None else stored_prompt(entry, run)
+    entry = entry if run is None else as_in_run(entry, run)
     budget_is_timed = cut.get("latency_ms") is not None
     place = choose_runtime(device, "no").device if latency or budget_is_timed else None
     masks = entry.generate_masks(prompt, classes=classes, **({"device": place, "batch": batch} if budget_is_timed else {}), **cut)

@@ -11,7 +11,7 @@ import torch
 from pass_transfer.errors import RunError, StorageError
 from pass_transfer.files import read_json, read_tensors, sha256
 from pass_transfer.pruned import PrunedModel, load_pruned
-from pass_transfer.pruned.model import DESCRIPTION, WEIGHTS
+from pass_transfer.pruned.folder import DESCRIPTION, WEIGHTS
 from pass_transfer.recipes.adapt import PROMPT, RESULT
 from pass_transfer.recipes.evaluation import EVALUATION, Evaluation, load_evaluation
 from pass_transfer.training import to_images

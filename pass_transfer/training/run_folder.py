@@ -106,9 +106,8 @@ class RunFolder:
             self._held.release(force=True)
 
     def _remove_parts(self) -> None:
-        for folder in (self.path, self.work):
-            for part in folder.glob(f".*{PART}"):
-                part.unlink(missing_ok=True)
+        for part in self.path.rglob(f".*{PART}"):
+            part.unlink(missing_ok=True)
 
     @property
     def seconds(self) -> float:

@@ -14,9 +14,9 @@ from torch import nn
 
 from pass_transfer import __version__
 from pass_transfer.backbones import BackboneSpec, CostTable, build_backbone, classifier_name, find_groups, set_classifier
-from pass_transfer.errors import MaskError, StorageError, UsageError, ZooError
+from pass_transfer.errors import BackboneError, MaskError, StorageError, UsageError, ZooError
 from pass_transfer.files import make_folder, read_json, read_tensors, write_bytes, write_json, write_tensors
-from pass_transfer.hypernet import Hypernet, HypernetConfig
+from pass_transfer.hypernet import Hypernet, HypernetConfig, make_prior
 from pass_transfer.latency_budget import LatencyBudget, fit_latency
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
@@ -40,11 +40,12 @@ class PretrainedHypernet:
         config: the entry's config.json.
         net: the Hypernet itself (float32).
         name: what it was loaded by.
+        own_weights: whether the backbone's weights are one's own, and not those it was trained with.
     """
 
     def __init__(self, net: Hypernet, backbone: nn.Module, prompt: Prompt, spec: BackboneSpec, config: Mapping[str, Any],
-                 name: str):
-        self.name = name
+                 name: str, own_weights: bool = False):
+        self.name, self.own_weights = name, own_weights
         self.net, self.spec, self.config = net.eval().requires_grad_(False), spec, config
         self._backbone, self._prompt = backbone.eval(), prompt
         self.groups = net.groups
@@ -60,6 +61,30 @@ class PretrainedHypernet:
     def prompt(self) -> Prompt:
         """A fresh copy of the source task's prompt."""
         return copy.deepcopy(self._prompt)
+
+    def with_backbone(self, backbone: nn.Module, prior: Mapping[str, torch.Tensor] | None = None) -> PretrainedHypernet:
+        """The same hypernetwork and prompt on other weights of its architecture, which it then reads.
+
+        Args:
+            backbone: copied; its classifier may have any number of classes.
+            prior: scores (width,) of every channel group, standardised (hypernet/prior.py);
+                the magnitude of the backbone's weights, if not given.
+
+        Raises:
+            BackboneError: a network of another architecture, or a prior of other groups; what does not fit is named.
+        """
+        head = classifier_name(self._backbone) + "."
+        own, given = ({n: t.shape for n, t in network.state_dict().items() if not n.startswith(head)} for network in (self._backbone, backbone))
+        odd = sorted(n for n in {*own, *given} if own.get(n) != given.get(n))
+        if odd:
+            raise BackboneError(f"the tensor {odd[0]} is not that of {self.spec.architecture}, which {self.name} was trained for")
+        if prior is None:
+            prior = make_prior(self.net.config.prior, backbone, self.groups, self.spec.image_size)
+        elif {n: tuple(p.shape) for n, p in prior.items()} != {n: (g.width,) for n, g in self.groups.items()}:
+            raise BackboneError(f"this prior is not one of the channel groups of {self.spec.architecture}")
+        spec = dataclasses.replace(self.spec, classes=backbone.get_submodule(classifier_name(backbone)).out_features)
+        config = {**self.config, "fingerprint": fingerprint(backbone.state_dict())}
+        return PretrainedHypernet(self.net.reading(backbone, prior), copy.deepcopy(backbone), self.prompt(), spec, config, self.name, own_weights=True)
 
     def scores(self, prompt: Prompt) -> dict[str, torch.Tensor]:
         """Scores (width,) of every channel group, float64.

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pass_transfer.backbones import BackboneSpec, build_backbone, find_groups
 from pass_transfer.baselines import group_l1
@@ -57,6 +59,27 @@ def entry(entries):
 def copied(entry, tmp_path):
     """An entry of one's own, to be damaged."""
     return Path(shutil.copytree(entry, tmp_path / "entry"))
+
+
+@pytest.fixture(scope="session")
+def photos():
+    """(folder, classes, count, size) -> the folder, with noise images by class."""
+
+    def write(root, classes=("cat", "dog"), count=8, size=20):
+        draw = np.random.default_rng(0)
+        for name in classes:
+            (root / name).mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(draw.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(root / name / f"{number}.png")
+        return root
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def few_photos(photos, tmp_path_factory):
+    """A task of two classes with nine images each to train on, for runs that need not learn anything."""
+    return f"folder:{photos(tmp_path_factory.mktemp('photos') / 'photos', count=12)}"
 
 
 @pytest.fixture

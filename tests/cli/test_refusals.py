@@ -2,19 +2,7 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
-
-
-def photos(root, classes=("cat", "dog"), count=8, size=20):
-    """A folder of noise images by class."""
-    draw = np.random.default_rng(0)
-    for name in classes:
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            Image.fromarray(draw.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(root / name / f"{number}.png")
-    return root
 
 
 WRONG_VALUES = [
@@ -39,6 +27,10 @@ WRONG_VALUES = [
     (["--prompt-lr", "-1"], "--prompt-lr"),
     (["--weight-decay", "-1"], "--weight-decay"),
     (["--seed", "-1"], "--seed"),
+    (["--distill", "1.1"], "at most 1"),
+    (["--distill", "-0.1"], "--distill"),
+    (["--distill", "nan"], "--distill"),
+    (["--temperature", "0"], "--temperature"),
     (["--resume", "--force"], "not both"),
     (["--task", "cifar1000"], "Did you mean cifar100"),
     (["--fast"], "--fast"),
@@ -72,7 +64,7 @@ def test_an_unknown_entry_is_refused_by_every_verb_that_takes_one(refused, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_is_no_task_is_refused(refused, adapting, tmp_path):
+def test_a_folder_that_is_no_task_is_refused(refused, adapting, photos, tmp_path):
     cases = {"missing": "not a folder", "empty": "class folders", "one": "at least two", "hollow": "no image"}
     (tmp_path / "empty").mkdir()
     photos(tmp_path / "one", ("cat",))
@@ -84,7 +76,7 @@ def test_a_folder_that_is_no_task_is_refused(refused, adapting, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_damaged_image_is_skipped_warned_of_and_counted(call, adapting, tmp_path):
+def test_a_damaged_image_is_skipped_warned_of_and_counted(call, adapting, photos, tmp_path):
     root = photos(tmp_path / "photos", count=12)
     (root / "cat" / "3.png").write_bytes((root / "cat" / "3.png").read_bytes()[:200])
     (root / "dog" / "note.jpg").write_text("not an image")
@@ -138,7 +130,7 @@ def test_force_replaces_a_run_and_what_was_in_it(call, adapting, tmp_path):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["transfer"] == "mask"
 
 
-def test_eval_refuses_what_is_no_run_and_another_task(refused, finished, tmp_path):
+def test_eval_refuses_what_is_no_run_and_another_task(refused, finished, photos, tmp_path):
     assert "not a finished run" in refused("eval", tmp_path, "--task", "digits")
     assert "not a finished run" in refused("eval", tmp_path / "nothing", "--task", "digits")
     photos(tmp_path / "photos")

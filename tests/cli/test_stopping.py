@@ -132,6 +132,26 @@ def test_the_dense_reference_is_added_to_a_finished_run(entry, shell, whole, tmp
     assert not (out / "checkpoint").exists()
 
 
+def test_a_distilled_run_killed_in_either_training_ends_the_same(entry, shell, tmp_path):
+    short = ("--epochs", "1", "--distill", "0.5")
+    folders, moments = (tmp_path / "whole", tmp_path / "killed"), places(tmp_path / "killed")
+    process = shell(*arguments(entry, folders[0], *short))
+    assert process.wait(PATIENCE) == 0, process.stderr.read()
+    for place in ("dense", "fine-tuning, first epoch"):
+        process = shell(*arguments(entry, folders[1], *short, "--resume"), code=OFTEN)
+        assert until(process, moments[place]), place
+        process.kill()
+        process.communicate(timeout=PATIENCE)
+    assert (folders[1] / "dense" / "model.json").exists(), "the teacher is finished before the small network begins"
+    process = shell(*arguments(entry, folders[1], *short, "--resume"))
+    stderr = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 0 and "dense 1/1" not in stderr, stderr
+    assert same(folders[1], folders[0]) == []
+    assert all((folders[0] / "dense" / name).read_bytes() == (folders[1] / "dense" / name).read_bytes() for name in ("model.json", "model.safetensors"))
+    one, two = (json.loads((folder / "result.json").read_text()) for folder in folders)
+    assert (one["top1"], one["dense_top1"]) == (two["top1"], two["dense_top1"])
+
+
 def stop(*_, **__):
     raise KeyboardInterrupt
 
