@@ -57,7 +57,8 @@ def confusion_picture(confusion: torch.Tensor, classes: Sequence[int], names: Se
             for column, share in enumerate(values):
                 if share:
                     axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=_letters(theme, colours(share)))
-        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, labels)) > 3 else {}
+        axes.set_xticks(range(len(labels)), labels, parse_math=False, **slanted)
         axes.set_yticks(range(len(labels)), labels, parse_math=False)
         axes.spines["bottom"].set_visible(False)
         return figure

@@ -92,7 +92,7 @@ def curves_picture(name: str, stages: Mapping[str, Sequence[Mapping[str, Any]]])
                         axes.plot(*zip(*points), color=colour, linestyle=line, marker="o", markersize=3.2 if len(points) < 40 else 0, linewidth=1.6,
                                   label=f"{stage}, {part.replace('_', '-')}")
         bottom.set_xlabel("epoch", color=theme.muted, fontsize=9)
-        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+        bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         legend_below(figure, theme, top.get_lines(), 2 if len(top.get_lines()) > 1 else 1)
         return figure
 

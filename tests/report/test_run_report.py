@@ -87,7 +87,7 @@ def test_errors_are_those_of_the_confusion_matrix(written, read):
     for name, top1, images, other in lowest:
         row = counts[int(name.split()[1])]
         assert float(top1) == pytest.approx(accuracy[name], abs=0.005) and int(images) == sum(row)
-        taken, count = re.fullmatch(r"class (\d) \((\d+)\)", other).groups()
+        taken, count = re.fullmatch(r"class (\d) \((\d+) images\)", other).groups()
         assert int(count) == row[int(taken)] == max(n for c, n in enumerate(row) if f"class {c}" != name)
     pairs = page.table("true", "taken for", "images")
     wrong = sorted((n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j), reverse=True)
