@@ -49,19 +49,13 @@ def adapt(
 
     Examples:
 
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 0.4 --out runs/digits
-
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 --data-dir data/cifar100 --out runs/c100
 
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 60M --round-to 8 --keep-layers "layer1.*" --out runs/rounded
-
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --latency-ms 2.5 --batch 1 --out runs/fast
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --latency-ms 2.5 --batch 1 --round-to 8 --keep-layers "layer1.*" --out runs/fast
 
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task folder:~/photos --density 0.5 --budget full --out runs/mine
 
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 0.3 --distill 0.5 --out runs/taught
-
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 0.2 --distill 0.5 --dense runs/taught --out runs/smaller
 
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --backbone mine.safetensors --task folder:~/photos --out runs/own
     """

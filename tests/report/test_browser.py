@@ -39,8 +39,9 @@ def browser(tmp_path_factory):
 def page(original, tmp_path_factory):
     """The address of a report with names that are long, odd, or HTML."""
     run = shutil.copytree(original, tmp_path_factory.mktemp("shown") / "a run")
-    description = run / "model.json"
-    description.write_text(description.read_text().replace('"class 3"', '"' + "long_" * 20 + '"').replace('"class 5"', '"<script>alert(1)</script>"').replace('"class 7"', '"$a"'))
+    model, odd = pt.load_pruned(run), {"class 3": "long_" * 20, "class 5": "<script>alert(1)</script>", "class 7": "$a"}
+    model.class_names = tuple(odd.get(name, name) for name in model.class_names)
+    model.save(run)
     pt.write_report(run)
     return (run / "report.html").as_uri()
 

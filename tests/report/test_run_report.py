@@ -149,7 +149,9 @@ def test_written_again_it_is_the_same(written):
 
 
 def test_names_cannot_break_the_page(finished, read):
-    edit(finished / "model.json", class_names=NAMES)
+    model = pt.load_pruned(finished)
+    model.class_names = tuple(NAMES)
+    model.save(finished)
     edit(finished / "result.json", task="<b>photos</b>", run="runs/<i>")
     pt.write_report(finished)
     page = read(finished)
