@@ -1,9 +1,34 @@
-// CPU kernel that gathers a weight's outputs and inputs.
+// CPU kernels that gather channels of activations, and outputs and inputs of weights.
 #include "layout_cpu.h"
 
 namespace pass_transfer {
 
 namespace {
+
+template <typename T>
+void take_rows(const T* x, int64_t x_row, T* out, int64_t o_row, const int64_t* numbers, int64_t rows, int64_t channels) {
+  for (int64_t r = 0; r < rows; ++r, x += x_row, out += o_row)
+    for (int64_t c = 0; c < channels; ++c) out[c] = numbers[c] < 0 ? T(0) : x[numbers[c]];
+}
+
+Tensor take_channels(const Tensor& x_in, const Tensor& numbers_in) {
+  const Extent e = extent_of(x_in);
+  const Tensor x = sliceable(x_in, e.layout), numbers = numbers_in.contiguous();
+  const int64_t channels = numbers.numel();
+  Tensor out = empty_as(e, x, channels);
+  if (out.numel() == 0) return out;
+  const int64_t* from = numbers.const_data_ptr<int64_t>();
+  PT_DISPATCH(x.scalar_type(), "take_channels", [&] {
+    const View<scalar_t> v = view_of<scalar_t>(x), o = view_of<scalar_t>(out);
+    for_every(e, channels,
+              [&](int64_t n, int64_t c) {
+                if (from[c] < 0) std::fill_n(o.run(n, c), e.positions, scalar_t(0));
+                else std::copy_n(v.run(n, from[c]), e.positions, o.run(n, c));
+              },
+              [&](int64_t first, int64_t rows) { take_rows(v.from_row(first), v.row, o.from_row(first), o.row, from, rows, channels); });
+  });
+  return out;
+}
 
 // Rows `outs` and columns `ins` of a weight (O, I, kh, kw), each times its input's mask, laid out as `layout` has it.
 template <typename T>
@@ -50,6 +75,7 @@ Tensor gather_weight(const Tensor& weight, const Selection& outs, const Selectio
 }
 
 [[maybe_unused]] const bool set = [] {
+  kernels_of(c10::DeviceType::CPU).take_channels = &take_channels;
   kernels_of(c10::DeviceType::CPU).gather_weight = &gather_weight;
   return true;
 }();

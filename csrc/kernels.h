@@ -37,6 +37,9 @@ struct Kernels {
 
   // Outputs and inputs of a weight (O, I, kh, kw), each times its input's factor where `mask` (float32) is defined.
   Tensor (*gather_weight)(const Tensor& weight, const Selection& outs, const Selection& ins, const Tensor& mask, Layout layout);
+
+  // Channels of x by number (int64), in x's layout; zeros where the number is -1. Not on a GPU, where the host does not know how many are kept.
+  Tensor (*take_channels)(const Tensor& x, const Tensor& numbers);
 };
 
 // The kernels of a device type; each device's files set its own when the library is loaded.
