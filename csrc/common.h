@@ -34,11 +34,6 @@ inline Tensor dense(const Tensor& x) {
   return x.contiguous();
 }
 
-// A tensor of x's shape, dtype and layout.
-inline Tensor empty_like_dense(const Tensor& x) {
-  return at::empty_like(x, x.options(), layout_of(x) == Layout::Rows ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
-}
-
 inline void check_mask(const Tensor& mask, const Tensor& x, int64_t channels, const char* name) {
   TORCH_CHECK_VALUE(mask.dim() == 1 && mask.size(0) == channels, name, " has shape ", mask.sizes(), "; it must be (", channels, ",)");
   TORCH_CHECK_VALUE(mask.device() == x.device(), name, " is on ", mask.device(), ", x on ", x.device());

@@ -28,18 +28,12 @@ Tensor kept_of(const Tensor& mask, const char* name) {
 }
 
 // Channels of a tensor, in its own layout.
-Tensor gather(const Tensor& x, const Tensor& index) {
-  Tensor out = x.index_select(1, index);
-  return layout_of(x) == Layout::Rows ? out.contiguous(at::MemoryFormat::ChannelsLast) : out;
-}
+Tensor gather(const Tensor& x, const Tensor& index) { return kernels_for(x).take_channels(x, index); }
 
 // The inverse: zeros elsewhere.
 Tensor scatter(const Tensor& part, const Tensor& index, int64_t channels) {
-  auto sizes = part.sizes().vec();
-  sizes[1] = channels;
-  Tensor out = at::zeros(sizes, part.options());
-  if (layout_of(part) == Layout::Rows) out = out.contiguous(at::MemoryFormat::ChannelsLast);
-  return out.index_copy_(1, index, part);
+  const Tensor numbers = at::full({channels}, -1, index.options()).index_copy_(0, index, at::arange(index.numel(), index.options()));
+  return kernels_for(part).take_channels(part, numbers);
 }
 
 // A mask over input channels as a factor on the weight (O, C / groups, kh, kw).

@@ -37,9 +37,12 @@ struct Kernels {
 
   // Outputs and inputs of a weight (O, I, kh, kw), each times its input's factor where `mask` (float32) is defined.
   Tensor (*gather_weight)(const Tensor& weight, const Selection& outs, const Selection& ins, const Tensor& mask, Layout layout);
+
+  // Channels of x by number (int64), in x's layout; zeros where the number is -1. Not on a GPU, where the host does not know how many are kept.
+  Tensor (*take_channels)(const Tensor& x, const Tensor& numbers);
 };
 
-// The kernels of a device type; each device's file sets its own when the library is loaded.
+// The kernels of a device type; each device's files set its own when the library is loaded.
 Kernels& kernels_of(c10::DeviceType device);
 
 inline const Kernels& kernels_for(const Tensor& x) {
@@ -49,6 +52,8 @@ inline const Kernels& kernels_for(const Tensor& x) {
 }
 
 // The type that sums of a dtype are kept in.
+template <typename T> struct Sums { using type = float; };
+template <> struct Sums<double> { using type = double; };
 inline at::ScalarType sums_of(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
 inline void check_channels(const Tensor& x, const Tensor& mask) {
@@ -62,6 +67,8 @@ inline void check_gradient(const Tensor& grad, const Tensor& x) {
   TORCH_CHECK_TYPE(grad.scalar_type() == x.scalar_type(), "grad is ", grad.scalar_type(), ", x ", x.scalar_type());
   TORCH_CHECK_VALUE(grad.device() == x.device(), "grad is on ", grad.device(), ", x on ", x.device());
 }
+
+#define PT_DISPATCH(type, name, ...) AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, type, name, __VA_ARGS__)
 
 // A function that runs on tensors of every device, registered for those that are built.
 #ifdef PASS_TRANSFER_CUDA

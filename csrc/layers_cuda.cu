@@ -19,9 +19,6 @@ constexpr int LINES = THREADS / COLUMNS;
 constexpr int64_t BLOCKS = 1024;            // that keep a large GPU busy
 constexpr int64_t LEAST = 2048;             // elements that are worth a block
 
-template <typename T> struct Sums { using type = float; };
-template <> struct Sums<double> { using type = double; };
-
 // Element (n, c, p) of a tensor (batch, channels, positions) in memory.
 template <typename T>
 struct View {
@@ -282,8 +279,6 @@ template <typename T>
 View<T> nothing() { return {nullptr, 0, 0, 0}; }
 
 Tensor as_sums(const Tensor& t, const Tensor& x) { return t.to(sums_of(x)).contiguous(); }
-
-#define PT_DISPATCH(type, name, ...) AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, type, name, __VA_ARGS__)
 
 std::tuple<Tensor, Tensor> batch_statistics(const Tensor& y_in, double eps) {
   const c10::cuda::CUDAGuard guard(y_in.device());

@@ -52,6 +52,19 @@ def run(forward, masks, x, labels):
     return logits.detach(), image.grad, torch.cat([leaf.grad for leaf in leaves.values()])
 
 
+def with_hooks(network, groups):
+    def forward(leaves, image):
+        with batch_statistics(network), masked(network, groups, leaves):
+            return network(image)
+
+    return forward
+
+
+def alike(found, expected):
+    for ours, theirs in zip(found, expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9 * theirs.abs().max().item())
+
+
 @pytest.mark.parametrize("share", [0.3, 0.9])
 @pytest.mark.parametrize("gradient", ops.GRADIENTS)
 def test_logits_and_gradients_are_those_of_the_hooks(problem, random_masks, share, gradient):
@@ -60,18 +73,26 @@ def test_logits_and_gradients_are_those_of_the_hooks(problem, random_masks, shar
     margins = {n: m.double() for n, m in random_masks(groups, 4, 0.3).items()}
     plan = plan_of(network, groups)
     assert plan is not None and sum(isinstance(s, Layer) for s in plan.steps) == sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.modules())
-
-    def hooked(leaves, image):
-        with batch_statistics(network), masked(network, groups, leaves):
-            return network(image)
-
-    expected = run(hooked, masks, x, labels)
+    expected = run(with_hooks(network, groups), masks, x, labels)
     found = run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, margins), masks, x, labels)
     if gradient != "exact":
         flat, margin = groups.join(masks), groups.join(margins)
         expected = (*expected[:2], expected[2] * (flat if gradient == "kept" else torch.maximum(flat, margin)))
-    for ours, theirs in zip(found, expected):
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9 * theirs.abs().max().item())
+    alike(found, expected)
+
+
+@pytest.mark.parametrize("gradient", ops.GRADIENTS)
+def test_a_group_that_keeps_nothing_is_that_of_the_hooks(problem, random_masks, gradient):
+    network, groups, x, labels = problem
+    masks = {n: m.double() for n, m in random_masks(groups, 3, 0.5).items()}
+    empty = list(masks)[len(masks) // 2]
+    masks[empty] = torch.zeros_like(masks[empty])
+    nobody, room = {n: torch.zeros_like(m) for n, m in masks.items()}, room_for({n: int(m.sum()) for n, m in masks.items()}, {n: g.width for n, g in groups.items()})
+    logits, image, scores = run(with_hooks(network, groups), masks, x, labels)
+    expected = logits, image, scores if gradient == "exact" else scores * groups.join(masks)
+    alike(run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, nobody), masks, x, labels), expected)
+    if gradient != "margin":
+        alike(run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, room=room), masks, x, labels), expected)
 
 
 @pytest.mark.parametrize("gradient", ["exact", "kept"])
@@ -83,8 +104,7 @@ def test_with_room_for_more_channels_than_are_kept_nothing_changes(problem, rand
     orders = {n: torch.argsort(m, descending=True, stable=True) for n, m in masks.items()}
     expected = run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient), masks, x, labels)
     for given in ({"room": room}, {"room": room, "orders": orders}):
-        for ours, theirs in zip(run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, **given), masks, x, labels), expected):
-            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9 * theirs.abs().max().item())
+        alike(run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, **given), masks, x, labels), expected)
 
 
 def test_a_classifier_that_learns_gets_its_gradient(networks, random_masks):

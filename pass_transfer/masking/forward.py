@@ -20,7 +20,7 @@ from pass_transfer.errors import KernelError
 from pass_transfer.masking.hooks import batch_statistics, masked
 from pass_transfer.masking.plan import Channelwise, Layer, Plan, plan_of
 
-STEP = 8  # kept channels are rounded up to a multiple of it, which the arithmetic underneath does anyway
+STEP = 8  # kept channels are rounded up to a multiple of it, at least once, which the arithmetic underneath does anyway
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ def masked_forward(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[st
         raise KernelError("margins have no fixed number of channels; give room with gradient 'exact' or 'kept'")
     fused = ops.kernels.compiled_for(x) and all(m.ndim == 1 for m in masks.values())  # plain torch is faster with hooks
     plan = plan_of(backbone, groups) if fused else None
-    if plan is not None and not _learns(backbone, plan):
-        return _run(plan, backbone, _arrange(masks, gradient, margins, room, orders), x)
     heard = masks if gradient == "exact" else {n: _heard(m, None if gradient == "kept" else margins[n]) for n, m in masks.items()}
+    if plan is not None and not _learns(backbone, plan):
+        return _run(plan, backbone, _arrange(heard, gradient, margins, room, orders), x)
     with batch_statistics(backbone), masked(backbone, groups, heard):
         return backbone(x)
 
@@ -107,14 +107,17 @@ def _heard(mask: Tensor, margin: Tensor | None) -> Tensor:
 
 def _arrange(masks: Mapping[str, Tensor], gradient: str, margins: Mapping[str, Tensor] | None, room: Mapping[str, int] | None,
              orders: Mapping[str, Tensor] | None) -> dict[str, Arrangement]:
-    """Kept channels first, then those that listen. Without `room` the counts are fetched from the device, once for all groups."""
+    """Kept channels first, then those that listen. Without `room` the counts are fetched from the device, once for all groups.
+
+    A group that keeps none is computed with a channel whose mask is zero.
+    """
     ranks, counts = {}, {}
     for name, mask in masks.items():
         listens = mask.requires_grad and torch.is_grad_enabled() and gradient != "kept"
         margin = torch.zeros_like(mask) if not listens else torch.ones_like(mask) if gradient == "exact" else margins[name]
         ranks[name] = torch.where(mask.detach() != 0, 0, torch.where(margin != 0, 1, 2))
     if room is None:
-        flat = torch.stack([torch.stack([(rank == 0).sum(), (rank <= 1).sum()]) for rank in ranks.values()]).tolist()
+        flat = torch.stack([torch.stack([(rank == 0).sum(), (rank <= 1).sum().clamp(min=1)]) for rank in ranks.values()]).tolist()
         counts = {name: (min(count, _rounded(kept)), count) for name, (kept, count) in zip(ranks, flat)}
     else:
         counts = {name: (room[name], room[name] if gradient == "kept" else len(mask)) for name, mask in masks.items()}
@@ -122,13 +125,12 @@ def _arrange(masks: Mapping[str, Tensor], gradient: str, margins: Mapping[str, T
     for name, mask in masks.items():
         kept, count = counts[name]
         order = (torch.sort(ranks[name], stable=True).indices if orders is None else orders[name])[:count]
-        floating = mask if mask.is_floating_point() else mask.float()
-        arranged[name] = Arrangement(order, (floating if gradient != "kept" else _heard(floating, None))[order], kept)
+        arranged[name] = Arrangement(order, (mask if mask.is_floating_point() else mask.float())[order], kept)
     return arranged
 
 
 def _rounded(kept: int) -> int:
-    return -(-kept // STEP) * STEP
+    return max(1, -(-kept // STEP)) * STEP
 
 
 def room_for(kept: Mapping[str, int], widths: Mapping[str, int], slack: int = 0) -> dict[str, int]:

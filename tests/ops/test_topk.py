@@ -5,6 +5,8 @@ from hypothesis import given, settings, strategies as st
 from pass_transfer import ops
 from pass_transfer.errors import MaskError
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 
 @st.composite
 def problems(draw):
