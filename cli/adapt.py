@@ -51,7 +51,7 @@ def adapt(
 
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 --data-dir data/cifar100 --out runs/c100
 
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --latency-ms 2.5 --batch 1 --round-to 8 --keep-layers "layer1.*" --out runs/fast
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --latency-ms 60 --batch 32 --round-to 8 --keep-layers "layer1.*" --out runs/fast
 
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task folder:~/photos --density 0.5 --budget full --out runs/mine
 

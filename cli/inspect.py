@@ -36,7 +36,7 @@ def inspect(
 
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --params 3M --plot cut.png
 
-      pass-transfer inspect --hypernet zoo/r18_tinyimnet --latency-ms 2.5 --batch 1 --device cpu
+      pass-transfer inspect --hypernet zoo/r18_tinyimnet --latency-ms 60 --batch 32 --device cpu
     """
     from pass_transfer.recipes.preview import preview
     from pass_transfer.report import preview_picture, preview_table

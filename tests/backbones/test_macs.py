@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from pass_transfer.backbones import CostTable, count_macs, count_parameters
+from pass_transfer.backbones import CostTable, count_macs, count_parameters, set_classifier
 from pass_transfer.surgery import remove_channels
 
 

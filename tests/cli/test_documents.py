@@ -23,13 +23,13 @@ import torch
 from PIL import Image
 
 from pass_transfer.backbones import BackboneSpec, build_backbone
-from pass_transfer.cli import main, zoo
+from pass_transfer.cli import main, study, zoo
 from pass_transfer.files import write_tensors
 from pass_transfer.tasks import registry
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-HELP_ORDER = ("finetune", "search", "adapt", "inspect", "eval", "export", "bench", "env", "zoo")  # what a verb needs, the ones before it make
+HELP_ORDER = ("finetune", "search", "adapt", "inspect", "eval", "export", "bench", "report", "env", "study", "zoo")  # what a verb needs, the ones before it make
 SHORT = {"adapt": ["--epochs", "1", "--prompt-steps", "1", "--batch-size", "8", "--device", "cpu", "--force"],
          "finetune": ["--epochs", "1", "--size", "32", "--batch-size", "8", "--device", "cpu", "--force"],
          "search": ["--steps", "2", "--tasks", "2", "--batch-size", "8", "--device", "cpu", "--force"],
@@ -102,6 +102,8 @@ def world(entry, photos, tmp_path, monkeypatch):
     shutil.copytree(here / "photos", tmp_path / "home" / "photos")
     noise(48, 0).save(here / "photo.jpg")
     (here / "card.md").write_text("# mine\n")
+    (here / "studies").mkdir()
+    (here / "studies" / "quick.yaml").write_text("tasks: [digits]\nmethods: [random, group_l1]\nbudgets: [0.5]\nseeds: [0]\ntrain_images: 40\nbatch_size: 8\n")
     torch.save(weights(2), here / "mine.pth")
     write_tensors(here / "mine.safetensors", weights(2))
     monkeypatch.chdir(here)
@@ -196,9 +198,10 @@ def test_every_example_of_a_document_works(document, run_shell, run_python):
 
 def test_every_example_in_the_help_of_a_verb_works(run_shell):
     verbs = {command.name: command.callback for command in main.app.registered_commands}
-    assert {*verbs, "zoo"} == set(HELP_ORDER), "a new verb needs its place among those whose examples are run"
+    several = {"zoo": zoo, "study": study}
+    assert {*verbs, *several} == set(HELP_ORDER), "a new verb needs its place among those whose examples are run"
     for name in HELP_ORDER:
-        callbacks = [verbs[name]] if name in verbs else [command.callback for command in zoo.app.registered_commands]
+        callbacks = [verbs[name]] if name in verbs else [command.callback for command in several[name].app.registered_commands]
         for callback in callbacks:
             assert examples(callback), f"{callback.__name__} has no example"
             run_shell(examples(callback))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from pass_transfer.backbones import set_classifier
 from pass_transfer.network import Network
 from pass_transfer.recipes.heads import class_features, class_mean_head, fit_head
 from pass_transfer.training import evaluate, recalibrate, to_images
