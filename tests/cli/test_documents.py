@@ -146,7 +146,7 @@ def run_shell(call, world, monkeypatch):
 
 def shortened(words, world):
     """A command's arguments made short, with the data set from the world."""
-    more = list(SHORT.get(words[0], []))
+    more = [word for word in SHORT.get(words[0], []) if word != "--force" or "--resume" not in words]
     if words[0] in WITH_DATA and "--data-dir" not in words:
         task = "tiny-imagenet" if words[0] == "search" else words[words.index("--task") + 1]
         more += ["--data-dir", world / "data" / task] if (world / "data" / task).is_dir() else []
