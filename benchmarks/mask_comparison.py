@@ -63,7 +63,7 @@ def run_cell(method: str, seed: int, entry, task, runtime, given) -> dict:
     """One method with one seed: masks, removal, fine-tuning, one look at the test set."""
     masks, search_seconds = find_masks(method, entry, task, given.macs, seed, given.prompt_steps)
     start = time.monotonic()
-    network = shrink(entry.backbone(), entry.groups, masks, entry.spec.mean, entry.spec.std, None, task, "linear", runtime, seed, repair=False)
+    network = shrink(entry.backbone(), entry.groups, masks, entry.spec.mean, entry.spec.std, None, task, "linear", runtime, seed, reconstruct=False)
     before = evaluate(network, task.held_out, runtime).top1
     finetune(network, task, FinetuneConfig(epochs=given.epochs, seed=seed), runtime)
     held_out, test = evaluate(network, task.held_out, runtime), evaluate(network, task.test, runtime)

@@ -51,7 +51,7 @@ def run_cell(seed: int, entry, task, digits, runtime, macs: float, steps: int) -
     masks = {name: entry.generate_masks(p, macs=macs, classes=task.classes) for name, p in prompts.items()}
     accuracy = {}
     for name, mask in masks.items():
-        network = shrink(entry.backbone(), entry.groups, mask, entry.spec.mean, entry.spec.std, None, task, "linear", runtime, seed, repair=False)
+        network = shrink(entry.backbone(), entry.groups, mask, entry.spec.mean, entry.spec.std, None, task, "linear", runtime, seed, reconstruct=False)
         accuracy[name] = evaluate(network, task.held_out, runtime).top1
     pairs = (("its own", "source"), ("its own", "digits"), ("source", "digits"))
     return {"task": task.name, "macs": macs, "seed": seed, "prompt_steps": steps, "held_out_top1_before_finetuning": accuracy,

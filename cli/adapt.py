@@ -35,7 +35,9 @@ def adapt(
     distill: Annotated[float, typer.Option("--distill", help="Weight, up to 1, of learning what the dense network says, which is fine-tuned first; 0 for none.")] = 0.0,
     temperature: Annotated[float, typer.Option("--temperature", help="What softens the dense network's predictions for --distill.")] = 4.0,
     dense: Annotated[Optional[Path], typer.Option("--dense", help="A run that has trained this task's dense network, instead of training it again.")] = None,
+    reconstruct: Annotated[bool, typer.Option("--reconstruct/--no-reconstruct", help="Whether kept channels take over what cut ones carried, by least squares, before fine-tuning.")] = True,
     with_dense: Annotated[bool, typer.Option("--with-dense", help="Fine-tune the dense network too, by the same recipe, for comparison; with --resume also for a finished run.")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Whether to write report.html into the run folder.")] = True,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -64,7 +66,8 @@ def adapt(
 
     settings = options.cut(macs, params, density, latency_ms, round_to, keep_layers) | {"latency_batch": batch} | ({} if prompt_lr is None else {"prompt_lr": prompt_lr})
     result = run(hypernet, task, out=out, data_dir=data_dir, backbone=backbone, transfer=transfer, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
-                 weight_decay=weight_decay, prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt,
+                 weight_decay=weight_decay, prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt, reconstruct=reconstruct,
                  distill=distill, temperature=temperature, dense=dense, with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)
     print(json.dumps(result) if as_json else summary(result))
-    write_report(result["run"])
+    if report:
+        write_report(result["run"])

@@ -74,6 +74,7 @@ class AdaptConfig:
         budget: "quick" or "full" training; `epochs` overrides it.
         label_mapping: "auto", "linear", "frequency" or "iterative".
         deploy_prompt: whether the prompt is part of the saved network.
+        reconstruct: whether kept channels take over what cut ones carried (reconstruct.py).
         distill, temperature: share of the loss by which the small network learns what the
             dense one says, which is fine-tuned first then; and what softens that (distill.py).
     """
@@ -95,6 +96,7 @@ class AdaptConfig:
     prompt_lr: float = PromptConfig.lr
     label_mapping: str = "auto"
     deploy_prompt: bool = True
+    reconstruct: bool = True
     distill: float = 0.0
     temperature: float = TEMPERATURE
     with_dense: bool = False
@@ -284,7 +286,8 @@ class _Adapter:
         if deployed is not None:
             deployed.load_state_dict(prompt.state_dict())
         spec = self.entry.spec
-        return shrink(self.entry.backbone(), self.entry.groups, masks, spec.mean, spec.std, deployed, self.task, self.mapping, self.runtime, self.config.seed)
+        return shrink(self.entry.backbone(), self.entry.groups, masks, spec.mean, spec.std, deployed, self.task, self.mapping, self.runtime, self.config.seed,
+                      self.config.reconstruct)
 
     def _finetuned(self, stage: str, network: Network, masks: ChannelMasks, teacher: Teacher | None = None) -> Network:
         """A network fine-tuned for as many epochs as the budget has for the one under the masks."""

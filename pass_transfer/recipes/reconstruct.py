@@ -26,7 +26,7 @@ RIDGE = 1e-2  # of the mean variance: what the kept inputs hardly explain is lef
 
 
 @torch.no_grad()
-def reconstruct(dense: Network, small: nn.Module, masks: Mapping[str, torch.Tensor], groups: ChannelGroups, split: Split, runtime: Runtime, *,
+def reconstruct_readers(dense: Network, small: nn.Module, masks: Mapping[str, torch.Tensor], groups: ChannelGroups, split: Split, runtime: Runtime, *,
                 images: int = IMAGES, seed: int = 0) -> None:
     """Change the weights (and biases) of a backbone's layers that lost inputs.
 

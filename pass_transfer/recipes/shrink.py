@@ -8,7 +8,7 @@ from torch import nn
 
 from pass_transfer.recipes.heads import fit_head
 from pass_transfer.recipes.map_labels import map_labels
-from pass_transfer.recipes.reconstruct import reconstruct
+from pass_transfer.recipes.reconstruct import reconstruct_readers
 from pass_transfer.backbones import ChannelGroups, classifier_name, set_classifier
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
@@ -19,7 +19,7 @@ from pass_transfer.training import Runtime, recalibrate
 
 
 def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | None, mean, std, prompt: Prompt | None, task: Task,
-           mapping: str, runtime: Runtime, seed: int = 0, repair: bool = True) -> Network:
+           mapping: str, runtime: Runtime, seed: int = 0, reconstruct: bool = True) -> Network:
     """The network that fine-tuning starts from.
 
     Args:
@@ -28,7 +28,7 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
         mapping: "linear" for a new classifier from class means; or the source
             classifier's rows, mapped one to one by the predictions of the dense network
             ("frequency") or of the small one itself ("iterative").
-        repair: whether kept channels take over what cut ones carried (reconstruct.py).
+        reconstruct: whether kept channels take over what cut ones carried (reconstruct.py).
 
     Returns:
         A Network with BatchNorm recalibrated on training images of the task.
@@ -36,11 +36,11 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
     small = copy.deepcopy(backbone) if masks is None else remove_channels(backbone, masks, groups)
     network = runtime.place(Network(small, mean, std, prompt))
     dense = network
-    if masks is not None and (repair or mapping == "frequency"):
+    if masks is not None and (reconstruct or mapping == "frequency"):
         dense = runtime.place(Network(copy.deepcopy(backbone), mean, std, prompt))
         recalibrate(dense, task.train, runtime, seed=seed)
-    if masks is not None and repair:
-        reconstruct(dense, small, masks, groups, task.train, runtime, seed=seed)
+    if masks is not None and reconstruct:
+        reconstruct_readers(dense, small, masks, groups, task.train, runtime, seed=seed)
     network.requires_grad_(True)
     recalibrate(network, task.train, runtime, seed=seed)
     if mapping == "linear":

@@ -36,7 +36,7 @@ def make_cell(study: Study, cell: Cell, entry: PretrainedHypernet, task: Task, r
     scores, search_seconds = _scores(study, cell, context)
     masks = select(scores, entry.groups, macs=cell.budget, table=context.table, uniform=method.uniform)
     start = time.monotonic()
-    network = shrink(entry.backbone(), entry.groups, masks, entry.spec.mean, entry.spec.std, None, task, "linear", runtime, cell.seed)
+    network = shrink(entry.backbone(), entry.groups, masks, entry.spec.mean, entry.spec.std, None, task, "linear", runtime, cell.seed, study.reconstruct)
     before = evaluate(network, task.held_out, runtime)
     finetune(network, task, recipe(study, cell.seed), runtime)
     held_out, test = evaluate(network, task.held_out, runtime), evaluate(network, task.test, runtime)

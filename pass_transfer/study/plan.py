@@ -16,7 +16,7 @@ from pass_transfer.recipes.finetune import FinetuneConfig
 from pass_transfer.study.methods import METHODS, check_settings
 from pass_transfer.tasks.registry import check_name
 
-FIELDS = ("hypernet", "tasks", "methods", "budgets", "seeds", "epochs", "batch_size", "train_images", "out")
+FIELDS = ("hypernet", "tasks", "methods", "budgets", "seeds", "epochs", "batch_size", "train_images", "reconstruct", "out")
 NEEDED = ("tasks", "methods", "budgets", "seeds")
 
 
@@ -47,6 +47,7 @@ class Study:
         seeds: of search, fine-tuning and initial values.
         epochs, batch_size: of fine-tuning, the same for every method.
         train_images: how many training images are used, the same for all; None for all of them.
+        reconstruct: whether kept channels take over what cut ones carried (recipes/reconstruct.py), the same for every method.
         out: folder of the cells' JSON files.
     """
 
@@ -58,6 +59,7 @@ class Study:
     epochs: int = 1
     batch_size: int = 128
     train_images: int | None = None
+    reconstruct: bool = True
     out: Path = field(default=Path("study"))
 
     def cells(self) -> list[Cell]:
@@ -67,7 +69,7 @@ class Study:
     def identity(self, cell: Cell) -> dict[str, Any]:
         """What decides a cell's result, besides the code."""
         return {"hypernet": self.hypernet, **dataclasses.asdict(cell), "settings": dict(self.methods[cell.method]), "epochs": self.epochs,
-                "batch_size": self.batch_size, "train_images": self.train_images}
+                "batch_size": self.batch_size, "train_images": self.train_images, "reconstruct": self.reconstruct}
 
 
 def load_study(path: str | Path) -> Study:
@@ -186,6 +188,11 @@ class _Reader:
 
     def _train_images(self, node: yaml.Node) -> int | None:
         return None if self.value(node) is None else self._whole(node, "train_images", 2)
+
+    def _reconstruct(self, node: yaml.Node) -> bool:
+        if not isinstance(self.value(node), bool):
+            raise self.refuse(node, f"reconstruct is {self.value(node)!r}; it is true or false")
+        return self.value(node)
 
     def _whole(self, node: yaml.Node, what: str, least: int, value: Any = None) -> int:
         value = self.value(node) if value is None else value

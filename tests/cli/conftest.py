@@ -20,7 +20,7 @@ from pass_transfer.zoo.entry import save_entry
 
 SIDE = 32
 CLASSES = 10
-QUICK = ["--epochs", "1", "--prompt-steps", "1", "--batch-size", "64", "--device", "cpu"]
+QUICK = ["--epochs", "1", "--prompt-steps", "1", "--batch-size", "64", "--device", "cpu", "--no-reconstruct", "--no-report"]
 
 
 def write_entry(folder, seed=0, architecture="resnet18", **shape):
@@ -122,7 +122,7 @@ def adapting(entry, tmp_path):
 def finished(entry, tmp_path_factory):
     """The folder of a finished run on digits; shared, not to be changed."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    arguments = ["adapt", "--hypernet", str(entry), "--task", "digits", "--out", str(folder), *QUICK]
+    arguments = ["adapt", "--hypernet", str(entry), "--task", "digits", "--out", str(folder), *QUICK, "--reconstruct", "--report"]
     assert command_line(arguments) == 0
     return folder
 

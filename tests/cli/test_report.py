@@ -9,13 +9,13 @@ from pass_transfer.files import read_tensors
 
 def test_adapt_leaves_a_report_that_the_dense_reference_renews(call, adapting, tmp_path):
     run = tmp_path / "run"
-    assert call(*adapting())[0] == 0
+    assert call(*adapting("--report"))[0] == 0
     first, result = (run / "report.html").read_text(), json.loads((run / "result.json").read_text())
     assert "dense: not trained" in first and f"{result['top1']:.2f} %" in first and (run / "report" / "accuracy.png").is_file()
     counts = read_tensors(run / "evaluation.safetensors")["confusion"]
     assert counts.shape == (10, 10) and counts.sum() == result["images"]
     assert abs(100 * int(counts.diag().sum()) / result["images"] - result["top1"]) < 1e-9
-    assert call(*adapting("--resume", "--with-dense"))[0] == 0
+    assert call(*adapting("--report", "--resume", "--with-dense"))[0] == 0
     second, result = (run / "report.html").read_text(), json.loads((run / "result.json").read_text())
     assert "dense: not trained" not in second and f"dense {result['dense_top1']:.2f} %" in second
 

@@ -27,7 +27,7 @@ def study(entry, tmp_path):
 
     def write(methods=("random", "group_l1"), budgets=(0.5, 0.3), seeds=(0,), **more):
         fields = {"hypernet": str(entry), "tasks": ["digits"], "methods": {name: TINY.get(name, {}) for name in methods}, "budgets": list(budgets), "seeds": list(seeds),
-                  "batch_size": 32, "train_images": 64, "out": str(tmp_path / "cells")} | more
+                  "batch_size": 32, "train_images": 64, "reconstruct": False, "out": str(tmp_path / "cells")} | more
         path = tmp_path / "study.yaml"
         path.write_text(json.dumps(fields))  # JSON is YAML
         return path

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from pass_transfer.network import Network
-from pass_transfer.recipes.reconstruct import RIDGE, _least_squares, reconstruct
+from pass_transfer.recipes.reconstruct import RIDGE, _least_squares, reconstruct_readers
 from pass_transfer.surgery import remove_channels
 from pass_transfer.tasks import load_task
 from pass_transfer.training import recalibrate, to_images
@@ -57,7 +57,7 @@ def test_a_channel_that_another_repeats_is_not_missed(resnet18, groups, task, cp
     for repair in (False, True):
         small = Network(remove_channels(dense.backbone, masks, groups), MEAN, STD)
         if repair:
-            reconstruct(dense, small.backbone, masks, groups, task.train, cpu, images=256)
+            reconstruct_readers(dense, small.backbone, masks, groups, task.train, cpu, images=256)
         with torch.no_grad():
             errors[repair] = ((small.eval()(images) - dense(images)).norm() / dense(images).norm()).item()
     assert errors[True] < 0.15 * errors[False]
@@ -70,7 +70,7 @@ def test_only_layers_that_lost_inputs_change_and_the_dense_network_does_not(resn
     before = copy.deepcopy(dense.state_dict())
     plain = remove_channels(dense.backbone, masks, groups)
     small = copy.deepcopy(plain)
-    reconstruct(dense, small, masks, groups, task.train, cpu, images=128)
+    reconstruct_readers(dense, small, masks, groups, task.train, cpu, images=128)
     assert all(torch.equal(t, before[n]) for n, t in dense.state_dict().items())
     changed = {n for n, t in small.state_dict().items() if not torch.equal(t, plain.state_dict()[n])}
     whole = {"layer2.1.conv1.weight", "layer3.0.conv1.weight", "layer3.0.downsample.0.weight"}
@@ -82,6 +82,6 @@ def test_it_is_the_same_every_time(resnet18, groups, random_masks, task, cpu):
     found = []
     for _ in range(2):
         small = remove_channels(dense.backbone, masks, groups)
-        reconstruct(dense, small, masks, groups, task.train, cpu, images=128, seed=5)
+        reconstruct_readers(dense, small, masks, groups, task.train, cpu, images=128, seed=5)
         found.append(small.state_dict())
     assert all(torch.equal(t, found[1][n]) for n, t in found[0].items())

@@ -48,8 +48,8 @@ def test_a_frequency_mapping_finds_the_source_class_that_each_class_looks_like(r
     dense = shrink(resnet18, groups, None, MEAN, STD, None, task, "frequency", cpu)
     assert torch.equal(dense.backbone.fc.weight, resnet18.fc.weight[rows]) and torch.equal(dense.backbone.fc.bias, resnet18.fc.bias[rows])
     masks = random_masks(groups, 1, 0.6)
-    small = shrink(resnet18, groups, masks, MEAN, STD, None, task, "frequency", cpu, repair=False)
+    small = shrink(resnet18, groups, masks, MEAN, STD, None, task, "frequency", cpu, reconstruct=False)
     assert torch.equal(small.backbone.fc.weight, resnet18.fc.weight[rows][:, masks["layer4.0.conv2"]])
-    mapped = shrink(resnet18, groups, masks, MEAN, STD, None, task, "iterative", cpu, repair=False)
+    mapped = shrink(resnet18, groups, masks, MEAN, STD, None, task, "iterative", cpu, reconstruct=False)
     kept = resnet18.fc.weight[:, masks["layer4.0.conv2"]]
     assert all(any(torch.equal(row, other) for other in kept) for row in mapped.backbone.fc.weight), "mapped by its own predictions, to rows of the source's"

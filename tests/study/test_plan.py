@@ -49,7 +49,7 @@ def test_plain_lists_and_single_values_do(tmp_path):
     ("0.3]", "1.3]", 9, "budget 1.3"), ("0.3]", "0]", 9, "budget 0"), ("0.3]", "-0.5]", 9, "budget -0.5"), ("0.3]", "yes]", 9, "budget True"), ("0.3]", ".nan]", 9, "budget nan"),
     ("[0.5, 0.3]", "[]", 9, "at least one"), ("[0.5, 0.3]", "[0.5, 0.5]", 9, "every value once"),
     ("[0, 1]", "[0, -1]", 10, "seed is -1"), ("[0, 1]", "[0, a]", 10, "seed is 'a'"),
-    ("epochs: 2", "epochs: 0", 11, "epochs is 0"), ("epochs: 2", "epoch: 2", 11, "unknown field 'epoch'"),
+    ("epochs: 2", "epochs: 0", 11, "epochs is 0"), ("epochs: 2", "reconstruct: 2", 11, "reconstruct is 2"), ("epochs: 2", "epoch: 2", 11, "unknown field 'epoch'"),
     ("    steps: 3", "    steps: many", 7, "steps is 'many'"), ("    steps: 3", "    step: 3", 7, "unknown setting 'step'"), ("    steps: 3", "    steps: -1", 7, "steps"),
     ("  random:", "  random: fast", 6, "settings of random"), ("  random:", "  random:\n  random:", 7, "given twice"),
     ("methods:\n", "methods: {\n", 12, "not YAML"), ("seeds: [0, 1]\n", "", 1, "seeds is missing"),

@@ -59,7 +59,7 @@ class _Colony:
     def value(self, source: torch.Tensor) -> float:
         context, entry = self.context, self.context.entry
         masks = select(self.scores(source), self.groups, macs=context.budget, table=context.table)
-        network = shrink(entry.backbone(), self.groups, masks, entry.spec.mean, entry.spec.std, None, context.task, "linear", context.runtime, context.seed, repair=False)
+        network = shrink(entry.backbone(), self.groups, masks, entry.spec.mean, entry.spec.std, None, context.task, "linear", context.runtime, context.seed, reconstruct=False)
         return evaluate(network.eval(), context.task.held_out, context.runtime).top1
 
     def visit(self, number: int) -> None:
