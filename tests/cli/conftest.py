@@ -122,7 +122,7 @@ def adapting(entry, tmp_path):
 def finished(entry, tmp_path_factory):
     """The folder of a finished run on digits; shared, not to be changed."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    arguments = ["adapt", "--hypernet", str(entry), "--task", "digits", "--out", str(folder), *QUICK, "--reconstruct", "--report"]
+    arguments = ["adapt", "--hypernet", str(entry), "--task", "digits", "--out", str(folder), *QUICK, "--report"]
     assert command_line(arguments) == 0
     return folder
 

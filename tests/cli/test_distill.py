@@ -22,7 +22,7 @@ def taught(entry, few_photos, tmp_path_factory):
 @pytest.fixture
 def again(adapting, few_photos):
     """Arguments of the same adapt into another folder, without distillation."""
-    return lambda *more: adapting("--task", few_photos, "--batch-size", "8", *more)
+    return lambda *more: adapting("--task", few_photos, "--batch-size", "8", "--reconstruct", *more)
 
 
 def rows(folder):
