@@ -16,7 +16,7 @@ PATIENCE = 300  # seconds until a process that should have got somewhere is give
 
 
 def arguments(entry, out, *more):
-    return ["adapt", "--hypernet", entry, "--task", "digits", "--out", out, "--epochs", "2", "--prompt-steps", "5",
+    return ["adapt", "--hypernet", entry, "--task", "digits", "--out", out, "--epochs", "2", "--no-reconstruct", "--no-report", "--prompt-steps", "5",
             "--device", "cpu", *more]
 
 
