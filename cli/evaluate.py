@@ -19,7 +19,7 @@ def evaluate(
 ) -> None:
     """Accuracy of a saved small network on a task's test images.
 
-    Example: pass-transfer eval runs/digits --task digits
+    Example: pass-transfer eval runs/fast --task digits
     """
     from pass_transfer.recipes.evaluate_run import evaluate_run
 

@@ -70,6 +70,22 @@ def test_a_machine_that_always_contradicts_itself_is_given_up(cuts, groups, monk
         fit_latency(cuts, channels, LatencyBudget(0.5 * groups.total), 32)
 
 
+def test_a_restless_machine_gets_the_largest_cut_that_was_measured_to_fit(cuts, groups, monkeypatch, capsys):
+    Clock(monkeypatch)
+    limit = 0.5 * groups.total
+    judged = []
+
+    def judge(self, count):
+        judged.append(count)
+        return channels(cuts.masks(count)), cuts.next_larger(count), 0.9 * limit
+
+    monkeypatch.setattr(latency_budget._Search, "judge", judge)
+    masks = fit_latency(cuts, channels, LatencyBudget(limit), 32)
+    assert channels(masks) <= limit
+    assert masks == cuts.masks(max(count for count in judged if channels(cuts.masks(count)) <= limit))
+    assert "a larger cut may fit too" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("milliseconds", [0, -1, float("nan"), float("inf"), True, "8"])
 def test_milliseconds_that_are_none_are_refused(milliseconds):
     with pytest.raises(UsageError, match="--latency-ms"):

@@ -9,6 +9,7 @@ continues where it was.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import platform
 import time
@@ -225,8 +226,9 @@ class _Adapter:
         masks = self._masks(prompt)
         say(f"keeping {masks.density:.1%} of the channels, {self.entry.macs_share(masks, self.task.classes):.1%} of the dense MACs")
         teacher = self._teacher() if self.config.distill else None
-        network = self._finetuned("finetune", self._network(masks, prompt), masks, teacher)
-        return self._measured(network, self._network(None, prompt), masks, search_seconds)
+        network = self._finetuned("finetune", masks, prompt, masks, teacher)
+        dense = self.runtime.place(self.entry.network(None, self._deployed(prompt), self.task.classes))
+        return self._measured(network, dense, masks, search_seconds)
 
     def _teacher(self) -> Teacher:
         """The dense network, as it is kept."""
@@ -249,7 +251,7 @@ class _Adapter:
         torch.manual_seed(self.config.seed)
         prompt, start = stored_prompt(self.entry, self.folder.path), self.folder.begin("dense")
         masks = ChannelMasks.load(self.folder.path / MASKS, self.entry.groups)
-        network = self._finetuned("dense", self._network(None, prompt), masks)
+        network = self._finetuned("dense", None, prompt, masks)
         accuracy = evaluate(network, self.task.test, self.runtime)
         save_dense(network, self.entry.spec, self.entry.groups, self.task, self.folder.path / DENSE)
         return {"dense_top1": accuracy.top1, "dense_seconds": round(self.folder.seconds - start, 1)}
@@ -281,22 +283,23 @@ class _Adapter:
         network = Network(self.entry.backbone(), self.entry.spec.mean, self.entry.spec.std)
         tune(self.entry.net, network, prompt, self.task, self.config.tuning(), self.runtime, self.folder, self.mapping)
 
-    def _network(self, masks: ChannelMasks | None, prompt: Prompt) -> Network:
-        deployed = Prompt(prompt.kind, prompt.size, prompt.pad) if self.config.deploy_prompt else None
-        if deployed is not None:
-            deployed.load_state_dict(prompt.state_dict())
-        spec = self.entry.spec
-        return shrink(self.entry.backbone(), self.entry.groups, masks, spec.mean, spec.std, deployed, self.task, self.mapping, self.runtime, self.config.seed,
-                      self.config.reconstruct)
+    def _deployed(self, prompt: Prompt) -> Prompt | None:
+        """A copy of the prompt that is trained and saved with the network."""
+        return copy.deepcopy(prompt) if self.config.deploy_prompt else None
 
-    def _finetuned(self, stage: str, network: Network, masks: ChannelMasks, teacher: Teacher | None = None) -> Network:
-        """A network fine-tuned for as many epochs as the budget has for the one under the masks."""
+    def _finetuned(self, stage: str, masks: ChannelMasks | None, prompt: Prompt, budget: ChannelMasks, teacher: Teacher | None = None) -> Network:
+        """A network fine-tuned for as many epochs as the budget has for the one under the masks `budget`."""
         config, size = self.config, self.entry.spec.image_size
-        epochs = plan_epochs(config, len(self.task.train), self.entry.table.macs(masks.kept), self.runtime.device.type)
+        epochs = plan_epochs(config, len(self.task.train), self.entry.table.macs(budget.kept), self.runtime.device.type)
         recipe = FinetuneConfig(epochs=epochs, batch_size=min(config.batch_size, len(self.task.train)), lr=config.lr,
                                 weight_decay=config.weight_decay, seed=config.seed)
-        start = evaluate(network, self.task.held_out, self.runtime)
-        say(f"{stage}: {count_macs(network, size) / 1e6:.1f} M MACs, {start.top1:.1f} % on held-out images before fine-tuning, {epochs} epochs")
+        if self.folder.has_checkpoint(stage):  # which holds all weights, so none are made for it
+            network = self.entry.network(masks, self._deployed(prompt), self.task.classes).requires_grad_(True)
+        else:
+            network = shrink(self.entry.backbone(), self.entry.groups, masks, self.entry.spec.mean, self.entry.spec.std, self._deployed(prompt), self.task,
+                             self.mapping, self.runtime, config.seed, config.reconstruct)
+            start = evaluate(network, self.task.held_out, self.runtime)
+            say(f"{stage}: {count_macs(network, size) / 1e6:.1f} M MACs, {start.top1:.1f} % on held-out images before fine-tuning, {epochs} epochs")
         finetune(network, self.task, recipe, self.runtime, self.folder, stage, teacher=teacher)
         return network
 

@@ -17,6 +17,7 @@ from pass_transfer.recipes.distill import Teacher
 from pass_transfer.tasks import Split, Task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, evaluate, run_stage, to_images
 from pass_transfer.training.batches import augment
+from pass_transfer.training.replicas import Replicas
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class FinetuneStage(Stage):
         self.name, self.task, self.config, self.runtime, self.teacher = name, task, config, runtime, teacher
         self.network = runtime.place(network)
         self.model = runtime.accelerator.prepare_model(self.network) if runtime.accelerator.num_processes > 1 else self.network
+        self.replicas = Replicas.fitting(self.network, runtime, config.batch_size)
         self.modules = {"network": self.network}
         self.optimizers = {"sgd": torch.optim.SGD(_parameter_groups(network, config), momentum=config.momentum, nesterov=True)}
 
@@ -75,19 +77,27 @@ class FinetuneStage(Stage):
         share, partner = self._blend(len(labels), draw)
         if share < 1:
             images = share * images + (1 - share) * images[partner]
-        with self.runtime.autocast():
-            logits = self.model(images).float()
-        loss = share * nn.functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        if share < 1:
-            loss = loss + (1 - share) * nn.functional.cross_entropy(logits, labels[partner], label_smoothing=self.config.label_smoothing)
-        if self.teacher is not None:
-            loss = self.teacher.loss(images, logits, loss, self.runtime)
+
+        def work(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, partners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            with self.runtime.autocast():
+                logits = network(images).float()
+            loss = share * nn.functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+            if share < 1:
+                loss = loss + (1 - share) * nn.functional.cross_entropy(logits, partners, label_smoothing=self.config.label_smoothing)
+            if self.teacher is not None:
+                loss = self.teacher.loss(images, logits, loss, self.runtime)
+            return loss, logits.argmax(1).eq(labels)
+
         optimizer = self.optimizers["sgd"]
         optimizer.zero_grad(set_to_none=True)
-        self.runtime.accelerator.backward(loss)
+        if self.replicas is None:
+            loss, hits = work(self.model, images, labels, labels[partner])
+            self.runtime.accelerator.backward(loss)
+        else:
+            loss, hits = self.replicas.backward(work, images, labels, labels[partner])
         self.regularise()
         optimizer.step()
-        return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).double().mean().item()}
+        return {"loss": loss.item(), "top1": 100 * hits.double().mean().item()}
 
     def _blend(self, count: int, draw: torch.Generator) -> tuple[float, torch.Tensor]:
         """Mixup's weight of each image itself, and the image it is blended with."""

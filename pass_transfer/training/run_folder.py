@@ -154,10 +154,14 @@ class RunFolder:
         write_json(pointer, {"tensors": fresh, "sha256": sha256(folder / fresh), "state": plain})
         self.save_clock()
 
+    def has_checkpoint(self, name: str) -> bool:
+        """Whether a state was saved under a name."""
+        return (self.work / f"{name}.json").exists()
+
     def load_checkpoint(self, name: str) -> dict[str, Any] | None:
         """The state last saved under a name, or None. Raises StorageError if it is damaged."""
         pointer = self.work / f"{name}.json"
-        if not pointer.exists():
+        if not self.has_checkpoint(name):
             return None
         note = read_json(pointer)
         path = self.work / note["tensors"]

@@ -3,7 +3,7 @@
 A document's blocks run one after the other in one folder, which holds a small world: an entry
 of random weights as zoo/r18_tinyimnet, parquet files of a few images, photographs of noise, a
 checkpoint. Nothing is downloaded: data sets come from the parquet files, torchvision's weights
-are random. Commands run as they are written, but for SHORT, which makes them short; a run
+are random, and a latency budget is met by a clock that goes by the number of weights. Commands run as they are written, but for SHORT, which makes them short; a run
 that is there already makes way. `make` and the benchmarks are checked as far as their
 arguments. A block that is fenced as `sh slow` is not run, only parsed.
 """
@@ -22,6 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pass_transfer import latency_budget
 from pass_transfer.backbones import BackboneSpec, build_backbone
 from pass_transfer.cli import main, study, zoo
 from pass_transfer.files import write_tensors
@@ -30,12 +31,12 @@ from pass_transfer.tasks import registry
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 HELP_ORDER = ("finetune", "search", "adapt", "inspect", "eval", "export", "bench", "report", "env", "study", "zoo")  # what a verb needs, the ones before it make
-SHORT = {"adapt": ["--epochs", "1", "--prompt-steps", "1", "--batch-size", "8", "--device", "cpu", "--force"],
+SHORT = {"adapt": ["--epochs", "1", "--prompt-steps", "1", "--batch-size", "8", "--device", "cpu", "--no-reconstruct", "--force"],
          "finetune": ["--epochs", "1", "--size", "32", "--batch-size", "8", "--device", "cpu", "--force"],
          "search": ["--steps", "2", "--tasks", "2", "--batch-size", "8", "--device", "cpu", "--force"],
          "bench": ["--rounds", "1", "--batch", "1", "--engine", "eager", "--device", "cpu"]}
 WITH_DATA = ("adapt", "finetune", "search", "eval")  # take --data-dir
-PYTHON_SHORT = {"adapt": {"epochs": 1, "prompt_steps": 1, "batch_size": 8, "device": "cpu", "force": True}}
+PYTHON_SHORT = {"adapt": {"epochs": 1, "prompt_steps": 1, "batch_size": 8, "device": "cpu", "reconstruct": False, "force": True}}
 
 
 def blocks(text):
@@ -90,6 +91,11 @@ def weights(classes):
     return build_backbone(BackboneSpec("resnet18", classes, 32)).state_dict()
 
 
+def by_weights(networks, image_size, batch_sizes, rounds):
+    """A clock that no other process disturbs: a millisecond for 100,000 weights."""
+    return {name: dict.fromkeys(batch_sizes, sum(p.numel() for p in network.parameters()) / 1e5) for name, network in networks.items()}
+
+
 @pytest.fixture
 def world(entry, photos, tmp_path, monkeypatch):
     """The folder that examples run in."""
@@ -116,6 +122,7 @@ def world(entry, photos, tmp_path, monkeypatch):
         return names, {key: registry.Source(s.fetch, s.labels[:100], f"few {s.fingerprint}", s.describe) for key, s in sources.items()}
 
     monkeypatch.setattr(registry, "_digits_sources", few_digits)
+    monkeypatch.setattr(latency_budget, "measure_latency", by_weights)
     return here
 
 
