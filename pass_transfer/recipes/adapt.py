@@ -57,8 +57,8 @@ DENSE_DONE = "dense-done.json"  # the same of the dense network
 
 # Training work a budget may spend on fine-tuning, in MACs of the small network's forward
 # pass. ResNet-18 at 64 pixels and half the MACs trains at 430 images/s on two AVX512-BF16
-# cores and at 160 to 240 on two without: quick is then 10 to 30 minutes, full six times that.
-WORK = {"cpu": {"quick": 2.1e13, "full": 1.3e14}, "gpu": {"quick": 3.4e14, "full": 4e15}}
+# cores and at about 200 on two without: quick is then 15 to 30 minutes, full five times that.
+WORK = {"cpu": {"quick": 2.75e13, "full": 1.3e14}, "gpu": {"quick": 3.4e14, "full": 4e15}}
 EPOCHS_LEAST, EPOCHS_MOST = 2, {"quick": 30, "full": 100}
 STEPS_LEAST = 400  # a small dataset gets more epochs, up to the most, until it has had this many steps
 

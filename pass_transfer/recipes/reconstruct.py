@@ -2,8 +2,7 @@
 
 A layer that loses input channels gets the weights whose outputs on images of the task are
 nearest to the dense layer's (feature-map reconstruction, arXiv 1707.06168, equation 5, in
-closed form). The second moments of the dense network's activations are measured in one
-pass, for all layers at once.
+closed form). One pass of the dense network shows all layers their inputs at once.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pass_transfer.training.batches import generator
 
 IMAGES = 4096
 BATCH = 128
-POSITIONS = 16  # of each image's map, drawn for every batch: neighbours say the same
+POSITIONS = 4  # of each image's map, drawn for every batch: neighbours say the same
 RIDGE = 1e-2  # of the mean variance: what the kept inputs hardly explain is left as it was
 
 
@@ -39,40 +38,56 @@ def reconstruct_readers(dense: Network, small: nn.Module, masks: Mapping[str, to
     """
     inputs = {layer: masks[group.name][units] for group in groups.values() for layer, units in group.reads.items()}
     outputs = {layer: masks[group.name][units] for group in groups.values() for layer, units in group.writes.items()}
-    cut = {layer: kept for layer, kept in inputs.items() if not bool(kept.all()) and getattr(dense.backbone.get_submodule(layer), "groups", 1) == 1}
-    moments = _moments(dense, list(cut), split, runtime, images, seed)
-    for name, kept in cut.items():
+    fits = {}
+    for name, kept in inputs.items():
         layer = dense.backbone.get_submodule(name)
-        weight = layer.weight.detach().double().cpu().flatten(1)
-        weight = weight[outputs[name]] if name in outputs else weight
-        columns = kept.repeat_interleave(layer.weight[0, 0].numel())
-        added, shift = _least_squares(weight, columns, *moments[name])
+        if not bool(kept.all()) and getattr(layer, "groups", 1) == 1:
+            weight = layer.weight.detach()
+            fits[name] = _Fit(weight[outputs[name].to(weight.device)] if name in outputs else weight, kept.to(weight.device))
+    _observe(fits, dense, split, runtime, images, seed)
+    for name, fit in fits.items():
+        added, shift = fit.solve()
         target = small.get_submodule(name)
-        target.weight.copy_((weight[:, columns] + added).view_as(target.weight))
+        target.weight.add_(added.view_as(target.weight))
         if target.bias is not None:
             target.bias.add_(shift.to(target.bias))
 
 
-def _least_squares(weight: torch.Tensor, kept: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What to add to the weights of the kept inputs, (outputs, kept), and to the bias, (outputs,)."""
-    inside = covariance[kept][:, kept]
-    inside.diagonal().add_(RIDGE * inside.diagonal().mean().clamp(min=1e-12))
-    added = torch.linalg.solve(inside, covariance[kept][:, ~kept] @ weight[:, ~kept].T).T
-    return added, weight[:, ~kept] @ mean[~kept] - added @ mean[kept]
+class _Fit:
+    """Ridge regression of what a layer made of its cut inputs on its kept ones, from sums over rows of inputs.
+
+    Args:
+        weight: (O, C, ...) of the outputs that stay.
+        kept: bool (C,).
+    """
+
+    def __init__(self, weight: torch.Tensor, kept: torch.Tensor):
+        self.kept = kept.repeat_interleave(weight[0, 0].numel())
+        self.lost_weight = weight.flatten(1)[:, ~self.kept].float()
+        self.count, self.sums = 0, None
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Rows (N, D) of inputs."""
+        x, y = rows[:, self.kept], rows[:, ~self.kept] @ self.lost_weight.T
+        sums = [x.sum(0), y.sum(0), x.T @ x, x.T @ y]
+        self.sums = sums if self.sums is None else torch._foreach_add(self.sums, sums)
+        self.count += len(rows)
+
+    def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What to add to the weights of the kept inputs, (O, K), and to the bias, (O,)."""
+        x, y, xx, xy = (total.double() / self.count for total in self.sums)
+        inside = xx.addr_(x, x, alpha=-1)
+        inside.diagonal().add_(RIDGE * inside.diagonal().mean().clamp(min=1e-12))
+        added = torch.linalg.solve(inside, xy.addr_(x, y, alpha=-1)).T
+        return added, y - added @ x
 
 
-def _moments(network: Network, names: list[str], split: Split, runtime: Runtime, images: int, seed: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Mean (D,) and covariance (D, D) of what each layer multiplies its weights with, float64."""
-    sums: dict[str, list] = {name: [0, 0.0, 0.0] for name in names}
+def _observe(fits: Mapping[str, _Fit], network: Network, split: Split, runtime: Runtime, images: int, seed: int) -> None:
+    """Show every fit the inputs of its layer on images of the task."""
     draw = generator(seed, 11)
-
-    def add(name: str, layer: nn.Module, given: torch.Tensor) -> None:
-        rows = _rows(layer, given.float(), draw)
-        total = sums[name]
-        total[0], total[1], total[2] = total[0] + len(rows), total[1] + rows.sum(0), total[2] + rows.T @ rows
-
-    layers = {name: network.backbone.get_submodule(name) for name in names}
-    handles = [layer.register_forward_pre_hook(lambda module, given, name=name: add(name, module, given[0])) for name, layer in layers.items()]
+    layers = {name: network.backbone.get_submodule(name) for name in fits}
+    handles = [layer.register_forward_pre_hook(lambda module, given, fit=fits[name]: fit.add(_rows(module, given[0].float(), draw)))
+               for name, layer in layers.items()]
     chosen = torch.randperm(len(split), generator=generator(seed, 10))[:images]
     try:
         for pixels, _ in batches(split, BATCH, order=chosen.split(BATCH)):
@@ -81,17 +96,18 @@ def _moments(network: Network, names: list[str], split: Split, runtime: Runtime,
     finally:
         for handle in handles:
             handle.remove()
-    found = {}
-    for name, (count, total, products) in sums.items():
-        mean = total.double().cpu() / count
-        found[name] = mean, products.double().cpu() / count - mean[:, None] * mean
-    return found
 
 
 def _rows(layer: nn.Module, given: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     """Inputs (N, D) that a layer's weights meet, at some positions of each map."""
     if not isinstance(layer, nn.Conv2d):
         return given.flatten(0, -2)
-    patches = nn.functional.unfold(given, layer.kernel_size, dilation=layer.dilation, padding=layer.padding, stride=layer.stride)
-    positions = torch.randperm(patches.shape[2], generator=draw)[:POSITIONS].to(given.device)
-    return patches[:, :, positions].transpose(1, 2).flatten(0, 1)
+    (stride, step), (rise, run), (above, beside) = layer.stride, layer.dilation, layer.padding
+    tall, wide = layer.kernel_size
+    padded = nn.functional.pad(given, (beside, beside, above, above))
+    rows, columns = (padded.shape[2] - rise * (tall - 1) - 1) // stride + 1, (padded.shape[3] - run * (wide - 1) - 1) // step + 1
+    positions = torch.randperm(rows * columns, generator=draw)[:POSITIONS]
+    y = stride * (positions // columns)[:, None] + rise * torch.arange(tall)
+    x = step * (positions % columns)[:, None] + run * torch.arange(wide)
+    patches = padded[:, :, y[:, :, None].to(given.device), x[:, None, :].to(given.device)]  # (B, C, positions, tall, wide)
+    return patches.transpose(1, 2).flatten(2).flatten(0, 1)
