@@ -7,6 +7,7 @@ closed form). One pass of the dense network shows all layers their inputs at onc
 
 from __future__ import annotations
 
+import math
 from typing import Mapping
 
 import torch
@@ -20,7 +21,7 @@ from pass_transfer.training.batches import generator
 
 IMAGES = 4096
 BATCH = 128
-POSITIONS = 4  # of each image's map, drawn for every batch: neighbours say the same
+ROWS = 4 * IMAGES  # of inputs, for a layer: places of a map are drawn for every batch, as neighbours say the same
 RIDGE = 1e-2  # of the mean variance: what the kept inputs hardly explain is left as it was
 
 
@@ -85,10 +86,11 @@ class _Fit:
 def _observe(fits: Mapping[str, _Fit], network: Network, split: Split, runtime: Runtime, images: int, seed: int) -> None:
     """Show every fit the inputs of its layer on images of the task."""
     draw = generator(seed, 11)
-    layers = {name: network.backbone.get_submodule(name) for name in fits}
-    handles = [layer.register_forward_pre_hook(lambda module, given, fit=fits[name]: fit.add(_rows(module, given[0].float(), draw)))
-               for name, layer in layers.items()]
     chosen = torch.randperm(len(split), generator=generator(seed, 10))[:images]
+    places = math.ceil(ROWS / len(chosen))
+    layers = {name: network.backbone.get_submodule(name) for name in fits}
+    handles = [layer.register_forward_pre_hook(lambda module, given, fit=fits[name]: fit.add(_rows(module, given[0].float(), places, draw)))
+               for name, layer in layers.items()]
     try:
         for pixels, _ in batches(split, BATCH, order=chosen.split(BATCH)):
             with runtime.autocast():
@@ -98,15 +100,15 @@ def _observe(fits: Mapping[str, _Fit], network: Network, split: Split, runtime: 
             handle.remove()
 
 
-def _rows(layer: nn.Module, given: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """Inputs (N, D) that a layer's weights meet, at some positions of each map."""
+def _rows(layer: nn.Module, given: torch.Tensor, places: int, draw: torch.Generator) -> torch.Tensor:
+    """Inputs (N, D) that a layer's weights meet, at so many places of each map."""
     if not isinstance(layer, nn.Conv2d):
         return given.flatten(0, -2)
     (stride, step), (rise, run), (above, beside) = layer.stride, layer.dilation, layer.padding
     tall, wide = layer.kernel_size
     padded = nn.functional.pad(given, (beside, beside, above, above))
     rows, columns = (padded.shape[2] - rise * (tall - 1) - 1) // stride + 1, (padded.shape[3] - run * (wide - 1) - 1) // step + 1
-    positions = torch.randperm(rows * columns, generator=draw)[:POSITIONS]
+    positions = torch.randperm(rows * columns, generator=draw)[:places]
     y = stride * (positions // columns)[:, None] + rise * torch.arange(tall)
     x = step * (positions % columns)[:, None] + run * torch.arange(wide)
     patches = padded[:, :, y[:, :, None].to(given.device), x[:, None, :].to(given.device)]  # (B, C, positions, tall, wide)

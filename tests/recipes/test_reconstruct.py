@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from pass_transfer.network import Network
-from pass_transfer.recipes.reconstruct import POSITIONS, RIDGE, _Fit, _rows, reconstruct_readers
+from pass_transfer.recipes.reconstruct import RIDGE, _Fit, _rows, reconstruct_readers
 from pass_transfer.surgery import remove_channels
 from pass_transfer.tasks import load_task
 from pass_transfer.training import recalibrate, to_images
@@ -49,13 +49,13 @@ def test_it_is_ridge_regression_of_the_lost_part(seed, kept, size):
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), kernel=st.sampled_from([(1, 1), (3, 3), (2, 3)]), stride=st.sampled_from([(1, 1), (2, 1)]),
-       padding=st.sampled_from([(0, 0), (1, 2)]), dilation=st.sampled_from([(1, 1), (2, 1)]))
-def test_rows_are_what_the_layer_multiplies_its_weights_with(seed, kernel, stride, padding, dilation):
+       padding=st.sampled_from([(0, 0), (1, 2)]), dilation=st.sampled_from([(1, 1), (2, 1)]), places=st.sampled_from([1, 5, 1000]))
+def test_rows_are_what_the_layer_multiplies_its_weights_with(seed, kernel, stride, padding, dilation, places):
     layer = torch.nn.Conv2d(4, 5, kernel, stride, padding, dilation, bias=False)
     images = torch.randn(3, 4, 7, 8, generator=torch.Generator().manual_seed(seed))
-    rows = _rows(layer, images, torch.Generator().manual_seed(seed))
+    rows = _rows(layer, images, places, torch.Generator().manual_seed(seed))
     made = layer(images).flatten(2)
-    chosen = torch.randperm(made.shape[2], generator=torch.Generator().manual_seed(seed))[:POSITIONS]
+    chosen = torch.randperm(made.shape[2], generator=torch.Generator().manual_seed(seed))[:places]
     torch.testing.assert_close((rows @ layer.weight.flatten(1).T).view(3, -1, 5).mT, made[:, :, chosen], rtol=1e-4, atol=1e-5)
 
 
