@@ -13,7 +13,7 @@ KERNELS := $(VENV)/kernels
 .PHONY: demo kernels test clean
 
 demo: $(READY)
-	$(VENV)/bin/pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 0.5 --out runs/demo --force
+	$(VENV)/bin/pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 0.5 --epochs 12 --out runs/demo --force
 
 kernels: $(KERNELS)
 

@@ -3,7 +3,7 @@
     python benchmarks/distillation.py --data-dir ../shared/data/cifar100 --seeds 0 1 2
 
 Masks are those of the entry's own prompt. For each seed the dense network is fine-tuned once
-and teaches at every weight and temperature asked for. Writes one JSON file a cell below --out,
+(or one is given: --dense RUN) and teaches at every weight and temperature asked for. Writes one JSON file a cell below --out,
 skips the cells that are there, and ends with the table.
 """
 
@@ -15,6 +15,7 @@ import time
 
 import pass_transfer as pt
 from pass_transfer.network import Network
+from pass_transfer.recipes.dense import find_dense, load_dense
 from pass_transfer.recipes.distill import TEMPERATURE, Teacher
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
 from pass_transfer.recipes.shrink import shrink
@@ -47,6 +48,9 @@ class Bench:
         return {"held_out_top1": held_out.top1, "top1": test.top1, "top5": test.top5, "finetune_seconds": seconds}
 
     def _dense(self, seed: int) -> tuple[Network, dict]:
+        if self.given.dense:
+            network = self.runtime.place(load_dense(find_dense(self.given.dense, self.entry.spec, self.task)))
+            return network, {"top1": evaluate(network, self.task.test, self.runtime).top1}
         network = self.start(seed)
         return network, self.tuned(network, seed)
 
@@ -78,6 +82,7 @@ def table(cells: list[dict]) -> str:
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = options(__doc__, "benchmarks/results/distillation")
+    parser.add_argument("--dense", help="a run of adapt whose dense network teaches all seeds")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--weights", type=float, nargs="+", default=[0.5, 0.9])

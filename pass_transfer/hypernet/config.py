@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pass_transfer.errors import UsageError
 
 PRIORS = ("taylor+l1", "l1", "none")
+CORES = ("lstm", "conv", "mlp")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class HypernetConfig:
             layers, which costs accuracy after fine-tuning.
         iterations: passes of the recurrence; each feeds the average mask so far.
         reference_density: share of all channels kept in the masks that are fed.
+        core: what joins the layers: "lstm", or, to see what the recurrence is worth, "conv",
+            convolutions along the layers, or "mlp", every layer by itself.
+        reads_weights, hears_prompt: whether it does, to see what that is worth.
     """
 
     hidden: int = 128
@@ -36,10 +40,15 @@ class HypernetConfig:
     correction: float = 2.0
     iterations: int = 2
     reference_density: float = 0.7
+    core: str = "lstm"
+    reads_weights: bool = True
+    hears_prompt: bool = True
 
     def __post_init__(self) -> None:
         if self.prior not in PRIORS:
             raise UsageError(f"unknown prior {self.prior!r}; choose one of {', '.join(PRIORS)}")
+        if self.core not in CORES:
+            raise UsageError(f"unknown core {self.core!r}; choose one of {', '.join(CORES)}")
         if min(self.hidden, self.pooled, self.iterations, *self.encoder) < 1:
             raise UsageError("hidden, pooled, encoder and iterations are at least 1")
         if not 0 < self.reference_density <= 1:

@@ -19,6 +19,7 @@ from torch import nn
 from pass_transfer import ops
 from pass_transfer.backbones import ChannelGroups
 from pass_transfer.hypernet.config import HypernetConfig
+from pass_transfer.hypernet.cores import make_core
 from pass_transfer.hypernet.encoder import PromptEncoder
 from pass_transfer.hypernet.weights import LayerWeights
 from pass_transfer.selection import floors
@@ -40,8 +41,11 @@ class Hypernet(nn.Module):
         super().__init__()
         self.config, self.groups = config, groups
         self.encoder = PromptEncoder(config.encoder, config.hidden, len(groups.steps))
-        self.lstm = nn.LSTM(config.pooled + config.hidden, config.hidden)
-        self.cell = nn.Parameter(torch.zeros(config.hidden))
+        if config.core == "lstm":
+            self.lstm = nn.LSTM(config.pooled + config.hidden, config.hidden)
+            self.cell = nn.Parameter(torch.zeros(config.hidden))
+        else:
+            self.core = make_core(config.core, config.pooled + 2 * config.hidden, config.hidden)
         self.heads = nn.ModuleList(nn.Linear(config.hidden, _units(groups, step), bias=False) for step in groups.steps)
         for head in self.heads:
             nn.init.normal_(head.weight, std=HEAD_SPREAD)
@@ -56,8 +60,9 @@ class Hypernet(nn.Module):
         return other
 
     def forward(self, frame: torch.Tensor) -> torch.Tensor:
-        """Scores (total,) over all groups for a prompt's frame (3, S, S), all on one scale; a frame of zeros has the prior's."""
+        """Scores (total,) over all groups for a prompt's frame (3, S, S), all on one scale; a frame of zeros has the prior's, if prompts are heard."""
         codes, prior = self.encoder(frame), self.prior.to(frame.dtype)
+        codes = codes if self.config.hears_prompt else torch.zeros_like(codes)
         fed = self._reference_mask(prior)
         scores = prior
         for number in range(self.config.iterations):
@@ -73,7 +78,10 @@ class Hypernet(nn.Module):
     def _correction(self, codes: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
         """Bounded corrections (total,) with mean zero inside each group."""
         vectors = self.weights.vectors(self.groups.split(fed)).to(codes)
-        spoken = self._recur(codes, vectors) - self._recur(torch.zeros_like(codes), vectors)
+        vectors = vectors if self.config.reads_weights else torch.zeros_like(vectors)
+        spoken = self._recur(codes, vectors)
+        if self.config.hears_prompt:
+            spoken = spoken - self._recur(torch.zeros_like(codes), vectors)
         raw = {step: head(row) for step, head, row in zip(self.groups.steps, self.heads, spoken)}
         bound, parts = self.config.correction, []
         for group in self.groups.values():
@@ -83,8 +91,10 @@ class Hypernet(nn.Module):
         return torch.cat(parts)
 
     def _recur(self, codes: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        """What every step hears of the prompt and the LSTM makes of it and of the layers' vectors, (steps, hidden)."""
+        """What every step hears of the prompt and the core makes of it and of the layers' vectors, (steps, hidden)."""
         inputs = torch.cat([vectors, codes[1:]], dim=1)
+        if self.config.core != "lstm":
+            return self.core(torch.cat([inputs, codes[:1].expand(len(inputs), -1)], dim=1)) + codes[1:]
         outputs, _ = self.lstm(inputs[:, None], (codes[None, None, 0], self.cell[None, None].to(codes)))
         return outputs[:, 0] + codes[1:]
 

@@ -41,9 +41,9 @@ def straight_through_masks(scores: torch.Tensor, groups: ChannelGroups, density:
     return groups.split(ops.global_topk_mask(scores, groups.offsets, count, least).mask)
 
 
-def masked_logits(network: Network, prompt: Prompt, frame: torch.Tensor, groups: ChannelGroups, masks, images: torch.Tensor) -> torch.Tensor:
-    """Logits (B, classes) of prompted images under masks, with batch statistics in BatchNorm."""
-    return masked_forward(network.backbone, groups, masks, (prompt(images, frame) - network.mean) / network.std).float()
+def masked_logits(network: Network, prompt: Prompt, frame: torch.Tensor, groups: ChannelGroups, masks, images: torch.Tensor, gradient: str = "exact") -> torch.Tensor:
+    """Logits (B, classes) of prompted images under masks, with batch statistics in BatchNorm; see masked_forward for `gradient`."""
+    return masked_forward(network.backbone, groups, masks, (prompt(images, frame) - network.mean) / network.std, gradient).float()
 
 
 class PromptGradient:
@@ -82,13 +82,15 @@ def condition_scores(hypernet: Hypernet, frame: torch.Tensor) -> torch.Tensor:
 
 
 def masked_step(hypernet: Hypernet, network: Network, prompt: Prompt, images: torch.Tensor, labels: torch.Tensor, density: float, *,
-                image_share: float, optimizers: Iterable[torch.optim.Optimizer], runtime: Runtime, rows: torch.Tensor | None = None) -> dict[str, float]:
+                image_share: float, optimizers: Iterable[torch.optim.Optimizer], runtime: Runtime, rows: torch.Tensor | None = None,
+                gradient: str = "exact") -> dict[str, float]:
     """One optimisation step on the cross-entropy of the masked network.
 
     Args:
         images: (B, 3, S, S) in [0, 1]; labels: (B,), both on the runtime's device.
         density: share of channels kept in this step.
         rows: the classifier's rows that the task's classes are, if not all of them.
+        gradient: which channels' scores learn, those kept ("kept") or all of them ("exact").
 
     Returns:
         "loss" and "top1" (per cent) of the batch.
@@ -96,7 +98,7 @@ def masked_step(hypernet: Hypernet, network: Network, prompt: Prompt, images: to
     roles = PromptGradient(prompt, image_share)
     masks = straight_through_masks(condition_scores(hypernet, roles.as_condition), hypernet.groups, density)
     with runtime.autocast():
-        logits = masked_logits(network, prompt, roles.as_image, hypernet.groups, masks, images)
+        logits = masked_logits(network, prompt, roles.as_image, hypernet.groups, masks, images, gradient)
     logits = logits if rows is None else logits[:, rows]
     loss = nn.functional.cross_entropy(logits, labels)
     for optimizer in optimizers:

@@ -26,6 +26,8 @@ from pass_transfer.tasks import Task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage, to_images
 from pass_transfer.training.batches import augment, generator
 
+GRADIENTS = ("exact", "kept")
+
 
 @dataclass(frozen=True)
 class SearchConfig:
@@ -44,6 +46,7 @@ class SearchConfig:
         image_share: weight of a prompt's gradient as pixels, against as condition.
         prompt, pad: kind and width of the frame (0: in proportion to the image).
         low, high: range of densities trained at.
+        gradient: which channels' scores learn in a step, all of them ("exact") or those kept ("kept").
     """
 
     steps: int = 1500
@@ -61,12 +64,15 @@ class SearchConfig:
     pad: int = 0
     low: float = 0.55
     high: float = 0.85
+    gradient: str = "exact"
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_whole(self, steps=0, rows=1, importance_tasks=1, importance_images=1, batch_size=2, tasks=1, pad=0, seed=0)
         check_positive(self, "lr", "prompt_lr", "head_lr")
         check_positive(self, "weight_decay", zero=True)
+        if self.gradient not in GRADIENTS:
+            raise UsageError(f"gradient is {self.gradient!r}; choose one of {', '.join(GRADIENTS)}")
         if self.prompt not in KINDS:
             raise UsageError(f"--prompt is {self.prompt!r}; choose one of {', '.join(KINDS)}")
 
@@ -117,7 +123,7 @@ class SearchStage(Stage):
         images = see(to_images(augment(pixels, draw, self.task.mirrored), self.runtime.device), source.view)
         return masked_step(self.hypernet, self.network, self.prompts[index], images, torch.searchsorted(rows, labels).to(self.runtime.device),
                            self.densities.draw(draw), image_share=self.config.image_share, optimizers=self.optimizers.values(),
-                           runtime=self.runtime, rows=rows)
+                           runtime=self.runtime, rows=rows, gradient=self.config.gradient)
 
     def evaluate(self) -> dict[str, float]:
         """Nothing: the hypernetwork is used as it ends."""

@@ -20,7 +20,7 @@ from pass_transfer.masks import ChannelMasks
 from pass_transfer.recipes.finetune import finetune
 from pass_transfer.recipes.shrink import shrink
 from pass_transfer.selection import select
-from pass_transfer.study.methods import METHODS, Context, Scores, check_settings
+from pass_transfer.study.methods import Context, Method, Scores, method_of
 from pass_transfer.study.plan import Cell, Study, recipe
 from pass_transfer.tasks import Task
 from pass_transfer.training import Runtime, evaluate
@@ -31,9 +31,9 @@ SEARCHES = "searches"
 
 def make_cell(study: Study, cell: Cell, entry: PretrainedHypernet, task: Task, runtime: Runtime) -> dict[str, Any]:
     """The cell's figures; its search is taken from an earlier budget's where one ranking serves all."""
-    method = METHODS[cell.method]
-    context = Context(entry, task, runtime, cell.seed, study.batch_size, cell.budget, check_settings(cell.method, study.methods[cell.method]))
-    scores, search_seconds = _scores(study, cell, context)
+    method, settings = method_of(cell.method, study.methods[cell.method])
+    context = Context(entry, task, runtime, cell.seed, study.batch_size, cell.budget, settings)
+    scores, search_seconds = _scores(study, cell, method, context)
     masks = select(scores, entry.groups, macs=cell.budget, table=context.table, uniform=method.uniform)
     start = time.monotonic()
     network = shrink(entry.backbone(), entry.groups, masks, entry.spec.mean, entry.spec.std, None, task, "linear", runtime, cell.seed, study.reconstruct)
@@ -47,9 +47,8 @@ def make_cell(study: Study, cell: Cell, entry: PretrainedHypernet, task: Task, r
             "kept": masks.kept, "channels": masks.widths, "masks": packed(masks)}
 
 
-def _scores(study: Study, cell: Cell, context: Context) -> tuple[Scores, float]:
+def _scores(study: Study, cell: Cell, method: Method, context: Context) -> tuple[Scores, float]:
     """A search's scores and seconds: kept beside the cells, since it may serve several budgets and outlives a kill."""
-    method = METHODS[cell.method]
     name = cell.name if method.each_budget else f"{cell.task.replace('/', '_').replace(':', '-')}-{cell.method}-{cell.seed}"
     folder = make_folder(study.out / SEARCHES)
     tensors, note = folder / f"{name}.safetensors", folder / f"{name}.json"

@@ -12,7 +12,7 @@ from pass_transfer.latency import interleave
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
 from pass_transfer.recipes.finetune import FinetuneConfig, FinetuneStage
-from pass_transfer.study.methods import METHODS, check_settings
+from pass_transfer.study.methods import method_of
 from pass_transfer.study.plan import Cell, Study
 from pass_transfer.study.run import is_missing, path_of
 from pass_transfer.tasks import Task, load_task
@@ -37,7 +37,7 @@ def estimate(study: Study, device: str = "auto", precision: str = "auto") -> dic
     found: dict[str, dict[str, float]] = {}
     searched = set()
     for cell in missing:
-        method = METHODS[cell.method]
+        method, _ = method_of(cell.method, study.methods[cell.method])
         key = (cell.task, cell.method, cell.seed, cell.budget if method.each_budget else None)
         row = found.setdefault(cell.method, {"cells": 0, "seconds": 0.0})
         row["cells"] += 1
@@ -51,7 +51,8 @@ def _search_seconds(study: Study, cell: Cell, speed: _Speed) -> float:
     known = [note["search_seconds"] for note in (read_json(path) for path in alike if path.exists()) if "search_seconds" in note]
     if known:
         return statistics.mean(known)
-    return speed.step * METHODS[cell.method].steps(check_settings(cell.method, study.methods[cell.method]))
+    method, settings = method_of(cell.method, study.methods[cell.method])
+    return speed.step * method.steps(settings)
 
 
 class _Speed:

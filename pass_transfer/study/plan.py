@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -13,10 +14,11 @@ import yaml
 from pass_transfer.errors import UsageError
 from pass_transfer.files import read_text
 from pass_transfer.recipes.finetune import FinetuneConfig
-from pass_transfer.study.methods import METHODS, check_settings
+from pass_transfer.study.methods import method_of
 from pass_transfer.tasks.registry import check_name
 
 FIELDS = ("hypernet", "tasks", "methods", "budgets", "seeds", "epochs", "batch_size", "train_images", "reconstruct", "out")
+NAME = r"[A-Za-z0-9_]+"  # of a method: it becomes part of a file's name
 NEEDED = ("tasks", "methods", "budgets", "seeds")
 
 
@@ -42,7 +44,7 @@ class Study:
     Fields:
         hypernet: zoo entry whose backbone every method starts from.
         tasks: task name to the folder of its data, or None.
-        methods: method name to its settings (fields that differ from the defaults).
+        methods: name to settings (fields that differ from the defaults); a name of one's own stands for the method in its settings' `method`.
         budgets: shares of the dense network's MACs to keep.
         seeds: of search, fine-tuning and initial values.
         epochs, batch_size: of fine-tuning, the same for every method.
@@ -153,12 +155,12 @@ class _Reader:
     def _methods(self, node: yaml.Node) -> dict[str, dict[str, Any]]:
         found = {}
         for name, (place, settings) in self._named(node, "methods").items():
-            if name not in METHODS:
-                raise self.refuse(place, f"unknown method {name!r}; choose of {', '.join(METHODS)}")
             if settings is not None and not isinstance(settings, dict):
                 raise self.refuse(place, f"the settings of {name} have to be `name: value` lines")
+            if not re.fullmatch(NAME, name):
+                raise self.refuse(place, f"{name!r} is no name of a method: letters, digits and _ only")
             try:
-                check_settings(name, settings or {})
+                method_of(name, settings or {})
             except UsageError as error:
                 raise self.refuse(place, f"{name}: {error}") from error
             found[name] = settings or {}

@@ -31,7 +31,7 @@ from pass_transfer.tasks import registry
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 HELP_ORDER = ("finetune", "search", "adapt", "inspect", "eval", "export", "bench", "report", "env", "study", "zoo")  # what a verb needs, the ones before it make
-SHORT = {"adapt": ["--epochs", "1", "--prompt-steps", "1", "--batch-size", "8", "--device", "cpu", "--no-reconstruct", "--force"],
+SHORT = {"adapt": ["--epochs", "1", "--prompt-steps", "1", "--batch-size", "8", "--device", "cpu", "--no-reconstruct", "--no-report", "--force"],
          "finetune": ["--epochs", "1", "--size", "32", "--batch-size", "8", "--device", "cpu", "--force"],
          "search": ["--steps", "2", "--tasks", "2", "--batch-size", "8", "--device", "cpu", "--force"],
          "bench": ["--rounds", "1", "--batch", "1", "--engine", "eager", "--device", "cpu"]}

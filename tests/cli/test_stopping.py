@@ -10,21 +10,28 @@ import pytest
 # Checkpoints within an epoch too, which is far shorter than a minute here.
 # A job in the background of a shell ignores Ctrl-C; these tests may run in one.
 OFTEN = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import pass_transfer.training.loop as loop; "
-         "loop.CHECKPOINT_SECONDS = 0.3; from pass_transfer.cli.main import main; main()")
+         "loop.CHECKPOINT_SECONDS = 0.1; from pass_transfer.cli.main import main; main()")
 FILES = ("model.safetensors", "model.json", "masks.safetensors", "prompt.safetensors", "evaluation.safetensors")
 PATIENCE = 300  # seconds until a process that should have got somewhere is given up
 
 
-def arguments(entry, out, *more):
-    return ["adapt", "--hypernet", entry, "--task", "digits", "--out", out, "--epochs", "2", "--no-reconstruct", "--no-report", "--prompt-steps", "5",
-            "--device", "cpu", *more]
+@pytest.fixture(scope="module")
+def arguments(entry, photos, tmp_path_factory):
+    """(run folder, more) -> an adapt of a few seconds, five steps an epoch."""
+    task = f"folder:{photos(tmp_path_factory.mktemp('task') / 'photos', count=100)}"
+
+    def of(out, *more):
+        return ["adapt", "--hypernet", entry, "--task", task, "--out", out, "--epochs", "2", "--batch-size", "32", "--no-reconstruct", "--no-report",
+                "--prompt-steps", "5", "--device", "cpu", *more]
+
+    return of
 
 
 @pytest.fixture(scope="module")
-def whole(entry, shell, tmp_path_factory):
+def whole(arguments, shell, tmp_path_factory):
     """An uninterrupted run: its folder and its output."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    process = shell(*arguments(entry, out, "--with-dense"), "--json")
+    process = shell(*arguments(out, "--with-dense"), "--json")
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     return out, stdout, stderr
@@ -67,17 +74,17 @@ def places(out):
     }
 
 
-def test_killed_at_many_moments_and_resumed_it_ends_the_same(entry, shell, whole, tmp_path):
+def test_killed_at_many_moments_and_resumed_it_ends_the_same(arguments, shell, whole, tmp_path):
     out, seed = tmp_path / "run", random.SystemRandom().randrange(1 << 30)
     draw, killed = random.Random(seed), []
     for place, condition in places(out).items():
-        process = shell(*arguments(entry, out, "--with-dense", "--resume"), code=OFTEN)
+        process = shell(*arguments(out, "--with-dense", "--resume"), code=OFTEN)
         if until(process, condition):
             time.sleep(draw.uniform(0, 0.1))
             process.kill()
             killed.append(place)
         process.communicate(timeout=PATIENCE)
-    process = shell(*arguments(entry, out, "--with-dense", "--resume", "--json"))
+    process = shell(*arguments(out, "--with-dense", "--resume", "--json"))
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     assert len(killed) >= 3
@@ -90,9 +97,9 @@ def test_killed_at_many_moments_and_resumed_it_ends_the_same(entry, shell, whole
 
 
 @pytest.mark.parametrize("place", ["prompt", "fine-tuning, first epoch"])
-def test_ctrl_c_says_how_to_continue_and_resume_finishes_with_the_time_of_both(entry, shell, whole, tmp_path, place):
+def test_ctrl_c_says_how_to_continue_and_resume_finishes_with_the_time_of_both(arguments, shell, whole, tmp_path, place):
     out = tmp_path / "run"
-    process = shell(*arguments(entry, out), code=OFTEN)
+    process = shell(*arguments(out), code=OFTEN)
     assert until(process, places(out)[place])
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=PATIENCE)
@@ -101,7 +108,7 @@ def test_ctrl_c_says_how_to_continue_and_resume_finishes_with_the_time_of_both(e
     assert "interrupted" in last and "--resume" in last and "Traceback" not in stderr
     assert stderr.count("--resume") == 1
     spent, start = json.loads((out / "checkpoint" / "clock.json").read_text())["seconds"], time.monotonic()
-    process = shell(*arguments(entry, out, "--resume", "--json"))
+    process = shell(*arguments(out, "--resume", "--json"))
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     assert same(out, whole[0]) == []
@@ -120,11 +127,11 @@ def test_stdout_has_the_result_alone_and_the_file_has_the_same(whole):
     assert result["dense_top1"] is not None and result["dense_seconds"] > 0
 
 
-def test_the_dense_reference_is_added_to_a_finished_run(entry, shell, whole, tmp_path):
+def test_the_dense_reference_is_added_to_a_finished_run(arguments, shell, whole, tmp_path):
     out = tmp_path / "run"
-    one = json.loads(shell(*arguments(entry, out, "--json")).communicate(timeout=PATIENCE)[0])
+    one = json.loads(shell(*arguments(out, "--json")).communicate(timeout=PATIENCE)[0])
     assert one["dense_top1"] is one["dense_seconds"] is None
-    stdout, stderr = shell(*arguments(entry, out, "--resume", "--with-dense", "--json")).communicate(timeout=PATIENCE)
+    stdout, stderr = shell(*arguments(out, "--resume", "--with-dense", "--json")).communicate(timeout=PATIENCE)
     two, in_one_go = json.loads(stdout), json.loads(whole[1])
     assert "already finished" in stderr and same(out, whole[0]) == []
     assert two["dense_top1"] == in_one_go["dense_top1"] and two["dense_seconds"] > 0
@@ -132,18 +139,18 @@ def test_the_dense_reference_is_added_to_a_finished_run(entry, shell, whole, tmp
     assert not (out / "checkpoint").exists()
 
 
-def test_a_distilled_run_killed_in_either_training_ends_the_same(entry, shell, tmp_path):
+def test_a_distilled_run_killed_in_either_training_ends_the_same(arguments, shell, tmp_path):
     short = ("--epochs", "1", "--distill", "0.5")
     folders, moments = (tmp_path / "whole", tmp_path / "killed"), places(tmp_path / "killed")
-    process = shell(*arguments(entry, folders[0], *short))
+    process = shell(*arguments(folders[0], *short))
     assert process.wait(PATIENCE) == 0, process.stderr.read()
     for place in ("dense", "fine-tuning, first epoch"):
-        process = shell(*arguments(entry, folders[1], *short, "--resume"), code=OFTEN)
+        process = shell(*arguments(folders[1], *short, "--resume"), code=OFTEN)
         assert until(process, moments[place]), place
         process.kill()
         process.communicate(timeout=PATIENCE)
     assert (folders[1] / "dense" / "model.json").exists(), "the teacher is finished before the small network begins"
-    process = shell(*arguments(entry, folders[1], *short, "--resume"))
+    process = shell(*arguments(folders[1], *short, "--resume"))
     stderr = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 0 and "dense 1/1" not in stderr, stderr
     assert same(folders[1], folders[0]) == []

@@ -53,6 +53,23 @@ def test_every_method_gives_a_network_of_equal_macs(study, call, entry):
     assert len({json.dumps(cells_of(path)[f"{name}0.4"]["masks"]) for name in unlike}) == len(unlike)
 
 
+def test_ablations_are_variants_under_names_of_their_own(study, call, tmp_path):
+    own = {"method": "pass_from_scratch", "steps": 2, "images": 64}
+    variants = {"whole": own, "deaf": own | {"hears_prompt": False, "image_share": 0.0}, "blind": own | {"reads_weights": False}, "mlp": own | {"core": "mlp"},
+                "wide": own | {"prompt": "expansive", "pad": 6}, "kept": own | {"gradient": "kept"}, "bare": own | {"prior": "none"},
+                "l1": {"method": "group_l1"}, "even": {"method": "group_l1", "uniform": True}}
+    path = study(methods=())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"methods": variants, "budgets": [0.4]}))
+    code, out, err = call("study", "run", path, "--json", "--device", "cpu")
+    assert code == 0 and json.loads(out)["done"] == len(variants), err
+    cells = cells_of(path)
+    shares = {round(kept / width, 1) for kept, width in zip(cells["even0.4"]["kept"].values(), cells["even0.4"]["channels"].values())}
+    assert len(shares) == 1
+    masks = {name: json.dumps(cell["masks"]) for name, cell in cells.items()}
+    assert len(set(masks.values())) == len(variants)
+    assert call("study", "report", path)[0] == 0 and "deaf" in call("study", "report", path)[1]
+
+
 def test_what_is_there_is_kept_and_one_ranking_serves_all_budgets(study, call, tmp_path):
     assert call("study", "run", study(["transfer_prompt"], budgets=[0.5]))[0] == 0
     first = (tmp_path / "cells" / "digits-0.5-transfer_prompt-0.json").read_bytes()

@@ -118,3 +118,47 @@ def test_bottleneck_networks_have_scores_too(networks, architecture):
     network, groups = networks(architecture)
     scores = Hypernet(HypernetConfig(), network, groups, standardise(group_l1(network, groups, 32)))(frame().float())
     assert scores.shape == (groups.total,) and torch.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("core", ["conv", "mlp"])
+def test_other_cores_hear_the_prompt_and_are_of_about_the_same_size(networks, prior, groups, core):
+    torch.manual_seed(3)
+    net = Hypernet(HypernetConfig(core=core), *networks("resnet18"), prior).double()
+    assert not torch.allclose(net(frame(1)), net(frame(2)))
+    assert torch.equal(net(torch.zeros(3, 32, 32, dtype=torch.float64)), net.prior)
+    lstm, own = (sum(p.numel() for p in n.parameters()) for n in (Hypernet(HypernetConfig(), *networks("resnet18"), prior), net))
+    assert 0.8 < own / lstm < 1.25
+
+
+def test_with_an_mlp_no_layer_hears_of_another_and_with_convolutions_the_next_ones_do(networks, prior):
+    def changed(core):
+        torch.manual_seed(3)
+        net = Hypernet(HypernetConfig(core=core), *networks("resnet18"), prior).double()
+        vectors = torch.randn(len(net.groups.steps), net.config.pooled, dtype=torch.float64)
+        codes = torch.randn(1 + len(vectors), net.config.hidden, dtype=torch.float64)
+        before = net._recur(codes, vectors)
+        vectors[8] += 1
+        return (net._recur(codes, vectors) - before).abs().sum(1).gt(1e-9).nonzero().flatten().tolist()
+
+    assert changed("mlp") == [8]
+    assert changed("conv") == [6, 7, 8, 9, 10]
+    assert changed("lstm") == list(range(8, len(networks("resnet18")[1].steps)))
+
+
+def test_without_the_prompt_all_prompts_are_one_and_scores_still_learn(networks, prior):
+    net = Hypernet(HypernetConfig(hears_prompt=False), *networks("resnet18"), prior).double()
+    scores = net(frame(1))
+    assert torch.equal(scores, net(frame(2))) and not torch.equal(scores, net.prior)
+    scores.square().sum().backward()
+    assert net.lstm.weight_ih_l0.grad.any()
+
+
+def test_without_the_weights_another_backbone_changes_nothing(networks, prior):
+    backbone, groups = networks("resnet18")
+    other = copy.deepcopy(backbone)
+    for parameter in other.parameters():
+        nn.init.normal_(parameter)
+    for reads, same in ((True, False), (False, True)):
+        torch.manual_seed(3)
+        net = Hypernet(HypernetConfig(reads_weights=reads), backbone, groups, prior).double()
+        assert torch.equal(net(frame()), net.reading(other, prior)(frame())) == same

@@ -4,6 +4,7 @@ import pytest
 
 from pass_transfer.errors import UsageError
 from pass_transfer.study import Cell, load_study
+from pass_transfer.study.methods import METHODS, method_of
 
 GOOD = """\
 hypernet: zoo/r18_tinyimnet
@@ -43,6 +44,13 @@ def test_plain_lists_and_single_values_do(tmp_path):
     assert study.epochs == 1 and study.train_images is None and study.hypernet == "zoo/r18_tinyimnet" and str(study.out) == "studies/core"
 
 
+def test_a_method_may_come_in_variants(tmp_path):
+    study = load_study(write(tmp_path, GOOD.replace("  random:", "  deaf:\n    method: pass_from_scratch\n    hears_prompt: false\n    steps: 2")))
+    method, settings = method_of("deaf", study.methods["deaf"])
+    assert method == METHODS["pass_from_scratch"] and settings.steps == 2 and not settings.shape().hears_prompt
+    assert study.identity(study.cells()[0])["settings"] == {"method": "pass_from_scratch", "hears_prompt": False, "steps": 2}
+
+
 @pytest.mark.parametrize("old, new, line, why", [
     ("  random:", "  ranbom:", 6, "unknown method 'ranbom'"),
     ("  digits:", "  digitz:", 4, "Did you mean digits"),
@@ -51,6 +59,9 @@ def test_plain_lists_and_single_values_do(tmp_path):
     ("[0, 1]", "[0, -1]", 10, "seed is -1"), ("[0, 1]", "[0, a]", 10, "seed is 'a'"),
     ("epochs: 2", "epochs: 0", 11, "epochs is 0"), ("epochs: 2", "reconstruct: 2", 11, "reconstruct is 2"), ("epochs: 2", "epoch: 2", 11, "unknown field 'epoch'"),
     ("    steps: 3", "    steps: many", 7, "steps is 'many'"), ("    steps: 3", "    step: 3", 7, "unknown setting 'step'"), ("    steps: 3", "    steps: -1", 7, "steps"),
+    ("  random:", "  random:\n    uniform: 1", 6, "uniform is 1"), ("  random:", "  mine:\n    method: ranbom", 6, "unknown method 'ranbom'"), ("  random:", "  random:\n    method: group_l1", 6, "another name"),
+    ("  random:", "  my/own:\n    method: random", 6, "no name of a method"), ("  random:", "  mine:\n    method: pass_from_scratch\n    core: gru", 6, "lstm, conv, mlp"),
+    ("  random:", "  mine:\n    method: pass_from_scratch\n    hears_prompt: 0", 6, "hears_prompt is 0"),
     ("  random:", "  random: fast", 6, "settings of random"), ("  random:", "  random:\n  random:", 7, "given twice"),
     ("methods:\n", "methods: {\n", 12, "not YAML"), ("seeds: [0, 1]\n", "", 1, "seeds is missing"),
 ])

@@ -11,18 +11,36 @@ from pass_transfer.study.methods.method import Context, Method, Scores
 
 METHODS: dict[str, Method] = {**simple.METHODS, **sparse.METHODS, **abc_pruner.METHODS, **learned.METHODS, **passes.METHODS}
 
-__all__ = ["METHODS", "Context", "Method", "Scores", "check_settings"]
+__all__ = ["METHODS", "VARIANT_OF", "Context", "Method", "Scores", "method_of"]
+
+VARIANT_OF = "method"  # the setting that names the method, where a study calls it something else
+UNIFORM = "uniform"  # the setting, of every method, that shares the budget out equally over the groups
 
 
-def check_settings(name: str, given: Mapping[str, Any]) -> Any:
-    """A method's settings with what was given in place of the defaults. Raises UsageError for an unknown or impossible one."""
-    method = METHODS[name]
+def method_of(name: str, given: Mapping[str, Any]) -> tuple[Method, Any]:
+    """A method of a study and its settings, with what was given in place of the defaults.
+
+    Args:
+        name: in the study; that of a method, unless the settings' "method" says which one this is a variant of.
+
+    Raises:
+        UsageError: an unknown method, an unknown or impossible setting.
+    """
+    given = dict(given)
+    kind = given.pop(VARIANT_OF, name)
+    if kind not in METHODS:
+        raise UsageError(f"unknown method {kind!r}; choose of {', '.join(METHODS)}")
+    if kind != name and name in METHODS:
+        raise UsageError(f"{name} is a method of its own; give this variant of {kind} another name")
+    method, uniform = METHODS[kind], given.pop(UNIFORM, METHODS[kind].uniform)
+    if not isinstance(uniform, bool):
+        raise UsageError(f"{UNIFORM} is {uniform!r}; it is true or false")
     known = {field.name: field for field in dataclasses.fields(method.settings)} if method.settings else {}
     for key, value in given.items():
         if key not in known:
-            raise UsageError(f"unknown setting {key!r}; {name} has {', '.join(known) or 'none'}")
+            raise UsageError(f"unknown setting {key!r}; {kind} has {', '.join([UNIFORM, *known])}")
         default = known[key].default
-        kind = (int, float) if isinstance(default, float) else type(default)
-        if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
+        accepted = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, accepted) or isinstance(value, bool) != isinstance(default, bool):
             raise UsageError(f"{key} is {value!r}; it is a {type(default).__name__}, by default {default!r}")
-    return method.settings(**given) if method.settings else None
+    return dataclasses.replace(method, uniform=uniform), method.settings(**given) if method.settings else None

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pass_transfer.baselines import group_l1
-from pass_transfer.hypernet import Hypernet, HypernetConfig, blend
+from pass_transfer.hypernet import Hypernet, HypernetConfig, make_prior
 from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.search import SearchConfig, search
 from pass_transfer.recipes.task_importance import task_importance
@@ -31,15 +30,42 @@ class TransferSettings:
 
 @dataclass(frozen=True)
 class ScratchSettings:
-    """steps of the search on the task itself, with `tasks` source tasks out of it; images for the prior."""
+    """A search on the task itself.
+
+    Fields:
+        steps: of the search.
+        tasks: source tasks made out of it.
+        images: that the prior's importance is measured on.
+        prior, hidden, iterations, core, reads_weights, hears_prompt: of hypernet.HypernetConfig.
+        prompt, pad, image_share, gradient: of recipes.search.SearchConfig.
+    """
 
     steps: int = 600
     tasks: int = 1
     images: int = 2048
+    prior: str = HypernetConfig.prior
     hidden: int = HypernetConfig.hidden
+    iterations: int = HypernetConfig.iterations
+    core: str = HypernetConfig.core
+    reads_weights: bool = HypernetConfig.reads_weights
+    hears_prompt: bool = HypernetConfig.hears_prompt
+    prompt: str = SearchConfig.prompt
+    pad: int = SearchConfig.pad
+    image_share: float = SearchConfig.image_share
+    gradient: str = SearchConfig.gradient
 
     def __post_init__(self) -> None:
-        check_whole(self, steps=0, tasks=1, images=1, hidden=1)
+        check_whole(self, steps=0, tasks=1, images=1)
+        self.shape(), self.search(2, 0)
+
+    def shape(self) -> HypernetConfig:
+        """Of the hypernetwork."""
+        return HypernetConfig(hidden=self.hidden, prior=self.prior, iterations=self.iterations, core=self.core, reads_weights=self.reads_weights, hears_prompt=self.hears_prompt)
+
+    def search(self, batch_size: int, seed: int) -> SearchConfig:
+        """The search's recipe."""
+        return SearchConfig(steps=self.steps, tasks=self.tasks, batch_size=batch_size, seed=seed, prompt=self.prompt, pad=self.pad, image_share=self.image_share,
+                            gradient=self.gradient)
 
 
 def _transfer_prompt(context: Context) -> Scores:
@@ -52,12 +78,11 @@ def _transfer_prompt(context: Context) -> Scores:
 def _from_scratch(context: Context) -> Scores:
     """Stage 1 of arXiv 2407.17412 on the target task: a fresh hypernetwork, with a prior measured on that task."""
     entry, settings, network = context.entry, context.settings, context.network()
-    importance = task_importance(network, entry.groups, context.task.train, context.task.classes, context.runtime, settings.images, context.seed)
-    prior = blend(group_l1(network.backbone, entry.groups, context.task.size), importance)
+    prior = make_prior(settings.prior, network.backbone, entry.groups, context.task.size, lambda: task_importance(
+        network, entry.groups, context.task.train, context.task.classes, context.runtime, settings.images, context.seed))
     torch.manual_seed(context.seed)
-    net = Hypernet(HypernetConfig(hidden=settings.hidden), network.backbone, entry.groups, prior)
-    config = SearchConfig(steps=settings.steps, tasks=settings.tasks, batch_size=context.batch_size, seed=context.seed)
-    prompt = search(net, network, context.task, config, context.runtime)
+    net = Hypernet(settings.shape(), network.backbone, entry.groups, prior)
+    prompt = search(net, network, context.task, settings.search(context.batch_size, context.seed), context.runtime)
     own = PretrainedHypernet(net.cpu(), entry.backbone(), prompt.cpu(), entry.spec, entry.config, "from scratch")
     return own.scores(own.prompt())
 
