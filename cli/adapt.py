@@ -20,7 +20,7 @@ def adapt(
     density: options.Density = None,
     latency_ms: options.LatencyMs = None,
     batch: options.Batch = 1,
-    round_to: options.RoundTo = 1,
+    round_to: options.RoundTo = 8,
     keep_layers: options.KeepLayers = None,
     transfer: Annotated[str, typer.Option("--transfer", help="prompt: tune a prompt on the task. mask: take the source task's masks.")] = "prompt",
     budget: Annotated[str, typer.Option("--budget", help="quick or full training.")] = "quick",
@@ -53,7 +53,7 @@ def adapt(
 
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 --data-dir data/cifar100 --out runs/c100
 
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --latency-ms 60 --batch 32 --round-to 8 --keep-layers "layer1.*" --out runs/fast
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --latency-ms 60 --batch 32 --round-to 16 --keep-layers "layer1.*" --out runs/fast
 
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task folder:~/photos --density 0.5 --budget full --out runs/mine
 

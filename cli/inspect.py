@@ -17,7 +17,7 @@ def inspect(
     density: options.Density = None,
     latency_ms: options.LatencyMs = None,
     batch: options.Batch = 1,
-    round_to: options.RoundTo = 1,
+    round_to: options.RoundTo = 8,
     keep_layers: options.KeepLayers = None,
     run: Annotated[Optional[Path], typer.Option("--run", help="Take the prompt that this run of adapt tuned, instead of the source task's.")] = None,
     classes: Annotated[Optional[int], typer.Option("--classes", min=1, help="Classes of the task, if not the source's.")] = None,
@@ -32,7 +32,7 @@ def inspect(
 
     Examples:
 
-      pass-transfer inspect --hypernet zoo/r18_tinyimnet --macs 0.4 --round-to 8
+      pass-transfer inspect --hypernet zoo/r18_tinyimnet --macs 0.4 --round-to 1
 
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --params 3M --plot cut.png
 

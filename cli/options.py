@@ -23,7 +23,7 @@ Params = Annotated[Optional[str], typer.Option("--params", help="Share or amount
 Density = Annotated[Optional[float], typer.Option("--density", help="Share of all channels to keep, instead of --macs.")]
 LatencyMs = Annotated[Optional[float], typer.Option("--latency-ms", help="Milliseconds that --batch images may take on --device, measured here, instead of --macs.")]
 Batch = Annotated[int, typer.Option("--batch", "--latency-batch", help="Images at once that --latency-ms is for.")]
-RoundTo = Annotated[int, typer.Option("--round-to", help="Every layer keeps a multiple of this many channels, or all.")]
+RoundTo = Annotated[int, typer.Option("--round-to", help="Every layer keeps a multiple of this many channels, or all: arithmetic comes in steps of 8 or 16. 1 keeps just the best.")]
 KeepLayers = Annotated[Optional[list[str]], typer.Option("--keep-layers", help="Layers to leave alone, by name or pattern; can be given several times.")]
 
 

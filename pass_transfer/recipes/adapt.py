@@ -70,7 +70,7 @@ class AdaptConfig:
     Fields:
         macs, params, density, latency_ms: the budget; exactly one is given (generate_masks says how).
         latency_batch: images at once that latency_ms is for.
-        round_to, keep_layers: groups keep multiples of this many channels; layers to leave alone.
+        round_to, keep_layers: groups keep multiples of this many channels (docs/speed.md has what 1, 8 and 16 cost); layers to leave alone.
         transfer: "prompt" tunes a prompt on the task, "mask" takes the source masks.
         budget: "quick" or "full" training; `epochs` overrides it.
         label_mapping: "auto", "linear", "frequency" or "iterative".
@@ -85,7 +85,7 @@ class AdaptConfig:
     density: float | None = None
     latency_ms: float | None = None
     latency_batch: int = 1
-    round_to: int = 1
+    round_to: int = 8
     keep_layers: tuple[str, ...] = ()
     transfer: str = "prompt"
     budget: str = "quick"

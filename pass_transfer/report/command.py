@@ -8,7 +8,8 @@ from typing import Any, Mapping
 
 from pass_transfer.recipes.adapt import AdaptConfig
 
-ALWAYS = ("macs", "params", "density", "seed")  # said also where they have their default
+ALWAYS = ("macs", "params", "density", "round_to", "seed")  # said also where they have their default
+BEFORE = {"round_to": 1, "reconstruct": False}  # what a run did whose config.json has no such field yet
 
 
 def adapt_command(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -21,7 +22,7 @@ def adapt_command(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     words = ["--hypernet", config["entry"], "--task", config["task"]]
     words += ["--data-dir", config["data_dir"]] if config.get("data_dir") else []
     for field in dataclasses.fields(AdaptConfig):
-        value = config.get(field.name)
+        value = config.get(field.name, BEFORE.get(field.name))
         if value is not None and (field.name in ALWAYS or value != (list(field.default) if isinstance(field.default, tuple) else field.default)):
             words += _option(field.name, value)
     words += ["--with-dense"] if result["dense_top1"] is not None else []

@@ -9,7 +9,7 @@ from pass_transfer.cli.main import run as command_line
 from pass_transfer.recipes.adapt import AdaptConfig
 from pass_transfer.report.command import adapt_command, evaluation_command, report_command
 
-CASES = [{}, {"macs": "70M"}, {"macs": 0.3, "seed": 7}, {"macs": None, "params": "3M", "round_to": 8, "keep_layers": ("layer1.*", "fc")},
+CASES = [{}, {"macs": "70M"}, {"macs": 0.3, "seed": 7}, {"macs": None, "params": "3M", "round_to": 4, "keep_layers": ("layer1.*", "fc")},
          {"macs": None, "density": 0.4, "transfer": "mask"},
          {"budget": "full", "epochs": 3, "batch_size": 32, "lr": 0.01, "weight_decay": 0.0, "prompt_steps": 0, "prompt_lr": 0.002, "label_mapping": "frequency", "deploy_prompt": False}]
 
@@ -61,10 +61,10 @@ def test_a_folder_of_data_and_the_dense_network_are_asked_for_again(monkeypatch)
 
 def test_a_run_of_an_earlier_version_has_a_command_too(monkeypatch):
     config, result = of({})
-    for name in ("params", "round_to", "keep_layers", "data_dir"):
+    for name in ("params", "round_to", "reconstruct", "keep_layers", "data_dir"):
         del config[name]
     _, given = asked(monkeypatch, adapt_command(config, result), "pass_transfer.recipes.adapt.adapt")
-    assert given["macs"] == "0.5" and given["round_to"] == 1
+    assert given["macs"] == "0.5" and given["round_to"] == 1 and given["reconstruct"] is False
 
 
 def test_the_report_is_asked_for_by_its_folder(monkeypatch):
