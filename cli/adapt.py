@@ -55,11 +55,9 @@ def adapt(
 
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --latency-ms 60 --batch 32 --round-to 16 --keep-layers "layer1.*" --out runs/fast
 
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task folder:~/photos --density 0.5 --budget full --out runs/mine
-
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 0.3 --distill 0.5 --out runs/taught
 
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --backbone mine.safetensors --task folder:~/photos --out runs/own
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --backbone mine.safetensors --task folder:~/photos --density 0.5 --budget full --out runs/own
     """
     from pass_transfer.recipes.adapt import adapt as run
     from pass_transfer.report import summary, write_report

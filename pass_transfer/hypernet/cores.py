@@ -1,4 +1,4 @@
-"""What may stand in the LSTM's place, to see what the recurrence is worth (arXiv 2407.17412, section 5)."""
+"""What may stand in the LSTM's place, to see what the recurrence is worth (the ablations of arXiv 2407.17412)."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ DENSE_DONE = "dense-done.json"  # the same of the dense network
 
 # Training work a budget may spend on fine-tuning, in MACs of the small network's forward
 # pass. ResNet-18 at 64 pixels and half the MACs trains at 430 images/s on two AVX512-BF16
-# cores and at about 200 on two without: quick is then 15 to 30 minutes, full five times that.
+# cores and at 160 to 170 on two without: quick is then 15 to 40 minutes, full five times that.
 WORK = {"cpu": {"quick": 2.75e13, "full": 1.3e14}, "gpu": {"quick": 3.4e14, "full": 4e15}}
 EPOCHS_LEAST, EPOCHS_MOST = 2, {"quick": 30, "full": 100}
 STEPS_LEAST = 400  # a small dataset gets more epochs, up to the most, until it has had this many steps
@@ -226,7 +226,7 @@ class _Adapter:
         masks = self._masks(prompt)
         say(f"keeping {masks.density:.1%} of the channels, {self.entry.macs_share(masks, self.task.classes):.1%} of the dense MACs")
         teacher = self._teacher() if self.config.distill else None
-        network = self._finetuned("finetune", masks, prompt, masks, teacher)
+        network = self._finetuned("finetune", masks, prompt, teacher)
         dense = self.runtime.place(self.entry.network(None, self._deployed(prompt), self.task.classes))
         return self._measured(network, dense, masks, search_seconds)
 
@@ -251,7 +251,7 @@ class _Adapter:
         torch.manual_seed(self.config.seed)
         prompt, start = stored_prompt(self.entry, self.folder.path), self.folder.begin("dense")
         masks = ChannelMasks.load(self.folder.path / MASKS, self.entry.groups)
-        network = self._finetuned("dense", None, prompt, masks)
+        network = self._finetuned("dense", masks, prompt, dense=True)
         accuracy = evaluate(network, self.task.test, self.runtime)
         save_dense(network, self.entry.spec, self.entry.groups, self.task, self.folder.path / DENSE)
         return {"dense_top1": accuracy.top1, "dense_seconds": round(self.folder.seconds - start, 1)}
@@ -287,16 +287,17 @@ class _Adapter:
         """A copy of the prompt that is trained and saved with the network."""
         return copy.deepcopy(prompt) if self.config.deploy_prompt else None
 
-    def _finetuned(self, stage: str, masks: ChannelMasks | None, prompt: Prompt, budget: ChannelMasks, teacher: Teacher | None = None) -> Network:
-        """A network fine-tuned for as many epochs as the budget has for the one under the masks `budget`."""
+    def _finetuned(self, stage: str, masks: ChannelMasks, prompt: Prompt, teacher: Teacher | None = None, dense: bool = False) -> Network:
+        """The network under masks, or the dense one, fine-tuned for as many epochs as the budget has for the one under the masks."""
         config, size = self.config, self.entry.spec.image_size
-        epochs = plan_epochs(config, len(self.task.train), self.entry.table.macs(budget.kept), self.runtime.device.type)
+        epochs = plan_epochs(config, len(self.task.train), self.entry.table.macs(masks.kept), self.runtime.device.type)
         recipe = FinetuneConfig(epochs=epochs, batch_size=min(config.batch_size, len(self.task.train)), lr=config.lr,
                                 weight_decay=config.weight_decay, seed=config.seed)
+        kept = None if dense else masks
         if self.folder.has_checkpoint(stage):  # which holds all weights, so none are made for it
-            network = self.entry.network(masks, self._deployed(prompt), self.task.classes).requires_grad_(True)
+            network = self.entry.network(kept, self._deployed(prompt), self.task.classes).requires_grad_(True)
         else:
-            network = shrink(self.entry.backbone(), self.entry.groups, masks, self.entry.spec.mean, self.entry.spec.std, self._deployed(prompt), self.task,
+            network = shrink(self.entry.backbone(), self.entry.groups, kept, self.entry.spec.mean, self.entry.spec.std, self._deployed(prompt), self.task,
                              self.mapping, self.runtime, config.seed, config.reconstruct)
             start = evaluate(network, self.task.held_out, self.runtime)
             say(f"{stage}: {count_macs(network, size) / 1e6:.1f} M MACs, {start.top1:.1f} % on held-out images before fine-tuning, {epochs} epochs")

@@ -64,12 +64,12 @@ class _Fit:
 
     def __init__(self, weight: torch.Tensor, kept: torch.Tensor):
         self.kept = kept.repeat_interleave(weight[0, 0].numel())
-        self.lost_weight = weight.flatten(1)[:, ~self.kept].float()
+        self.lost_weight = weight.flatten(1)[:, ~self.kept]
         self.count, self.sums = 0, None
 
     def add(self, rows: torch.Tensor) -> None:
         """Rows (N, D) of inputs."""
-        x, y = rows[:, self.kept], rows[:, ~self.kept] @ self.lost_weight.T
+        x, y = rows[:, self.kept], rows[:, ~self.kept] @ self.lost_weight.T.to(rows)
         sums = [x.sum(0), y.sum(0), x.T @ x, x.T @ y]
         self.sums = sums if self.sums is None else torch._foreach_add(self.sums, sums)
         self.count += len(rows)

@@ -36,8 +36,8 @@ class Replicas:
     @classmethod
     def fitting(cls, network: nn.Module, runtime: Runtime, batch_size: int) -> Replicas | None:
         """As many as torch has threads, if each gets images enough; None where one network is to do it all."""
-        several = runtime.device.type != "cpu" or runtime.accelerator.num_processes > 1
-        count = 1 if several else min(torch.get_num_threads(), batch_size // IMAGES_LEAST)
+        alone = runtime.device.type == "cpu" and runtime.accelerator.num_processes == 1
+        count = min(torch.get_num_threads(), batch_size // IMAGES_LEAST) if alone else 1
         return cls(network, count) if count > 1 else None
 
     def backward(self, work: Callable[..., tuple[torch.Tensor, torch.Tensor]], *batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -28,8 +28,8 @@ def task():
 @given(seed=st.integers(0, 10**6), kept=st.integers(1, 7), size=st.sampled_from([(), (3, 3), (1, 2)]))
 def test_it_is_ridge_regression_of_the_lost_part(seed, kept, size):
     draw = torch.Generator().manual_seed(seed)
-    weight = torch.randn(3, 8, *size, generator=draw)
-    rows = torch.randn(200, weight[0].numel(), generator=draw) + 1
+    weight = torch.randn(3, 8, *size, generator=draw, dtype=torch.float64)
+    rows = torch.randn(200, weight[0].numel(), generator=draw, dtype=torch.float64) + 1
     channels = torch.zeros(8, dtype=torch.bool)
     channels[torch.randperm(8, generator=draw)[:kept]] = True
     fit = _Fit(weight, channels)
@@ -37,14 +37,14 @@ def test_it_is_ridge_regression_of_the_lost_part(seed, kept, size):
         fit.add(part)
     added, shift = fit.solve()
     stays = channels[:, None].expand(8, weight[0, 0].numel()).flatten()
-    rows, flat = rows.double(), weight.flatten(1).double()
+    flat = weight.flatten(1)
     mean = rows.mean(0)
     x, lost = (rows - mean)[:, stays], (rows - mean)[:, ~stays] @ flat[:, ~stays].T
     strength = RIDGE * x.square().mean(0).mean() * len(rows)
     padded = torch.cat([x, strength.sqrt() * torch.eye(x.shape[1], dtype=torch.float64)])
     expected = torch.linalg.lstsq(padded, torch.cat([lost, torch.zeros(x.shape[1], 3, dtype=torch.float64)])).solution.T
-    torch.testing.assert_close(added, expected, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(shift, flat[:, ~stays] @ mean[~stays] - added @ mean[stays], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(added, expected, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(shift, flat[:, ~stays] @ mean[~stays] - added @ mean[stays])
 
 
 @settings(max_examples=30)

@@ -11,7 +11,7 @@ from pass_transfer.study.methods.method import Context, Method, Scores
 
 METHODS: dict[str, Method] = {**simple.METHODS, **sparse.METHODS, **abc_pruner.METHODS, **learned.METHODS, **passes.METHODS}
 
-__all__ = ["METHODS", "VARIANT_OF", "Context", "Method", "Scores", "method_of"]
+__all__ = ["METHODS", "Context", "Method", "Scores", "method_of"]
 
 VARIANT_OF = "method"  # the setting that names the method, where a study calls it something else
 UNIFORM = "uniform"  # the setting, of every method, that shares the budget out equally over the groups
