@@ -39,6 +39,11 @@ class Prompt(nn.Module):
         draw = torch.Generator().manual_seed(seed)
         self.values = nn.Parameter(INITIAL_SPREAD * torch.randn(3, size, size, generator=draw) * border)
 
+    @property
+    def shape(self) -> dict[str, str | int]:
+        """What makes a prompt like this one, but for its values: kind, size, pad."""
+        return {"kind": self.kind, "size": self.size, "pad": self.pad}
+
     def frame(self) -> torch.Tensor:
         """The prompt as an image (3, S, S), zero inside the frame."""
         return self.values * self.border

@@ -1,10 +1,10 @@
 """Networks: how they are built and loaded, what they cost, and which channels may be cut together."""
 
-from pass_transfer.backbones.groups import ChannelGroup, ChannelGroups, find_groups
+from pass_transfer.backbones.groups import COUPLINGS, ChannelGroup, ChannelGroups, find_groups
 from pass_transfer.backbones.macs import CostTable, count_macs, count_parameters
 from pass_transfer.backbones.spec import ARCHITECTURES, BackboneSpec, build_backbone, classifier_name, load_checkpoint, load_weights, set_classifier
 
 __all__ = [
-    "ARCHITECTURES", "BackboneSpec", "ChannelGroup", "ChannelGroups", "CostTable",
+    "ARCHITECTURES", "COUPLINGS", "BackboneSpec", "ChannelGroup", "ChannelGroups", "CostTable",
     "build_backbone", "classifier_name", "count_macs", "count_parameters", "find_groups", "load_checkpoint", "load_weights", "set_classifier",
 ]

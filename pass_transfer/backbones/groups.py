@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -20,6 +20,8 @@ from pass_transfer.errors import BackboneError
 
 if TYPE_CHECKING:
     import torch_pruning
+
+COUPLINGS = ("grouped", "independent")
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped")
     Raises:
         BackboneError: unknown coupling, or no group found.
     """
-    if coupling not in ("grouped", "independent"):
-        raise BackboneError(f"coupling is {coupling!r}; it can be 'grouped' or 'independent'")
+    if coupling not in COUPLINGS:
+        raise BackboneError(f"coupling is {coupling!r}; it can be {' or '.join(map(repr, COUPLINGS))}")
     order = _forward_order(backbone, image_size)
     found = [g for g in (_to_group(parts, backbone, order) for parts in dependency_groups(backbone, image_size)) if g]
     found = _merge_grouped_convolutions(found, backbone, order)
@@ -138,6 +140,11 @@ def dependency_groups(backbone: nn.Module, image_size: int) -> Iterator[torch_pr
     yield from graph.get_all_groups(ignored_layers=[head], root_module_types=[nn.Conv2d, nn.Linear])
 
 
+def reads_channels(item: Any) -> bool:
+    """Whether a layer in Torch-Pruning's group takes the group's channels in, rather than giving them out."""
+    return item.dep.handler.__name__ == "prune_in_channels"
+
+
 def _forward_order(backbone: nn.Module, image_size: int) -> list[str]:
     """Names of convolutions and linear layers in the order they run."""
     order: list[str] = []
@@ -165,7 +172,7 @@ def _to_group(parts: torch_pruning.Group, backbone: nn.Module, order: list[str])
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             norms[name] = units
         elif isinstance(module, (nn.Conv2d, nn.Linear)):
-            (reads if item.dep.handler.__name__ == "prune_in_channels" else writes)[name] = units
+            (reads if reads_channels(item) else writes)[name] = units
     if not writes or not reads:
         return None
     width = int(max(int(u.max()) for u in writes.values())) + 1

@@ -12,6 +12,7 @@ from typing import Iterator, Mapping
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from pass_transfer import ops
 from pass_transfer.backbones import ChannelGroups
@@ -28,16 +29,18 @@ def masked(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch
             or floating. A floating mask gets its exact gradient, the sum over the group's
             readers of <activation, dL/d(masked activation)>.
     """
-    handles = []
+    handles = mask_readers(backbone, groups, masks)
     try:
-        for name, group in groups.items():
-            for reader, units in group.reads.items():
-                layer = backbone.get_submodule(reader)
-                handles.append(layer.register_forward_pre_hook(_multiply(masks[name], units)))
         yield backbone
     finally:
         for handle in handles:
             handle.remove()
+
+
+def mask_readers(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]) -> list[RemovableHandle]:
+    """Put a backbone under masks (as in masked) until the handles are removed; a copy of it stays under them."""
+    return [backbone.get_submodule(reader).register_forward_pre_hook(_multiply(masks[name], units))
+            for name, group in groups.items() for reader, units in group.reads.items()]
 
 
 def _multiply(mask: torch.Tensor, units: torch.Tensor):

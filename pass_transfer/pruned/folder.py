@@ -34,7 +34,7 @@ def save_pruned(model: PrunedModel, folder: str | Path) -> None:
     write_tensors(folder / WEIGHTS, tensors)
     note = {
         "format": FORMAT, "library": __version__, "backbone": dataclasses.asdict(model.spec), "class_names": list(model.class_names),
-        "prompt": None if prompt is None else {"kind": prompt.kind, "size": prompt.size, "pad": prompt.pad},
+        "prompt": None if prompt is None else prompt.shape,
         "widths": {name: _width(len(units), *sizes) for (name, units), sizes in zip(model.kept.items(), _sizes(model.spec, model.kept, tensors))},
         "kept": model.kept, "sha256": {WEIGHTS: sha256(folder / WEIGHTS)},
     }

@@ -22,6 +22,9 @@ from pass_transfer.prompts import Prompt
 from pass_transfer.training import Runtime
 
 
+MARGIN = 0.1  # of all channels
+
+
 @dataclass(frozen=True)
 class DensityRange:
     """Share of channels kept in a search step, drawn anew each time, so that one ranking serves every budget."""
@@ -41,9 +44,10 @@ def straight_through_masks(scores: torch.Tensor, groups: ChannelGroups, density:
     return groups.split(ops.global_topk_mask(scores, groups.offsets, count, least).mask)
 
 
-def masked_logits(network: Network, prompt: Prompt, frame: torch.Tensor, groups: ChannelGroups, masks, images: torch.Tensor, gradient: str = "exact") -> torch.Tensor:
-    """Logits (B, classes) of prompted images under masks, with batch statistics in BatchNorm; see masked_forward for `gradient`."""
-    return masked_forward(network.backbone, groups, masks, (prompt(images, frame) - network.mean) / network.std, gradient).float()
+def masked_logits(network: Network, prompt: Prompt, frame: torch.Tensor, groups: ChannelGroups, masks, images: torch.Tensor, gradient: str = "exact",
+                  margins=None) -> torch.Tensor:
+    """Logits (B, classes) of prompted images under masks, with batch statistics in BatchNorm; see masked_forward for `gradient` and `margins`."""
+    return masked_forward(network.backbone, groups, masks, (prompt(images, frame) - network.mean) / network.std, gradient, margins).float()
 
 
 class PromptGradient:
@@ -90,15 +94,17 @@ def masked_step(hypernet: Hypernet, network: Network, prompt: Prompt, images: to
         images: (B, 3, S, S) in [0, 1]; labels: (B,), both on the runtime's device.
         density: share of channels kept in this step.
         rows: the classifier's rows that the task's classes are, if not all of them.
-        gradient: which channels' scores learn, those kept ("kept") or all of them ("exact").
+        gradient: which channels' scores learn, those kept ("kept"), also the next MARGIN of the ranking ("margin"), or all of them ("exact").
 
     Returns:
         "loss" and "top1" (per cent) of the batch.
     """
     roles = PromptGradient(prompt, image_share)
-    masks = straight_through_masks(condition_scores(hypernet, roles.as_condition), hypernet.groups, density)
+    scores = condition_scores(hypernet, roles.as_condition)
+    masks = straight_through_masks(scores, hypernet.groups, density)
+    margins = straight_through_masks(scores.detach(), hypernet.groups, min(1.0, density + MARGIN)) if gradient == "margin" else None
     with runtime.autocast():
-        logits = masked_logits(network, prompt, roles.as_image, hypernet.groups, masks, images, gradient)
+        logits = masked_logits(network, prompt, roles.as_image, hypernet.groups, masks, images, gradient, margins)
     logits = logits if rows is None else logits[:, rows]
     loss = nn.functional.cross_entropy(logits, labels)
     for optimizer in optimizers:

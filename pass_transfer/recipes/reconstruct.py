@@ -32,13 +32,14 @@ def reconstruct_readers(dense: Network, small: nn.Module, masks: Mapping[str, to
 
     Args:
         dense: the whole network on images in [0, 1], in eval mode, with the task's statistics in its BatchNorm.
-        small: its backbone after removal, changed in place.
-        masks: bool (width,) of each group, as removed.
+        small: its backbone after removal, or under masks that cannot be removed; changed in place.
+        masks: bool (width,) of each group.
         split: training images of the task, without augmentation.
         images: how many of them are looked at.
     """
     inputs = {layer: masks[group.name][units] for group in groups.values() for layer, units in group.reads.items()}
-    outputs = {layer: masks[group.name][units] for group in groups.values() for layer, units in group.writes.items()}
+    removed = groups.coupling == "grouped"
+    outputs = {layer: masks[group.name][units] for group in groups.values() for layer, units in group.writes.items()} if removed else {}
     fits = {}
     for name, kept in inputs.items():
         layer = dense.backbone.get_submodule(name)
@@ -49,6 +50,8 @@ def reconstruct_readers(dense: Network, small: nn.Module, masks: Mapping[str, to
     for name, fit in fits.items():
         added, shift = fit.solve()
         target = small.get_submodule(name)
+        if not removed:
+            added = added.new_zeros(len(added), len(fit.kept)).index_copy(1, fit.kept.nonzero().flatten(), added)
         target.weight.add_(added.view_as(target.weight))
         if target.bias is not None:
             target.bias.add_(shift.to(target.bias))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pass_transfer import ops
 from pass_transfer.errors import UsageError
 from pass_transfer.backbones import classifier_name
 from pass_transfer.hypernet import Hypernet
@@ -25,8 +26,6 @@ from pass_transfer.recipes.source_tasks import make_source_tasks, see
 from pass_transfer.tasks import Task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage, to_images
 from pass_transfer.training.batches import augment, generator
-
-GRADIENTS = ("exact", "kept")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ class SearchConfig:
         image_share: weight of a prompt's gradient as pixels, against as condition.
         prompt, pad: kind and width of the frame (0: in proportion to the image).
         low, high: range of densities trained at.
-        gradient: which channels' scores learn in a step, all of them ("exact") or those kept ("kept").
+        gradient: which channels' scores learn in a step: all of them ("exact"), those kept
+            ("kept"), or these and the next tenth of the ranking ("margin").
     """
 
     steps: int = 1500
@@ -71,8 +71,8 @@ class SearchConfig:
         check_whole(self, steps=0, rows=1, importance_tasks=1, importance_images=1, batch_size=2, tasks=1, pad=0, seed=0)
         check_positive(self, "lr", "prompt_lr", "head_lr")
         check_positive(self, "weight_decay", zero=True)
-        if self.gradient not in GRADIENTS:
-            raise UsageError(f"gradient is {self.gradient!r}; choose one of {', '.join(GRADIENTS)}")
+        if self.gradient not in ops.GRADIENTS:
+            raise UsageError(f"gradient is {self.gradient!r}; choose one of {', '.join(ops.GRADIENTS)}")
         if self.prompt not in KINDS:
             raise UsageError(f"--prompt is {self.prompt!r}; choose one of {', '.join(KINDS)}")
 

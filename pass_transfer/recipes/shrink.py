@@ -10,6 +10,7 @@ from pass_transfer.recipes.heads import fit_head
 from pass_transfer.recipes.map_labels import map_labels
 from pass_transfer.recipes.reconstruct import reconstruct_readers
 from pass_transfer.backbones import ChannelGroups, classifier_name, set_classifier
+from pass_transfer.masking import mask_readers
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
@@ -24,7 +25,8 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
 
     Args:
         backbone: dense, with the source classifier; left as it is.
-        masks: channels to keep; None keeps the dense network.
+        masks: channels to keep; None keeps the dense network. With independent coupling they
+            cannot be removed: the network keeps its size and runs under them.
         mapping: "linear" for a new classifier from class means; or the source
             classifier's rows, mapped one to one by the predictions of the dense network
             ("frequency") or of the small one itself ("iterative").
@@ -33,7 +35,9 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
     Returns:
         A Network with BatchNorm recalibrated on training images of the task.
     """
-    small = copy.deepcopy(backbone) if masks is None else remove_channels(backbone, masks, groups)
+    removed = masks is not None and groups.coupling == "grouped"
+    small = remove_channels(backbone, masks, groups) if removed else copy.deepcopy(backbone)
+    handles = mask_readers(small, groups, masks) if masks is not None and not removed else []
     network = runtime.place(Network(small, mean, std, prompt))
     dense = network
     if masks is not None and (reconstruct or mapping == "frequency"):
@@ -48,4 +52,8 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
     else:
         judge = dense if mapping == "frequency" else network
         set_classifier(small, map_labels(small.get_submodule(classifier_name(small)), judge, task, runtime, seed))
+    if handles:  # the classifier is another one now
+        for handle in handles:
+            handle.remove()
+        mask_readers(small, groups, masks)
     return network

@@ -10,7 +10,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from pass_transfer.errors import StorageError
 from pass_transfer.files import make_folder, write_bytes
-from pass_transfer.study import Row, Study, read_cells, rows, shared_channels
+from pass_transfer.study import Row, Study, comparable, read_cells, rows, shared_channels
 
 
 def study_report(study: Study, out: str | Path | None = None) -> str:
@@ -92,7 +92,7 @@ def _pictures(found: Sequence[Row], cells: Sequence[dict[str, Any]], study: Stud
             pictures |= {f"{name}-accuracy": _accuracy(part), f"{name}-search": _search(part)}
         for budget in study.budgets:
             seed = study.seeds[0]
-            shown = [c for c in cells if (c["task"], c["budget"], c["seed"]) == (task, budget, seed) and "kept" in c]
+            shown = comparable(cells, task, budget, seed)
             if shown:
                 pictures |= {f"{name}-{budget:g}-channels": _channels(shown), f"{name}-{budget:g}-shared": _shared(shared_channels(cells, task, budget, seed))}
     return pictures

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -14,54 +14,68 @@ import torch
 import torchvision
 
 from pass_transfer import __version__
-from pass_transfer.backbones import count_macs, count_parameters
+from pass_transfer.backbones import count_macs, find_groups
 from pass_transfer.files import make_folder, read_json, read_tensors, write_json, write_tensors
 from pass_transfer.masks import ChannelMasks
+from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.finetune import finetune
 from pass_transfer.recipes.shrink import shrink
 from pass_transfer.selection import select
-from pass_transfer.study.methods import Context, Method, Scores, method_of
+from pass_transfer.study.methods import Context, Found, Method, method_of
 from pass_transfer.study.plan import Cell, Study, recipe
 from pass_transfer.tasks import Task
 from pass_transfer.training import Runtime, evaluate
 from pass_transfer.zoo.entry import PretrainedHypernet
 
 SEARCHES = "searches"
+PROMPT = "prompt.values"  # among the scores by group
 
 
 def make_cell(study: Study, cell: Cell, entry: PretrainedHypernet, task: Task, runtime: Runtime) -> dict[str, Any]:
     """The cell's figures; its search is taken from an earlier budget's where one ranking serves all."""
     method, settings = method_of(cell.method, study.methods[cell.method])
-    context = Context(entry, task, runtime, cell.seed, study.batch_size, cell.budget, settings)
-    scores, search_seconds = _scores(study, cell, method, context)
-    masks = select(scores, entry.groups, macs=cell.budget, table=context.table, uniform=method.uniform)
+    groups = entry.groups if method.coupling == "grouped" else find_groups(entry.backbone(), entry.spec.image_size, method.coupling)
+    context = Context(entry, task, runtime, cell.seed, study.batch_size, cell.budget, settings, groups)
+    found, search_seconds = _search(study, cell, method, context)
+    masks = select(found.scores, groups, macs=cell.budget, table=context.table, uniform=method.uniform)
     start = time.monotonic()
-    network = shrink(entry.backbone(), entry.groups, masks, entry.spec.mean, entry.spec.std, None, task, "linear", runtime, cell.seed, study.reconstruct)
+    network = shrink(entry.backbone(), groups, masks, entry.spec.mean, entry.spec.std, found.prompt, task, "linear", runtime, cell.seed, study.reconstruct)
     before = evaluate(network, task.held_out, runtime)
     finetune(network, task, recipe(study, cell.seed), runtime)
     held_out, test = evaluate(network, task.held_out, runtime), evaluate(network, task.test, runtime)
-    macs = count_macs(network, entry.spec.image_size)
-    return {"method": cell.method, "task": cell.task, "budget": cell.budget, "seed": cell.seed, "macs_share": macs / context.table.dense, "macs": macs,
-            "parameters": count_parameters(network.backbone), "top1": test.top1, "top5": test.top5, "held_out_top1": held_out.top1,
+    macs = count_macs(network, entry.spec.image_size) if groups is entry.groups else context.table.macs(masks.kept)
+    unprompted = {} if found.prompt is None else {"top1_without_prompt": evaluate(partial(network, use_prompt=False), task.test, runtime).top1}
+    return unprompted | {"method": cell.method, "task": cell.task, "budget": cell.budget, "seed": cell.seed, "macs_share": macs / context.table.dense, "macs": macs,
+            "parameters": context.table.parameters(masks.kept), "top1": test.top1, "top5": test.top5, "held_out_top1": held_out.top1,
             "held_out_top1_before": before.top1, "search_seconds": round(search_seconds, 2), "seconds": round(search_seconds + time.monotonic() - start, 2),
             "kept": masks.kept, "channels": masks.widths, "masks": packed(masks)}
 
 
-def _scores(study: Study, cell: Cell, method: Method, context: Context) -> tuple[Scores, float]:
-    """A search's scores and seconds: kept beside the cells, since it may serve several budgets and outlives a kill."""
+def _search(study: Study, cell: Cell, method: Method, context: Context) -> tuple[Found, float]:
+    """What a search found and its seconds: kept beside the cells, since it may serve several budgets and outlives a kill."""
     name = cell.name if method.each_budget else f"{cell.task.replace('/', '_').replace(':', '-')}-{cell.method}-{cell.seed}"
     folder = make_folder(study.out / SEARCHES)
     tensors, note = folder / f"{name}.safetensors", folder / f"{name}.json"
     identity = {key: value for key, value in study.identity(cell).items() if key != "budget" or method.each_budget}
     if note.exists() and tensors.exists() and read_json(note)["identity"] == identity:
-        return read_tensors(tensors), read_json(note)["seconds"]
+        return _read_search(read_tensors(tensors), read_json(note)), read_json(note)["seconds"]
     torch.manual_seed(cell.seed)
     start = time.monotonic()
-    scores = {group: values.detach().cpu().contiguous().clone() for group, values in method.scores(context).items()}
+    found = method.scores(context)
+    found = found if isinstance(found, Found) else Found(found)
     seconds = time.monotonic() - start
-    write_tensors(tensors, scores)
-    write_json(note, {"identity": identity, "seconds": seconds})
-    return scores, seconds
+    frame = {} if found.prompt is None else {PROMPT: found.prompt.values.detach()}
+    write_tensors(tensors, {name: values.detach().cpu().contiguous().clone() for name, values in {**found.scores, **frame}.items()})
+    write_json(note, {"identity": identity, "seconds": seconds, "prompt": None if found.prompt is None else found.prompt.shape})
+    return _read_search(read_tensors(tensors), read_json(note)), seconds
+
+
+def _read_search(tensors: dict[str, torch.Tensor], note: Mapping[str, Any]) -> Found:
+    if not note["prompt"]:
+        return Found(tensors)
+    prompt = Prompt(**note["prompt"])
+    prompt.load_state_dict({"values": tensors.pop(PROMPT)})
+    return Found(tensors, prompt)
 
 
 def packed(masks: ChannelMasks) -> dict[str, str]:

@@ -70,10 +70,16 @@ def _row(cells: list[dict[str, Any]]) -> Row:
                mean("search_seconds"), mean("seconds"), failed)
 
 
+def comparable(cells: Sequence[dict[str, Any]], task: str, budget: float, seed: int = 0) -> list[dict[str, Any]]:
+    """The finished cells of a task, budget and seed whose masks are of the same channel groups; with independent coupling they are of others."""
+    found = [c for c in cells if (c["task"], c["budget"], c["seed"]) == (task, budget, seed) and "masks" in c]
+    groups = min((c["channels"] for c in found), key=len, default=None)
+    return [c for c in found if c["channels"] == groups]
+
+
 def shared_channels(cells: Sequence[dict[str, Any]], task: str, budget: float, seed: int = 0) -> dict[tuple[str, str], float]:
     """Share of the channels one method keeps that the other keeps too, for each pair of methods."""
-    masks: dict[str, ChannelMasks] = {cell["method"]: unpacked(cell["masks"], cell["channels"]) for cell in cells
-                                      if (cell["task"], cell["budget"], cell["seed"]) == (task, budget, seed) and "masks" in cell}
+    masks: dict[str, ChannelMasks] = {cell["method"]: unpacked(cell["masks"], cell["channels"]) for cell in comparable(cells, task, budget, seed)}
     found = {}
     for one, mine in masks.items():
         for two, other in masks.items():

@@ -252,7 +252,7 @@ def save_entry(folder: str | Path, net: Hypernet, stored_backbone: Mapping[str, 
     config = {
         "schema": SCHEMA, "library": __version__, "backbone": dataclasses.asdict(spec), "fingerprint": fingerprint(stored_backbone),
         "groups": {n: g.width for n, g in net.groups.items()}, "hypernet": dataclasses.asdict(net.config),
-        "prompt": {"kind": prompt.kind, "size": prompt.size, "pad": prompt.pad}, "source": dict(source),
+        "prompt": prompt.shape, "source": dict(source),
         "recipe": dict(recipe), "results": dict(results),
     }
     write_json(folder / CONFIG, config)

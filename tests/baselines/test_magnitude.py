@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from pass_transfer.backbones import find_groups
 from pass_transfer.baselines import group_l1
 
 
@@ -36,3 +37,13 @@ def test_a_unit_of_a_grouped_convolution_counts_all_its_channels(networks):
     scores = group_l1(network, groups, 32)
     assert {n: len(s) for n, s in scores.items()} == {n: g.width for n, g in groups.items()}
     assert all(torch.isfinite(s).all() and s.mean() == pytest.approx(1, abs=1e-5) for s in scores.values())
+
+
+def test_with_independent_coupling_a_convolution_has_scores_of_its_own(networks):
+    network = networks("resnet18")[0]
+    scores = group_l1(network, find_groups(network, 32, "independent"), 32)
+    for name, reader in (("layer1.0.conv2", network.layer1[1].conv1), ("layer1.1.conv1", network.layer1[1].conv2)):
+        rows, columns = network.get_submodule(name).weight.abs().sum((1, 2, 3)), reader.weight.abs().sum((0, 2, 3))
+        expected = ((rows + columns) / 2).detach()
+        torch.testing.assert_close(scores[name], expected / expected.mean())
+    assert all(torch.isfinite(values).all() for values in scores.values())

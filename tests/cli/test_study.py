@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from pass_transfer.backbones import count_macs
+from pass_transfer.backbones import CostTable, count_macs, find_groups
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.study import load_study, read_cells, rows
 from pass_transfer.study.cell import packed, unpacked
@@ -56,7 +56,7 @@ def test_every_method_gives_a_network_of_equal_macs(study, call, entry):
 def test_ablations_are_variants_under_names_of_their_own(study, call, tmp_path):
     own = {"method": "pass_from_scratch", "steps": 2, "images": 64}
     variants = {"whole": own, "deaf": own | {"hears_prompt": False, "image_share": 0.0}, "blind": own | {"reads_weights": False}, "mlp": own | {"core": "mlp"},
-                "wide": own | {"prompt": "expansive", "pad": 6}, "kept": own | {"gradient": "kept"}, "bare": own | {"prior": "none"},
+                "wide": own | {"prompt": "expansive", "pad": 6}, "kept": own | {"gradient": "kept"}, "margin": own | {"gradient": "margin"}, "bare": own | {"prior": "none"},
                 "l1": {"method": "group_l1"}, "even": {"method": "group_l1", "uniform": True}}
     path = study(methods=())
     path.write_text(json.dumps(json.loads(path.read_text()) | {"methods": variants, "budgets": [0.4]}))
@@ -68,6 +68,34 @@ def test_ablations_are_variants_under_names_of_their_own(study, call, tmp_path):
     masks = {name: json.dumps(cell["masks"]) for name, cell in cells.items()}
     assert len(set(masks.values())) == len(variants)
     assert call("study", "report", path)[0] == 0 and "deaf" in call("study", "report", path)[1]
+
+
+def test_every_convolution_may_have_a_mask_of_its_own(study, call, entry):
+    variants = {"apart": {"method": "pass_from_scratch", "steps": 1, "images": 64, "coupling": "independent"}, "together": {"method": "pass_from_scratch", "steps": 1, "images": 64},
+                "taylor_apart": {"method": "taylor", "images": 64, "coupling": "independent"}, "l1_apart": {"method": "group_l1", "coupling": "independent"}}
+    path = study(methods=())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"methods": variants, "budgets": [0.4], "reconstruct": True}))
+    code, out, err = call("study", "run", path, "--json", "--device", "cpu")
+    assert code == 0 and json.loads(out)["done"] == len(variants), err
+    cells, backbone = cells_of(path), load_hypernet(entry).backbone()
+    groups = find_groups(backbone, 32, "independent")
+    for name in ("apart", "taylor_apart", "l1_apart"):
+        cell = cells[f"{name}0.4"]
+        assert cell["channels"] == {group: part.width for group, part in groups.items()}
+        assert cell["macs"] == CostTable(backbone, groups, 32).with_classes(10).macs(cell["kept"]) and 0.39 < cell["macs_share"] <= 0.4
+    assert call("study", "report", path)[0] == 0, "pictures show what can be compared"
+
+
+def test_a_prompt_may_stay_in_the_image(study, call):
+    search = {"method": "transfer_prompt", "steps": 1}
+    path = study(methods=())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"methods": {"worn": search | {"deploy_prompt": True}, "shed": search}, "budgets": [0.5, 0.4]}))
+    code, _, err = call("study", "run", path, "--device", "cpu")
+    assert code == 0, err
+    cells = cells_of(path)
+    assert cells["worn0.5"]["masks"] == cells["shed0.5"]["masks"], "the same search"
+    assert "top1_without_prompt" in cells["worn0.5"] and "top1_without_prompt" not in cells["shed0.5"]
+    assert cells["worn0.4"]["search_seconds"] == cells["worn0.5"]["search_seconds"], "kept beside the cells, with its prompt"
 
 
 def test_what_is_there_is_kept_and_one_ranking_serves_all_budgets(study, call, tmp_path):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from pass_transfer.backbones import CostTable, count_macs
+from pass_transfer.backbones import CostTable, count_macs, find_groups
+from pass_transfer.masking import masked
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.heads import fit_head
@@ -37,6 +38,36 @@ def test_without_masks_the_dense_network_is_prepared_the_same_way(resnet18, grou
     network = shrink(resnet18, groups, None, MEAN, STD, Prompt(size=32, pad=2), task, "linear", cpu)
     assert count_macs(network.backbone, 32) == count_macs(resnet18, 32)
     assert network.prompt is not None and network.backbone is not resnet18
+
+
+def test_masks_that_cannot_be_removed_stay_on_the_network_and_its_copies(resnet18, random_masks, task, cpu):
+    groups = find_groups(resnet18, 32, "independent")
+    masks, images = random_masks(groups, 1, 0.6), torch.rand(4, 3, 32, 32)
+    network = shrink(resnet18, groups, masks, MEAN, STD, None, task, "linear", cpu, reconstruct=False)
+    bare = copy.deepcopy(resnet18)
+    bare.fc = copy.deepcopy(network.backbone.fc)
+    bare.load_state_dict(network.backbone.state_dict())
+    whole = cpu.place(Network(bare, MEAN, STD)).eval()
+    with torch.no_grad(), masked(bare, groups, masks):
+        expected = whole(images)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(images), expected) and torch.equal(copy.deepcopy(network)(images), expected)
+        assert not torch.allclose(whole(images), expected)
+    assert count_macs(network.backbone, 32) == count_macs(resnet18, 32)
+    under = {name for name, layer in network.backbone.named_modules() if layer._forward_pre_hooks}
+    assert under == {reader for group in groups.values() for reader in group.reads}
+
+
+def test_reconstruction_of_masked_layers_changes_what_kept_inputs_weigh(resnet18, random_masks, task, cpu):
+    groups = find_groups(resnet18, 32, "independent")
+    masks = random_masks(groups, 1, 0.6)
+    plain, repaired = (shrink(resnet18, groups, masks, MEAN, STD, None, task, "linear", cpu, reconstruct=wanted).backbone for wanted in (False, True))
+    for group in groups.values():
+        for reader, units in group.reads.items():
+            kept = masks[group.name][units]
+            before, after = plain.get_submodule(reader).weight, repaired.get_submodule(reader).weight
+            if reader != "fc":  # which is made anew
+                assert torch.equal(before[:, ~kept], after[:, ~kept]) and not torch.equal(before[:, kept], after[:, kept])
 
 
 def test_a_frequency_mapping_finds_the_source_class_that_each_class_looks_like(resnet18, groups, random_masks, task, cpu):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Mapping
 
+from pass_transfer.backbones import COUPLINGS
 from pass_transfer.errors import UsageError
 from pass_transfer.study.methods import abc_pruner, learned, passes, simple, sparse
-from pass_transfer.study.methods.method import Context, Method, Scores
+from pass_transfer.study.methods.method import Context, Found, Method, Scores
 
 METHODS: dict[str, Method] = {**simple.METHODS, **sparse.METHODS, **abc_pruner.METHODS, **learned.METHODS, **passes.METHODS}
 
-__all__ = ["METHODS", "Context", "Method", "Scores", "method_of"]
+__all__ = ["METHODS", "Context", "Found", "Method", "Scores", "method_of"]
 
 VARIANT_OF = "method"  # the setting that names the method, where a study calls it something else
 UNIFORM = "uniform"  # the setting, of every method, that shares the budget out equally over the groups
+COUPLING = "coupling"  # the setting, of a method that can, for a mask of every convolution's own
 
 
 def method_of(name: str, given: Mapping[str, Any]) -> tuple[Method, Any]:
@@ -32,15 +34,20 @@ def method_of(name: str, given: Mapping[str, Any]) -> tuple[Method, Any]:
         raise UsageError(f"unknown method {kind!r}; choose of {', '.join(METHODS)}")
     if kind != name and name in METHODS:
         raise UsageError(f"{name} is a method of its own; give this variant of {kind} another name")
-    method, uniform = METHODS[kind], given.pop(UNIFORM, METHODS[kind].uniform)
+    method = METHODS[kind]
+    uniform, coupling = given.pop(UNIFORM, method.uniform), given.pop(COUPLING, method.coupling)
     if not isinstance(uniform, bool):
         raise UsageError(f"{UNIFORM} is {uniform!r}; it is true or false")
+    if coupling not in COUPLINGS:
+        raise UsageError(f"{COUPLING} is {coupling!r}; it is {' or '.join(COUPLINGS)}")
+    if method.coupled and coupling != METHODS[kind].coupling:
+        raise UsageError(f"{kind} cannot score every convolution on its own ({COUPLING}: {coupling})")
     known = {field.name: field for field in dataclasses.fields(method.settings)} if method.settings else {}
     for key, value in given.items():
         if key not in known:
-            raise UsageError(f"unknown setting {key!r}; {kind} has {', '.join([UNIFORM, *known])}")
+            raise UsageError(f"unknown setting {key!r}; {kind} has {', '.join([UNIFORM, COUPLING, *known])}")
         default = known[key].default
         accepted = (int, float) if isinstance(default, float) else type(default)
         if not isinstance(value, accepted) or isinstance(value, bool) != isinstance(default, bool):
             raise UsageError(f"{key} is {value!r}; it is a {type(default).__name__}, by default {default!r}")
-    return dataclasses.replace(method, uniform=uniform), method.settings(**given) if method.settings else None
+    return dataclasses.replace(method, uniform=uniform, coupling=coupling), method.settings(**given) if method.settings else None

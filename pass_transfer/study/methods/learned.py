@@ -96,7 +96,7 @@ class ScoreStage(Stage):
 
 def initial_scores(context: Context, start: str) -> Scores:
     """Scores of one spread in every group, or zeros."""
-    groups = context.entry.groups
+    groups = context.groups
     if start == "none":
         return groups.split(torch.zeros(groups.total))
     magnitude = group_l1(context.entry.backbone(), groups, context.entry.spec.image_size)
@@ -107,7 +107,7 @@ def initial_scores(context: Context, start: str) -> Scores:
 
 
 def _learn(context: Context, prompted: bool) -> Scores:
-    settings, groups, size = context.settings, context.entry.groups, context.entry.spec.image_size
+    settings, groups, size = context.settings, context.groups, context.entry.spec.image_size
     prompt = Prompt("additive", size, default_pad(size)) if prompted else None
     stage = ScoreStage(groups.join(initial_scores(context, settings.start)), prompt, context.network(), groups, context.task, settings, context.runtime, context.seed)
     whole = max(1, len(context.task.train) // context.batch_size)

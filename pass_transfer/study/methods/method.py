@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Callable, Mapping
 
 import torch
 
-from pass_transfer.backbones import CostTable
+from pass_transfer.backbones import ChannelGroups, CostTable
 from pass_transfer.network import Network
+from pass_transfer.prompts import Prompt
 from pass_transfer.tasks import Task
 from pass_transfer.training import Runtime
 from pass_transfer.zoo.entry import PretrainedHypernet
 
 Scores = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found: scores (width,) of each group, and a prompt where one is to be deployed with the network."""
+
+    scores: Scores
+    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,7 @@ class Context:
         task: its held-out images may select, its test images are not touched.
         budget: share of the dense MACs, for a method that searches each budget anew.
         settings: of the method.
+        groups: what is scored: the entry's groups, or every convolution on its own.
     """
 
     entry: PretrainedHypernet
@@ -33,11 +44,12 @@ class Context:
     batch_size: int
     budget: float
     settings: Any
+    groups: ChannelGroups
 
-    @property
+    @cached_property
     def table(self) -> CostTable:
         """MACs with the task's classifier."""
-        return self.entry.table.with_classes(self.task.classes)
+        return CostTable(self.entry.backbone(), self.groups, self.entry.spec.image_size).with_classes(self.task.classes)
 
     def network(self) -> Network:
         """A fresh dense network with the source's classifier, without a prompt."""
@@ -49,15 +61,19 @@ class Method:
     """One method.
 
     Fields:
-        scores: context to (width,) for each group; higher ones are kept.
+        scores: context to what it finds; higher ones are kept.
         steps: settings to the optimisation steps on dense-sized batches that it takes, for estimates.
         settings: a frozen dataclass of what can be set, or None.
         each_budget: whether scores are found anew for every budget.
+        coupled: whether it can only score whole groups, not every convolution on its own.
         uniform: whether the budget is shared out equally over the groups.
+        coupling: "grouped", or "independent" for a mask of its own for every convolution of a residual stream.
     """
 
-    scores: Callable[[Context], Scores]
+    scores: Callable[[Context], Scores | Found]
     steps: Callable[[Any], float] = lambda settings: 0.0
     settings: type | None = None
     each_budget: bool = False
+    coupled: bool = False
     uniform: bool = False
+    coupling: str = "grouped"

@@ -7,21 +7,23 @@ from dataclasses import dataclass
 import torch
 
 from pass_transfer.hypernet import Hypernet, HypernetConfig, make_prior
+from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.search import SearchConfig, search
 from pass_transfer.recipes.task_importance import task_importance
 from pass_transfer.recipes.tune_prompt import PromptConfig, tune
-from pass_transfer.study.methods.method import Context, Method, Scores
+from pass_transfer.study.methods.method import Context, Found, Method
 from pass_transfer.zoo.entry import PretrainedHypernet
 
 
 @dataclass(frozen=True)
 class TransferSettings:
-    """steps and lr of prompt tuning, and the weight of its gradient as pixels."""
+    """steps and lr of prompt tuning, the weight of its gradient as pixels, and whether the prompt stays in the image when the network is fine-tuned and used."""
 
     steps: int = PromptConfig.steps
     lr: float = PromptConfig.lr
     image_share: float = PromptConfig.image_share
+    deploy_prompt: bool = False
 
     def __post_init__(self) -> None:
         check_whole(self, steps=0)
@@ -38,6 +40,7 @@ class ScratchSettings:
         images: that the prior's importance is measured on.
         prior, hidden, iterations, core, reads_weights, hears_prompt: of hypernet.HypernetConfig.
         prompt, pad, image_share, gradient: of recipes.search.SearchConfig.
+        deploy_prompt: whether the prompt stays in the image when the network is fine-tuned and used.
     """
 
     steps: int = 600
@@ -53,6 +56,7 @@ class ScratchSettings:
     pad: int = SearchConfig.pad
     image_share: float = SearchConfig.image_share
     gradient: str = SearchConfig.gradient
+    deploy_prompt: bool = False
 
     def __post_init__(self) -> None:
         check_whole(self, steps=0, tasks=1, images=1)
@@ -68,27 +72,31 @@ class ScratchSettings:
                             gradient=self.gradient)
 
 
-def _transfer_prompt(context: Context) -> Scores:
+def _transfer_prompt(context: Context) -> Found:
     prompt, settings = context.entry.prompt(), context.settings
     config = PromptConfig(steps=settings.steps, lr=settings.lr, image_share=settings.image_share, batch_size=context.batch_size, seed=context.seed)
     tune(context.entry.net, context.network(), prompt, context.task, config, context.runtime)
-    return context.entry.scores(prompt.cpu())
+    return _found(context.entry, prompt.cpu(), settings.deploy_prompt)
 
 
-def _from_scratch(context: Context) -> Scores:
+def _from_scratch(context: Context) -> Found:
     """Stage 1 of arXiv 2407.17412 on the target task: a fresh hypernetwork, with a prior measured on that task."""
     entry, settings, network = context.entry, context.settings, context.network()
-    prior = make_prior(settings.prior, network.backbone, entry.groups, context.task.size, lambda: task_importance(
-        network, entry.groups, context.task.train, context.task.classes, context.runtime, settings.images, context.seed))
+    prior = make_prior(settings.prior, network.backbone, context.groups, context.task.size, lambda: task_importance(
+        network, context.groups, context.task.train, context.task.classes, context.runtime, settings.images, context.seed))
     torch.manual_seed(context.seed)
-    net = Hypernet(settings.shape(), network.backbone, entry.groups, prior)
+    net = Hypernet(settings.shape(), network.backbone, context.groups, prior)
     prompt = search(net, network, context.task, settings.search(context.batch_size, context.seed), context.runtime)
     own = PretrainedHypernet(net.cpu(), entry.backbone(), prompt.cpu(), entry.spec, entry.config, "from scratch")
-    return own.scores(own.prompt())
+    return _found(own, own.prompt(), settings.deploy_prompt)
+
+
+def _found(entry: PretrainedHypernet, prompt: Prompt, deployed: bool) -> Found:
+    return Found(entry.scores(prompt), prompt if deployed else None)
 
 
 METHODS = {
-    "transfer_mask": Method(lambda context: context.entry.scores(context.entry.prompt())),
-    "transfer_prompt": Method(_transfer_prompt, lambda settings: settings.steps, TransferSettings),
+    "transfer_mask": Method(lambda context: context.entry.scores(context.entry.prompt()), coupled=True),
+    "transfer_prompt": Method(_transfer_prompt, lambda settings: settings.steps, TransferSettings, coupled=True),
     "pass_from_scratch": Method(_from_scratch, lambda settings: settings.steps + settings.images / 128, ScratchSettings),
 }

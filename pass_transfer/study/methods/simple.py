@@ -24,15 +24,15 @@ class TaylorSettings:
 
 
 def _magnitude(context: Context, of) -> Scores:
-    return of(context.entry.backbone(), context.entry.groups, context.entry.spec.image_size)
+    return of(context.entry.backbone(), context.groups, context.entry.spec.image_size)
 
 
 def _taylor(context: Context) -> Scores:
-    return task_importance(context.network(), context.entry.groups, context.task.train, context.task.classes, context.runtime, context.settings.images, context.seed)
+    return task_importance(context.network(), context.groups, context.task.train, context.task.classes, context.runtime, context.settings.images, context.seed)
 
 
 METHODS = {
-    "random": Method(lambda context: random_scores(context.entry.groups, context.seed)),
+    "random": Method(lambda context: random_scores(context.groups, context.seed)),
     "group_l1": Method(lambda context: _magnitude(context, group_l1)),
     "group_l2": Method(lambda context: _magnitude(context, group_l2)),
     "uniform_l1": Method(lambda context: standardise(_magnitude(context, group_l1))),

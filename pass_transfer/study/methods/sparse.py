@@ -101,4 +101,4 @@ def _sparse(method: str, context: Context) -> Scores:
     return by_importance(RECIPES[method].importance(), network.backbone.cpu(), context.entry.groups, task.size)
 
 
-METHODS = {name: Method(lambda context, name=name: _sparse(name, context), lambda settings: 3 * settings.steps, SparseSettings) for name in RECIPES}
+METHODS = {name: Method(lambda context, name=name: _sparse(name, context), lambda settings: 3 * settings.steps, SparseSettings, coupled=True) for name in RECIPES}
