@@ -26,6 +26,7 @@ from pass_transfer import latency_budget
 from pass_transfer.backbones import BackboneSpec, build_backbone
 from pass_transfer.cli import main, study, zoo
 from pass_transfer.files import write_tensors
+from pass_transfer.study import load_study
 from pass_transfer.tasks import registry
 
 ROOT = Path(__file__).parents[2]
@@ -190,6 +191,13 @@ def run_python(world, monkeypatch):
     return lambda code, title: exec(compile(code, title, "exec"), {"images": torch.rand(2, 3, 32, 32)})
 
 
+def write_study(content):
+    """A study is written to where its first line says, and understood."""
+    path = Path(content.splitlines()[0].removeprefix("# "))
+    path.write_text(content)
+    assert load_study(path).cells()
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_example_of_a_document_works(document, run_shell, run_python):
     for number, (info, content) in enumerate(blocks(document.read_text(encoding="utf-8"))):
@@ -197,6 +205,8 @@ def test_every_example_of_a_document_works(document, run_shell, run_python):
             run_shell(content)
         elif info == "sh slow":
             assert commands(content)
+        elif info == "yaml":
+            write_study(content)
         elif info == "python":
             run_python(content, f"{document.name}, block {number}")
         else:
