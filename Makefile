@@ -18,7 +18,7 @@ demo: $(READY)
 kernels: $(KERNELS)
 
 test: $(KERNELS)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 $(READY): pyproject.toml setup.py tools/make_venv.py
 	$(PYTHON) tools/make_venv.py $(VENV)

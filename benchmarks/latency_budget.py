@@ -20,17 +20,17 @@ from pass_transfer.files import make_folder, write_json
 from provenance import provenance
 
 CUT = """
-import json, sys
+import json, sys, torch
 from pass_transfer.latency import measure_latency
 from pass_transfer.zoo.entry import load_hypernet
 entry, batch = load_hypernet(sys.argv[1]), int(sys.argv[3])
 masks = entry.generate_masks(entry.prompt(), latency_ms=float(sys.argv[2]), batch=batch, round_to=int(sys.argv[4]), device=sys.argv[5])
-dense = measure_latency({"dense": entry.network(None, entry.prompt()).to(sys.argv[5])}, entry.spec.image_size, (batch,), 60)["dense"][batch]
+dense = measure_latency({"dense": entry.network(None, entry.prompt()).to(sys.argv[5], memory_format=torch.channels_last)}, entry.spec.image_size, (batch,), 60)["dense"][batch]
 print(json.dumps({"kept": masks.kept, "dense": dense}))
 """
 
 JUDGE = """
-import json, sys
+import json, sys, torch
 from pass_transfer.latency import measure_latency
 from pass_transfer.selection import Cuts
 from pass_transfer.zoo.entry import load_hypernet
@@ -38,7 +38,7 @@ entry, kept, batch = load_hypernet(sys.argv[1]), json.loads(sys.argv[2]), int(sy
 cuts = Cuts(entry.scores(entry.prompt()), entry.groups, round_to=int(sys.argv[4]))
 count = next(n for n in range(cuts.least, cuts.most + 1) if cuts.kept(n) == kept)
 chosen = {"found": cuts.masks(count), "dense": None} | ({} if cuts.next_larger(count) is None else {"next": cuts.masks(cuts.next_larger(count))})
-networks = {name: entry.network(masks, entry.prompt()).to(sys.argv[5]) for name, masks in chosen.items()}
+networks = {name: entry.network(masks, entry.prompt()).to(sys.argv[5], memory_format=torch.channels_last) for name, masks in chosen.items()}
 times = measure_latency(networks, entry.spec.image_size, (batch,), 60)
 print(json.dumps({name: by_batch[batch] for name, by_batch in times.items()} | {"macs_share": entry.table.macs(kept) / entry.table.dense}))
 """

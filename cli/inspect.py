@@ -39,8 +39,10 @@ def inspect(
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --latency-ms 60 --batch 32 --device cpu
     """
     from pass_transfer.recipes.preview import preview
-    from pass_transfer.report import preview_picture, preview_table
+    from pass_transfer.report import check_picture, preview_picture, preview_table
 
+    if plot is not None:
+        check_picture(plot)
     found = preview(hypernet, run=run, backbone=backbone, classes=classes, latency=latency, device=device, batch=batch,
                     **options.cut(macs, params, density, latency_ms, round_to, keep_layers))
     if plot is not None:

@@ -11,7 +11,7 @@ from pass_transfer.cli import adapt, bench, env, evaluate, export, finetune, ins
 from pass_transfer.errors import PassTransferError
 
 WrongUsage = typer.BadParameter.__mro__[2]  # ClickException: of click, or of the copy that newer typers carry
-OUT_OF_MEMORY = "out of memory; try a smaller --batch-size"
+OUT_OF_MEMORY = "out of memory; try a smaller batch (--batch-size, or --batch where a verb has that), or free some"
 
 
 class _Interrupted(Exception):

@@ -36,7 +36,7 @@ def run(
     from pass_transfer.study import estimate, load_study, run_study
 
     study = load_study(file)
-    found = estimate(study, device, precision) if dry_run else run_study(study, device=device, precision=precision, retry_failed=retry_failed)
+    found = estimate(study, device, precision, retry_failed) if dry_run else run_study(study, device=device, precision=precision, retry_failed=retry_failed)
     text = estimate_table(found) if dry_run else f"{found['done']} cells done, {found['failed']} failed, {found['elsewhere']} with other processes; they are in {study.out}"
     print(json.dumps(found) if as_json else text)
 
@@ -44,13 +44,13 @@ def run(
 @app.command("report")
 def report(
     file: File,
-    out: Annotated[Optional[Path], typer.Option("--out", help="Folder for table.md, table.csv and the pictures (default: report/ beside the cells).")] = None,
+    out: Annotated[Optional[Path], typer.Option("--out", help="Folder for report.html, table.md, table.csv and the pictures (default: report/ beside the cells).")] = None,
 ) -> None:
-    """Tables and pictures from the cells that are there.
+    """Tables, pictures and a page (report.html) from the cells that are there.
 
     Example: pass-transfer study report studies/quick.yaml
     """
     from pass_transfer.report import study_report
     from pass_transfer.study import load_study
 
-    print(study_report(load_study(file), out))
+    print(study_report(load_study(file), file, out))

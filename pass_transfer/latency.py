@@ -22,15 +22,17 @@ def interleave(runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, d
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(warm_up + rounds):
         for name, run in runs.items():
-            milliseconds = _on_gpu(run) if device.type == "cuda" else _on_clock(run)
+            milliseconds = _on_gpu(run) if device.type == "cuda" else _on_clock(run, torch.mps.synchronize if device.type == "mps" else None)
             if number >= warm_up:
                 times[name].append(milliseconds)
     return times
 
 
-def _on_clock(run: Callable[[], object]) -> float:
+def _on_clock(run: Callable[[], object], wait: Callable[[], None] | None = None) -> float:
     start = time.perf_counter()
     run()
+    if wait is not None:
+        wait()
     return 1000 * (time.perf_counter() - start)
 
 

@@ -28,8 +28,18 @@ class LatencyBudget:
     def __post_init__(self) -> None:
         if isinstance(self.milliseconds, bool) or not isinstance(self.milliseconds, (int, float)) or not 0 < self.milliseconds < math.inf:
             raise UsageError(f"--latency-ms is {self.milliseconds}; it is a positive number of milliseconds, such as 8")
-        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
-            raise UsageError(f"--batch is {self.batch}; it is a number of images, at least 1")
+        check_batch(self.batch)
+
+
+def check_batch(batch: int) -> None:
+    """Raises UsageError for what is no number of images."""
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise UsageError(f"--batch is {batch}; it is a number of images, at least 1")
+
+
+def check_reachable(cuts: Cuts, network: Callable[[ChannelMasks], nn.Module], budget: LatencyBudget, image_size: int) -> None:
+    """Measure the smallest cut alone. Raises MaskError where it takes longer than the budget; arguments as of fit_latency."""
+    _Search(cuts, network, budget, image_size).check_least()
 
 
 def fit_latency(cuts: Cuts, network: Callable[[ChannelMasks], nn.Module], budget: LatencyBudget, image_size: int) -> ChannelMasks:
@@ -49,10 +59,7 @@ def fit_latency(cuts: Cuts, network: Callable[[ChannelMasks], nn.Module], budget
         MaskError: even the smallest cut takes longer; or no cut was found within the budget twice.
     """
     search = _Search(cuts, network, budget, image_size)
-    least = search.measure(cuts.least)
-    if least > budget.milliseconds:
-        raise MaskError(f"latency {budget.milliseconds} ms cannot be met: with a tenth of every group kept (a whole multiple of {cuts.round_to}, and all of the layers "
-                        f"to be kept) a batch of {budget.batch} still takes {least:.2f} ms here, which is the lowest budget")
+    search.check_least()
     low, high = cuts.least, cuts.most
     fitting: tuple[int, float] | None = None
     for _ in range(TRIES):
@@ -78,6 +85,12 @@ def fit_latency(cuts: Cuts, network: Callable[[ChannelMasks], nn.Module], budget
 class _Search:
     def __init__(self, cuts: Cuts, network: Callable[[ChannelMasks], nn.Module], budget: LatencyBudget, image_size: int):
         self.cuts, self.network, self.budget, self.image_size = cuts, network, budget, image_size
+
+    def check_least(self) -> None:
+        least, cuts = self.measure(self.cuts.least), self.cuts
+        if least > self.budget.milliseconds:
+            raise MaskError(f"latency {self.budget.milliseconds} ms cannot be met: with a tenth of every group kept (a whole multiple of {cuts.round_to}, and all of the "
+                            f"layers to be kept) a batch of {self.budget.batch} still takes {least:.2f} ms here, which is the lowest budget")
 
     def fits(self, count: int) -> bool:
         return self.measure(count) <= self.budget.milliseconds

@@ -46,7 +46,7 @@ def check_amount(name: str, value: float | str) -> float | int:
 
 def select(scores: Mapping[str, torch.Tensor], groups: ChannelGroups, *, density: float | None = None, macs: float | str | None = None,
            params: float | str | None = None, table: CostTable | None = None, uniform: bool = False, round_to: int = 1,
-           keep_layers: Sequence[str] = ()) -> ChannelMasks:
+           keep_layers: Sequence[str] = (), fill: bool = False) -> ChannelMasks:
     """Masks that keep the highest scores within a budget.
 
     Args:
@@ -55,9 +55,12 @@ def select(scores: Mapping[str, torch.Tensor], groups: ChannelGroups, *, density
         macs: what to stay within, as a share of the dense network's MACs or an amount ("1.2G"), or
         params: the same of its parameters (both need `table`).
         uniform, round_to, keep_layers: see Cuts.
+        fill: whether single units further down the ranking are kept too, best first, where
+            they still fit. Budgets are then met more closely, but a smaller budget's
+            channels need not be a subset of a larger one's.
 
     Raises:
-        UsageError: not exactly one budget, one out of range, or what Cuts refuses.
+        UsageError: not exactly one budget, one out of range, what Cuts refuses, or fill with a round_to.
         MaskError: a budget that the floors (a tenth of every group) exceed, or what Cuts refuses.
     """
     given = {"density": density, "macs": macs, "params": params}
@@ -66,8 +69,12 @@ def select(scores: Mapping[str, torch.Tensor], groups: ChannelGroups, *, density
     if density is None and table is None:
         raise UsageError("a macs= or params= budget needs the network's CostTable")
     cuts = Cuts(scores, groups, uniform=uniform, round_to=round_to, keep_layers=keep_layers)
+    if fill and round_to > 1:
+        raise UsageError(f"fill keeps single units; it cannot go with round_to {round_to}")
     kind = next(name for name, value in given.items() if value is not None)
-    return cuts.masks(_largest_within(cuts, kind, given[kind], table))
+    fits = _budget(cuts, kind, given[kind], table)
+    count = cuts.largest(lambda count: fits(cuts.kept(count)))
+    return cuts.filled(count, fits) if fill else cuts.masks(count)
 
 
 class Cuts:
@@ -117,6 +124,15 @@ class Cuts:
             flat[self.order[self.group_of == number][:kept]] = True
         return ChannelMasks(self.groups.split(flat))
 
+    def filled(self, count: int, fits: Callable[[Mapping[str, int]], bool]) -> ChannelMasks:
+        """The masks of the first `count`, and of what comes after in the ranking each unit with which the units kept of each group still fit."""
+        names, flat, kept = list(self.groups), self.groups.join(self.masks(count)), self.kept(count)
+        for unit in self.order[count:].tolist():
+            name = names[int(torch.bucketize(unit, self.groups.offsets[1:], right=True))]
+            if not flat[unit] and fits(kept | {name: kept[name] + 1}):
+                flat[unit], kept = True, kept | {name: kept[name] + 1}
+        return ChannelMasks(self.groups.split(flat))
+
     def largest(self, fits: Callable[[int], bool], low: int | None = None, high: int | None = None) -> int:
         """The largest count from low to high (of all) that fits, by bisection; low itself is taken to fit."""
         low, high = self.least if low is None else low, self.most if high is None else high
@@ -150,17 +166,18 @@ def _ranks(scores: torch.Tensor) -> torch.Tensor:
     return ranks / len(scores)
 
 
-def _largest_within(cuts: Cuts, kind: str, value: float | str, table: CostTable | None) -> int:
-    """The longest part of the ranking whose network stays within the budget; more units never cost less."""
+def _budget(cuts: Cuts, kind: str, value: float | str, table: CostTable | None) -> Callable[[Mapping[str, int]], bool]:
+    """Whether the units kept of each group stay within a budget; more units never cost less. Raises MaskError where not even the fewest do."""
     if kind == "density":
-        limit, dense, cost = round(check_share("density", value) * cuts.most), cuts.most, lambda kept: sum(kept.values())
+        limit, dense, cost, counted = round(check_share("density", value) * cuts.most), cuts.most, lambda kept: sum(kept.values()), False
     else:
         cost, dense = (table.macs, table.dense) if kind == "macs" else (table.parameters, table.dense_parameters)
         amount = check_amount(kind, value)
-        limit = amount if isinstance(amount, int) else amount * dense
+        counted = isinstance(amount, int)
+        limit = amount if counted else amount * dense
     lowest = cost(cuts.kept(cuts.least))
     if lowest > limit:
-        named = f"{lowest} of {dense}" if isinstance(value, str) else f"{math.ceil(1000 * lowest / dense) / 1000:.3f} of the dense network's"
+        named = f"{lowest} of {dense}" if counted else f"{math.ceil(1000 * lowest / dense) / 1000:.3f} of the dense network's"
         raise MaskError(f"{kind} {value} cannot be met: with a tenth of every group kept (a whole multiple of {cuts.round_to}, and all of the layers to be kept) "
                         f"the network still has {named}, which is the lowest budget")
-    return cuts.largest(lambda count: cost(cuts.kept(count)) <= limit)
+    return lambda kept: cost(kept) <= limit

@@ -164,3 +164,20 @@ def test_the_next_larger_cut_keeps_more_and_nothing_lies_between(groups, scores,
     else:
         assert cuts.kept(more) != cuts.kept(count) == cuts.kept(more - 1)
         assert cuts.masks(count).issubset(cuts.masks(more))
+
+
+@settings(max_examples=20)
+@given(share=st.floats(0.15, 0.95), uniform=st.booleans())
+def test_a_filled_cut_is_within_the_budget_and_no_unit_fits_any_more(groups, scores, table, share, uniform):
+    plain, filled = (select(scores, groups, macs=share, table=table, uniform=uniform, fill=fill) for fill in (False, True))
+    assert plain.issubset(filled) and table.macs(filled.kept) <= share * table.dense
+    kept = filled.kept
+    for name, group in groups.items():
+        assert kept[name] == group.width or table.macs(kept | {name: kept[name] + 1}) > share * table.dense
+        added = scores[name][filled[name] & ~plain[name]]
+        assert kept[name] == group.width or not len(added) or added.min() >= scores[name][~filled[name]].max(), "best first"
+
+
+def test_filling_goes_with_single_units_alone(groups, scores, table):
+    with pytest.raises(UsageError, match="fill"):
+        select(scores, groups, macs=0.5, table=table, round_to=8, fill=True)

@@ -29,7 +29,7 @@ def masked(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch
             or floating. A floating mask gets its exact gradient, the sum over the group's
             readers of <activation, dL/d(masked activation)>.
     """
-    handles = mask_readers(backbone, groups, masks)
+    handles = _mask_readers(backbone, groups, masks)
     try:
         yield backbone
     finally:
@@ -37,8 +37,19 @@ def masked(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch
             handle.remove()
 
 
-def mask_readers(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]) -> list[RemovableHandle]:
-    """Put a backbone under masks (as in masked) until the handles are removed; a copy of it stays under them."""
+def mask_layers(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]) -> list[RemovableHandle]:
+    """Put a backbone under fixed masks until the handles are removed; a copy of it stays under them.
+
+    What a convolution writes is masked too, so that a network whose masks cannot be removed
+    (independent coupling) computes with no more than they leave: a channel of a residual
+    stream then carries what its other convolutions, and this one's BatchNorm, add to it.
+    """
+    written = [backbone.get_submodule(layer).register_forward_hook(_multiply_output(masks[name], units)) for name, group in groups.items()
+               for layer, units in group.writes.items() if isinstance(backbone.get_submodule(layer), nn.Conv2d)]
+    return _mask_readers(backbone, groups, masks) + written
+
+
+def _mask_readers(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]) -> list[RemovableHandle]:
     return [backbone.get_submodule(reader).register_forward_pre_hook(_multiply(masks[name], units))
             for name, group in groups.items() for reader, units in group.reads.items()]
 
@@ -48,6 +59,15 @@ def _multiply(mask: torch.Tensor, units: torch.Tensor):
 
     def hook(_, args):
         return (ops.mask_channels(args[0], channels.to(args[0].device)), *args[1:])
+
+    return hook
+
+
+def _multiply_output(mask: torch.Tensor, units: torch.Tensor):
+    channels = mask[units.to(mask.device)]
+
+    def hook(_, __, given):
+        return ops.mask_channels(given, channels.to(given.device))
 
     return hook
 

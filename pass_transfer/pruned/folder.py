@@ -66,7 +66,9 @@ def load_pruned(folder: str | Path) -> PrunedModel:
 def _rebuild(folder: Path, note: dict[str, Any]) -> PrunedModel:
     where = folder / DESCRIPTION
     if note["format"] != FORMAT:
-        raise StorageError(f"{where} has format {note['format']}; this version reads {FORMAT}. Upgrade pass-transfer.")
+        older = isinstance(note["format"], int) and note["format"] < FORMAT
+        advice = "an earlier version wrote it, adapt again" if older else "upgrade pass-transfer"
+        raise StorageError(f"{where} has format {note['format']}, this version reads {FORMAT}: {advice}")
     if set(note) != FIELDS:
         raise StorageError(f"{where}: the field {sorted(set(note) ^ FIELDS)[0]} is missing or unknown")
     if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != note["sha256"][WEIGHTS]:

@@ -47,7 +47,7 @@ class PrunedModel(nn.Module):
 
         Raises:
             TaskError: a file that is missing or no image; it is named.
-            UsageError: a `top` that is not between 1 and the number of classes.
+            UsageError: a `top` that is not between 1 and the number of classes, no list of paths, or no batch_size.
         """
         import numpy as np
 
@@ -55,6 +55,8 @@ class PrunedModel(nn.Module):
 
         if not 1 <= top <= len(self.class_names):
             raise UsageError(f"top is {top}; the model knows {len(self.class_names)} classes")
+        if isinstance(paths, (str, Path)) or batch_size < 1:
+            raise UsageError("predict takes a list of paths and a batch_size of at least 1")
         found, weight = [], next(self.network.parameters())
         for first in range(0, len(paths), batch_size):
             pixels = []

@@ -25,7 +25,7 @@ from pass_transfer.errors import RunError, StorageError, UsageError
 from pass_transfer.files import read_json, read_tensors, sha256, write_json, write_tensors
 from pass_transfer.label_mapping import choose_mapping
 from pass_transfer.latency import measure_latency
-from pass_transfer.latency_budget import LatencyBudget
+from pass_transfer.latency_budget import LatencyBudget, check_batch
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
 from pass_transfer.progress import say
@@ -106,6 +106,7 @@ class AdaptConfig:
     def __post_init__(self) -> None:
         if sum(getattr(self, name) is not None for name in CUTS) != 1:
             raise UsageError("give exactly one budget: --macs, --params, --density or --latency-ms")
+        check_batch(self.latency_batch)
         if self.latency_ms is not None:
             LatencyBudget(self.latency_ms, self.latency_batch)
         for name in ("macs", "params"):
@@ -178,9 +179,10 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
     trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
     entry = trained if backbone is None else read_backbone(trained, backbone)
     runtime = choose_runtime(device, precision)
-    entry.generate_masks(entry.prompt(), **config.cut(runtime.device))  # a budget that cannot be met fails here
     say(f"running on {runtime.reason}")
     data = load_task(task, entry.spec.image_size, data_dir)
+    if not (resume and (Path(out) / MASKS).exists()):  # a run that has its masks has met its budget
+        entry.check_budget(entry.prompt(), **config.cut(runtime.device), classes=data.classes)
     mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes, entry.own_weights)
     if entry.own_weights:
         mapped = "the classifier's rows are mapped one to one to the task's classes, by what they predict"
@@ -188,7 +190,8 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
     given = None if dense is None else find_dense(dense, entry.spec, data, out if force else None)
     identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": trained.fingerprint(), "backbone": weights_of(entry), "task": task,
                 "data_dir": None if data_dir is None else str(data_dir), "classes": data.classes, "images": len(data.train),
-                "tuning": dataclasses.asdict(config.tuning()), "device": runtime.device.type, "precision": runtime.precision}
+                "tuning": dataclasses.asdict(config.tuning()), "device": runtime.device.type, "precision": runtime.precision,
+                "backbone_file": None if backbone is None else str(backbone), "dense_run": None if dense is None else str(dense)}
     if config.distill:
         identity["teacher"] = None if given is None else sha256(given / WEIGHTS)
     run = RunFolder(out, identity | config.settled() | {"threads": torch.get_num_threads(), "versions": _versions()}, resume=resume, force=force, started=started)

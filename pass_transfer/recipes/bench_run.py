@@ -49,7 +49,8 @@ def bench_run(run: str | Path, config: BenchConfig = BenchConfig(), device: str 
 
     Returns:
         "device", "threads", "image_size", versions, and "rows": network ("small" or
-        "dense"), engine, batch, median_ms, q1_ms, q3_ms, images_per_second.
+        "dense"), engine (onnxruntime with the provider that it took), batch, median_ms,
+        q1_ms, q3_ms, images_per_second. An engine that cannot run here has none.
 
     Raises:
         UsageError, RunError, StorageError: see BenchConfig and load_pruned.
@@ -68,9 +69,15 @@ def compare(models: Mapping[str, PrunedModel], config: BenchConfig, device: torc
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         for engine in config.engines:
             calls = {name: _engine(engine, model, device, Path(scratch) / f"{name}.onnx") for name, model in models.items()}
-            for batch in config.batch_sizes:
-                say(f"{engine}, batch {batch}")
-                rows += _measure(engine, calls, batch, size, device, config.rounds)
+            title = f"{engine} ({_provider(device)})" if engine == "onnxruntime" else engine
+            try:
+                for batch in config.batch_sizes:
+                    say(f"{title}, batch {batch}")
+                    rows += _measure(title, calls, batch, size, device, config.rounds)
+            except RuntimeError as error:  # torch.compile wants a C++ compiler
+                if engine != "compile":
+                    raise
+                say(f"torch.compile cannot run here, so it is left out: {str(error).strip().splitlines()[0]}")
     return rows
 
 
@@ -87,6 +94,13 @@ def _engine(engine: str, model: PrunedModel, device: torch.device, path: Path) -
     return torch.compile(network) if engine == "compile" else network
 
 
+def _provider(device: torch.device) -> str:
+    """Where onnxruntime runs: its package for CPUs has no other."""
+    import onnxruntime
+
+    return "CUDA" if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "CPU"
+
+
 def _onnxruntime(model: PrunedModel, device: torch.device, path: Path) -> Callable[[torch.Tensor], object]:
     import onnxruntime
 
@@ -94,13 +108,12 @@ def _onnxruntime(model: PrunedModel, device: torch.device, path: Path) -> Callab
         export_model(model.to("cpu", memory_format=torch.contiguous_format), path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    providers = ["CUDAExecutionProvider"] if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers() else []
-    session = onnxruntime.InferenceSession(str(path), options, providers=[*providers, "CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), options, providers=list(dict.fromkeys([f"{_provider(device)}ExecutionProvider", "CPUExecutionProvider"])))
     return lambda images: session.run(["logits"], {"images": images.cpu().numpy()})
 
 
 def _measure(engine: str, calls: dict[str, Callable], batch: int, size: int, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    images = random_images(batch, size, device, torch.contiguous_format if engine in ("eager", "onnxruntime") else torch.channels_last)
+    images = random_images(batch, size, device, torch.contiguous_format if engine == "eager" or engine.startswith("onnxruntime") else torch.channels_last)
     times = interleave({name: lambda call=call: call(images) for name, call in calls.items()}, rounds, device)
     rows = []
     for name, values in times.items():

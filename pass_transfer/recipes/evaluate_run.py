@@ -9,7 +9,8 @@ from pass_transfer.pruned import load_pruned
 
 
 def evaluate_run(run: str | Path, task: str, *, data_dir: str | None = None, device: str = "auto", precision: str = "auto") -> dict[str, Any]:
-    """Top-1 and top-5 (percent) of a run's model on a task's test images, in the precision adapt measured with.
+    """Top-1 and top-5 (percent) of a run's model on a task's test images, in the precision that suits this device unless another is given; the run's report
+    has the command with the device and precision that adapt measured in.
 
     Raises:
         RunError, StorageError: see load_pruned.

@@ -30,6 +30,8 @@ class FinetuneConfig:
         prompt_lr: the same for the prompt, in units of image brightness.
         momentum, weight_decay: of SGD on the weights; BatchNorm and biases are not decayed.
         label_smoothing: of the cross-entropy.
+        whole_batch: BatchNorm sees the whole batch also where CPU threads could share it out
+            (training/replicas.py), so that the number of threads decides nothing.
         mixup: parameter of the Beta distribution that images are blended by in pairs
             (arXiv 1710.09412), against overfitting in long training; 0 leaves it out.
     """
@@ -43,12 +45,13 @@ class FinetuneConfig:
     label_smoothing: float = 0.1
     mixup: float = 0.0
     warmup: float = 0.15
+    whole_batch: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_whole(self, epochs=1, batch_size=2, seed=0)
         check_positive(self, "lr", "prompt_lr")
-        check_positive(self, "weight_decay", zero=True)
+        check_positive(self, "weight_decay", "mixup", zero=True)
 
     def loop(self) -> LoopConfig:
         """What the training loop needs of it."""
@@ -62,7 +65,7 @@ class FinetuneStage(Stage):
         self.name, self.task, self.config, self.runtime, self.teacher = name, task, config, runtime, teacher
         self.network = runtime.place(network)
         self.model = runtime.accelerator.prepare_model(self.network) if runtime.accelerator.num_processes > 1 else self.network
-        self.replicas = Replicas.fitting(self.network, runtime, config.batch_size)
+        self.replicas = None if config.whole_batch else Replicas.fitting(self.network, runtime, config.batch_size)
         self.modules = {"network": self.network}
         self.optimizers = {"sgd": torch.optim.SGD(_parameter_groups(network, config), momentum=config.momentum, nesterov=True)}
 
@@ -97,7 +100,7 @@ class FinetuneStage(Stage):
             loss, hits = self.replicas.backward(work, images, labels, labels[partner])
         self.regularise()
         optimizer.step()
-        return {"loss": loss.item(), "top1": 100 * hits.double().mean().item()}
+        return {"loss": loss.item(), "top1": 100 * hits.cpu().double().mean().item()}
 
     def _blend(self, count: int, draw: torch.Generator) -> tuple[float, torch.Tensor]:
         """Mixup's weight of each image itself, and the image it is blended with."""

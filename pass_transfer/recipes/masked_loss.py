@@ -37,9 +37,12 @@ class DensityRange:
         return self.low + (self.high - self.low) * torch.rand((), generator=source).item()
 
 
-def straight_through_masks(scores: torch.Tensor, groups: ChannelGroups, density: float) -> dict[str, torch.Tensor]:
-    """Masks by group at a density, with the straight-through gradient to the scores (total,)."""
+def straight_through_masks(scores: torch.Tensor, groups: ChannelGroups, density: float, uniform: bool = False) -> dict[str, torch.Tensor]:
+    """Masks by group at a density, with the straight-through gradient to the scores (total,); uniform for the same share of every group."""
     least = floors(groups)
+    if uniform:
+        places = torch.cat([part.detach().argsort(stable=True).argsort(stable=True).to(scores) / len(part) for part in groups.split(scores).values()])
+        scores = scores + (places - scores).detach()
     count = max(int(least.sum()), round(density * groups.total))
     return groups.split(ops.global_topk_mask(scores, groups.offsets, count, least).mask)
 
@@ -87,7 +90,7 @@ def condition_scores(hypernet: Hypernet, frame: torch.Tensor) -> torch.Tensor:
 
 def masked_step(hypernet: Hypernet, network: Network, prompt: Prompt, images: torch.Tensor, labels: torch.Tensor, density: float, *,
                 image_share: float, optimizers: Iterable[torch.optim.Optimizer], runtime: Runtime, rows: torch.Tensor | None = None,
-                gradient: str = "exact") -> dict[str, float]:
+                gradient: str = "exact", uniform: bool = False) -> dict[str, float]:
     """One optimisation step on the cross-entropy of the masked network.
 
     Args:
@@ -95,14 +98,15 @@ def masked_step(hypernet: Hypernet, network: Network, prompt: Prompt, images: to
         density: share of channels kept in this step.
         rows: the classifier's rows that the task's classes are, if not all of them.
         gradient: which channels' scores learn, those kept ("kept"), also the next MARGIN of the ranking ("margin"), or all of them ("exact").
+        uniform: see straight_through_masks.
 
     Returns:
         "loss" and "top1" (per cent) of the batch.
     """
     roles = PromptGradient(prompt, image_share)
     scores = condition_scores(hypernet, roles.as_condition)
-    masks = straight_through_masks(scores, hypernet.groups, density)
-    margins = straight_through_masks(scores.detach(), hypernet.groups, min(1.0, density + MARGIN)) if gradient == "margin" else None
+    masks = straight_through_masks(scores, hypernet.groups, density, uniform)
+    margins = straight_through_masks(scores.detach(), hypernet.groups, min(1.0, density + MARGIN), uniform) if gradient == "margin" else None
     with runtime.autocast():
         logits = masked_logits(network, prompt, roles.as_image, hypernet.groups, masks, images, gradient, margins)
     logits = logits if rows is None else logits[:, rows]
@@ -113,4 +117,4 @@ def masked_step(hypernet: Hypernet, network: Network, prompt: Prompt, images: to
     roles.join()
     for optimizer in optimizers:
         optimizer.step()
-    return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).double().mean().item()}
+    return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).cpu().double().mean().item()}

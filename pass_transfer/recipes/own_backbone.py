@@ -74,13 +74,18 @@ def on_kept_prior(hypernet: PretrainedHypernet, task: Task, runtime: Runtime, se
     return hypernet.with_backbone(hypernet.backbone(), read_tensors(run / PRIOR))
 
 
-def as_in_run(hypernet: PretrainedHypernet, run: str | Path) -> PretrainedHypernet:
+def as_in_run(hypernet: PretrainedHypernet, entry: PretrainedHypernet, run: str | Path) -> PretrainedHypernet:
     """A hypernetwork as a run of adapt used it: with the prior that is kept there, where the run had weights of its own.
 
+    Args:
+        entry: what the hypernetwork was before it got other weights.
+
     Raises:
-        RunError: the run's backbone has other weights than this one.
+        RunError: the run is of another entry, or its backbone has other weights than this one.
     """
     note = read_json(Path(run) / CONFIG) if (Path(run) / CONFIG).is_file() else {}
+    if note.get("fingerprint") != entry.fingerprint():
+        raise RunError(f"{run} was adapted from another zoo entry ({note.get('entry')}) than {entry.name}, or from another version of it")
     if note.get("backbone") != weights_of(hypernet):
         raise RunError(f"{run} was adapted from other weights than these; give the checkpoint that its adapt had as --backbone, and none where it had none")
     return hypernet.with_backbone(hypernet.backbone(), read_tensors(Path(run) / PRIOR)) if hypernet.own_weights else hypernet

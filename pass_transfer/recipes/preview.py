@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pass_transfer.latency import measure_latency
+from pass_transfer.latency_budget import check_batch
 from pass_transfer.recipes.adapt import LATENCY_BATCHES, stored_prompt
 from pass_transfer.recipes.own_backbone import as_in_run, read_backbone
 from pass_transfer.training import choose_runtime
@@ -35,16 +38,17 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
     Returns:
         "groups" (name, kept, width, layers), "layers" (name, positions, inputs, outputs,
         macs, parameters and each with dense_ before it), totals as in result.json,
-        "latency_ms" by batch size or null, and "warnings".
+        "estimated_speed_up" (speed_up), "latency_ms" by batch size or null, and "warnings".
 
     Raises:
         UsageError, MaskError: see generate_masks.
         RunError: no prompt in the run, or one with another backbone.
     """
-    entry = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
-    entry = entry if backbone is None else read_backbone(entry, backbone)
+    check_batch(batch)
+    trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
+    entry = trained if backbone is None else read_backbone(trained, backbone)
     prompt = entry.prompt() if run is None else stored_prompt(entry, run)
-    entry = entry if run is None else as_in_run(entry, run)
+    entry = entry if run is None else as_in_run(entry, trained, run)
     budget_is_timed = cut.get("latency_ms") is not None
     place = choose_runtime(device, "no").device if latency or budget_is_timed else None
     masks = entry.generate_masks(prompt, classes=classes, **({"device": place, "batch": batch} if budget_is_timed else {}), **cut)
@@ -56,12 +60,28 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
     found = {"hypernet": entry.name, "prompt": "source" if run is None else str(run), "cut": cut, "image_size": entry.spec.image_size,
              "groups": [{"name": n, "kept": kept[n], "width": widths[n], "layers": sorted({*g.writes, *g.reads})} for n, g in entry.groups.items()],
              "layers": layers, "macs": table.macs(kept), "dense_macs": table.dense, "parameters": table.parameters(kept),
-             "dense_parameters": table.dense_parameters, "latency_ms": None, "dense_latency_ms": None}
+             "dense_parameters": table.dense_parameters, "estimated_speed_up": speed_up(layers), "latency_ms": None, "dense_latency_ms": None}
     if latency:
-        networks = {name: entry.network(chosen, prompt, classes).to(place) for name, chosen in (("small", masks), ("dense", None))}
+        networks = {name: entry.network(chosen, prompt, classes).to(place, memory_format=torch.channels_last) for name, chosen in (("small", masks), ("dense", None))}
         times = measure_latency(networks, entry.spec.image_size, sorted({*LATENCY_BATCHES, batch}))
         found |= {"latency_ms": {str(b): t for b, t in times["small"].items()}, "dense_latency_ms": {str(b): t for b, t in times["dense"].items()}}
     return found | {"warnings": warnings(found)}
+
+
+def speed_up(layers: list[dict[str, Any]]) -> float:
+    """How many times as fast a cut should be, without measuring: a layer takes as long as its arithmetic, in whole multiples of channels, or what it moves, whichever is more."""
+    def work(layer: dict[str, Any], which: str) -> float:
+        padded = layer[f"{which}macs"]
+        for end in ("inputs", "outputs"):
+            padded *= -(-layer[f"{which}{end}"] // MULTIPLE) * MULTIPLE / layer[f"{which}{end}"]
+        return max(padded / INTENSITY, _moved(layer, which))
+
+    return sum(work(layer, "dense_") for layer in layers) / sum(work(layer, "") for layer in layers)
+
+
+def _moved(layer: dict[str, Any], which: str = "") -> float:
+    """Numbers that a layer reads and writes for one image."""
+    return layer["positions"] * (layer[f"{which}inputs"] + layer[f"{which}outputs"]) + layer[f"{which}parameters"]
 
 
 def warnings(found: dict[str, Any]) -> list[str]:
@@ -74,8 +94,7 @@ def warnings(found: dict[str, Any]) -> list[str]:
     small = sum(layer["macs"] for layer in found["layers"] if 1 < layer["positions"] <= SMALL_MAP)
     if small > 0.2 * found["macs"]:
         said.append(f"{small / found['macs']:.0%} of the MACs are in maps of {SMALL_MAP} positions or fewer, where overheads weigh most at batch 1")
-    slow = [layer["name"] for layer in found["layers"] if layer["positions"] > 1 and layer["macs"] < INTENSITY * (
-        layer["positions"] * (layer["inputs"] + layer["outputs"]) + layer["parameters"])]
+    slow = [layer["name"] for layer in found["layers"] if layer["positions"] > 1 and layer["macs"] < INTENSITY * _moved(layer)]
     if slow:
         said.append(f"bound by memory rather than arithmetic, so that fewer MACs gain little: {', '.join(slow)}")
     for batch, time in (found["latency_ms"] or {}).items():

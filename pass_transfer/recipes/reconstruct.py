@@ -52,7 +52,7 @@ def reconstruct_readers(dense: Network, small: nn.Module, masks: Mapping[str, to
         target = small.get_submodule(name)
         if not removed:
             added = added.new_zeros(len(added), len(fit.kept)).index_copy(1, fit.kept.nonzero().flatten(), added)
-        target.weight.add_(added.view_as(target.weight))
+        target.weight.add_(added.view_as(target.weight).to(target.weight))
         if target.bias is not None:
             target.bias.add_(shift.to(target.bias))
 
@@ -79,7 +79,7 @@ class _Fit:
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What to add to the weights of the kept inputs, (O, K), and to the bias, (O,)."""
-        x, y, xx, xy = (total.double() / self.count for total in self.sums)
+        x, y, xx, xy = ((total.cpu() if total.device.type == "mps" else total).double() / self.count for total in self.sums)  # Apple GPUs have no float64
         inside = xx.addr_(x, x, alpha=-1)
         inside.diagonal().add_(RIDGE * inside.diagonal().mean().clamp(min=1e-12))
         added = torch.linalg.solve(inside, xy.addr_(x, y, alpha=-1)).T

@@ -47,6 +47,7 @@ class SearchConfig:
         low, high: range of densities trained at.
         gradient: which channels' scores learn in a step: all of them ("exact"), those kept
             ("kept"), or these and the next tenth of the ranking ("margin").
+        uniform: whether every group keeps the same share in a step, instead of one ranking over all.
     """
 
     steps: int = 1500
@@ -65,6 +66,7 @@ class SearchConfig:
     low: float = 0.55
     high: float = 0.85
     gradient: str = "exact"
+    uniform: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -123,7 +125,8 @@ class SearchStage(Stage):
         images = see(to_images(augment(pixels, draw, self.task.mirrored), self.runtime.device), source.view)
         return masked_step(self.hypernet, self.network, self.prompts[index], images, torch.searchsorted(rows, labels).to(self.runtime.device),
                            self.densities.draw(draw), image_share=self.config.image_share, optimizers=self.optimizers.values(),
-                           runtime=self.runtime, rows=rows, gradient=self.config.gradient)
+                           runtime=self.runtime, rows=rows, gradient=self.config.gradient,
+                           uniform=self.config.uniform)
 
     def evaluate(self) -> dict[str, float]:
         """Nothing: the hypernetwork is used as it ends."""
@@ -141,6 +144,6 @@ def search(hypernet: Hypernet, network: Network, task: Task, config: SearchConfi
     """
     stage = SearchStage(hypernet, network, task, config, runtime)
     if config.steps:
-        rows = min(config.rows, config.steps)
-        run_stage(stage, task.train, LoopConfig(rows, config.batch_size, 0.05, config.seed, config.steps // rows), runtime, run)
+        loop = LoopConfig.of_steps(config.steps, len(task.train), config.batch_size, rows=config.rows, warmup=0.05, seed=config.seed)
+        run_stage(stage, task.train, loop, runtime, run)
     return stage.prompts[0]

@@ -10,7 +10,7 @@ from pass_transfer.recipes.heads import fit_head
 from pass_transfer.recipes.map_labels import map_labels
 from pass_transfer.recipes.reconstruct import reconstruct_readers
 from pass_transfer.backbones import ChannelGroups, classifier_name, set_classifier
-from pass_transfer.masking import mask_readers
+from pass_transfer.masking import mask_layers
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
@@ -37,7 +37,7 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
     """
     removed = masks is not None and groups.coupling == "grouped"
     small = remove_channels(backbone, masks, groups) if removed else copy.deepcopy(backbone)
-    handles = mask_readers(small, groups, masks) if masks is not None and not removed else []
+    handles = mask_layers(small, groups, masks) if masks is not None and not removed else []
     network = runtime.place(Network(small, mean, std, prompt))
     dense = network
     if masks is not None and (reconstruct or mapping == "frequency"):
@@ -55,5 +55,5 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
     if handles:  # the classifier is another one now
         for handle in handles:
             handle.remove()
-        mask_readers(small, groups, masks)
+        mask_layers(small, groups, masks)
     return network

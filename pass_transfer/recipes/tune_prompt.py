@@ -7,7 +7,6 @@ of the masked network. The prompt acts as the hypernetwork's condition and as pi
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
@@ -130,8 +129,7 @@ def tune(hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, confi
     steps = min(config.steps, PASSES * whole)
     if not steps:
         return []
-    rows = max(min(config.rows, steps), math.ceil(steps / whole))
-    loop = LoopConfig(rows, batch_size, warmup=0.1, seed=config.seed, steps_per_epoch=max(1, steps // rows))
+    loop = LoopConfig.of_steps(steps, len(task.train), batch_size, rows=config.rows, seed=config.seed)
     return run_stage(TunePromptStage(hypernet, network, prompt, task, mapping, config, runtime), task.train, loop, runtime, run)
 
 

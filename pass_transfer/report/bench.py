@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
-from rich.console import Console
 from rich.table import Table
+
+from pass_transfer.report.table import plain
 
 
 def bench_table(found: Mapping[str, Any]) -> str:
@@ -18,7 +19,4 @@ def bench_table(found: Mapping[str, Any]) -> str:
         small, dense = rows[engine, batch, "small"], rows[engine, batch, "dense"]
         table.add_row(engine, str(batch), *(f"{r['median_ms']:.2f} ({r['q1_ms']:.2f}-{r['q3_ms']:.2f})" for r in (small, dense)), f"{small['images_per_second']:.0f}",
                       f"{dense['images_per_second']:.0f}", f"{dense['median_ms'] / small['median_ms']:.2f}")
-    console = Console(width=120, color_system=None, force_terminal=False)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get().rstrip()
+    return plain(120, table)

@@ -9,6 +9,7 @@ from typing import Any, Mapping
 from pass_transfer.recipes.adapt import AdaptConfig
 
 ALWAYS = ("macs", "params", "density", "round_to", "seed")  # said also where they have their default
+FLAGS = {"latency_batch": "--batch"}  # options that are not called like the field
 BEFORE = {"round_to": 1, "reconstruct": False}  # what a run did whose config.json has no such field yet
 
 
@@ -21,11 +22,13 @@ def adapt_command(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """
     words = ["--hypernet", config["entry"], "--task", config["task"]]
     words += ["--data-dir", config["data_dir"]] if config.get("data_dir") else []
+    words += ["--backbone", config["backbone_file"]] if config.get("backbone_file") else []
+    words += ["--dense", config["dense_run"]] if config.get("dense_run") else []
     for field in dataclasses.fields(AdaptConfig):
         value = config.get(field.name, BEFORE.get(field.name))
         if value is not None and (field.name in ALWAYS or value != (list(field.default) if isinstance(field.default, tuple) else field.default)):
             words += _option(field.name, value)
-    words += ["--with-dense"] if result["dense_top1"] is not None else []
+    words += ["--with-dense"] if result["dense_top1"] is not None and not config.get("dense_run") else []
     return _line("adapt", *words, *_machine(config), "--out", result["run"])
 
 
@@ -49,7 +52,7 @@ def _machine(config: Mapping[str, Any]) -> list[str]:
 
 
 def _option(name: str, value: Any) -> list[str]:
-    flag = f"--{name.replace('_', '-')}"
+    flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
     if isinstance(value, bool):
         return [flag if value else flag.replace("--", "--no-", 1)]
     return [word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))]

@@ -103,6 +103,36 @@ def overlaid_bars(axes: Axes, theme: Theme, names: Sequence[str], small: Sequenc
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 
+def heat_map(axes: Axes, theme: Theme, shares: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Shares of 1 as colours, each with its per cent; nothing is written where a share is 0."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("shares", [theme.page, theme.small])
+    axes.imshow(shares, cmap=colours, vmin=0, vmax=1, aspect="auto")
+    for row, values in enumerate(shares):
+        for column, share in enumerate(values):
+            if share:
+                axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=_letters(theme, colours(share)))
+    labels = [short(name) for name in columns]
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, labels)) > 3 else {}
+    axes.set_xticks(range(len(labels)), labels, parse_math=False, **slanted)
+    axes.set_yticks(range(len(rows)), [short(name) for name in rows], parse_math=False)
+    axes.spines["bottom"].set_visible(False)
+
+
+def _letters(theme: Theme, ground: Sequence[float]) -> str:
+    """Of a theme's text and page colours the one that stands out more from a ground (red, green, blue)."""
+    from matplotlib.colors import to_rgb
+
+    def light(colour: Sequence[float]) -> float:  # relative luminance, as the Web Content Accessibility Guidelines define contrast
+        return sum(weight * channel**2.2 for weight, channel in zip((0.2126, 0.7152, 0.0722), colour)) + 0.05
+
+    def contrast(colour: str) -> float:
+        return max(light(ground) / light(to_rgb(colour)), light(to_rgb(colour)) / light(ground))
+
+    return max((theme.text, theme.page), key=contrast)
+
+
 def short(name: str) -> str:
     """A name on one line that fits beside an axis."""
     line = " ".join(writable(name).split())

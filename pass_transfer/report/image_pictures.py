@@ -8,7 +8,7 @@ from typing import Mapping, Sequence
 import torch
 from PIL import Image
 
-from pass_transfer.report.drawing import Picture, Theme, new_figure, short, style
+from pass_transfer.report.drawing import Picture, Theme, heat_map, new_figure, style
 
 
 def prompt_picture(prompts: Mapping[str, torch.Tensor]) -> Picture:
@@ -44,40 +44,15 @@ def confusion_picture(confusion: torch.Tensor, classes: Sequence[int], names: Se
     """
     counts = confusion[classes][:, classes]
     shares = counts / confusion[classes].sum(1, keepdim=True).clamp(min=1)
-    labels = [short(names[c]) for c in classes]
+    labels = [names[c] for c in classes]
 
     def draw(theme: Theme):
-        from matplotlib.colors import LinearSegmentedColormap
-
         figure = new_figure(0.31 * len(classes) + 1.3)
-        axes = style(figure.add_subplot(), theme, x="predicted", y="true")
-        colours = LinearSegmentedColormap.from_list("shares", [theme.page, theme.small])
-        axes.imshow(shares.numpy(), cmap=colours, vmin=0, vmax=1)
-        for row, values in enumerate(shares.tolist()):
-            for column, share in enumerate(values):
-                if share:
-                    axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=_letters(theme, colours(share)))
-        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, labels)) > 3 else {}
-        axes.set_xticks(range(len(labels)), labels, parse_math=False, **slanted)
-        axes.set_yticks(range(len(labels)), labels, parse_math=False)
-        axes.spines["bottom"].set_visible(False)
+        heat_map(style(figure.add_subplot(), theme, x="predicted", y="true"), theme, shares.tolist(), labels, labels)
         return figure
 
     said = [f"{names[t]} taken for {names[p]}: {int(counts[i, j])}" for i, t in enumerate(classes) for j, p in enumerate(classes) if t != p and counts[i, j]]
     return Picture("confusion", f"Heat map of {len(classes)} classes, per cent of the true class by predicted class. {'; '.join(said) or 'None is taken for another'}.", draw)
-
-
-def _letters(theme: Theme, ground: Sequence[float]) -> str:
-    """Of a theme's text and page colours the one that stands out more from a ground (red, green, blue)."""
-    from matplotlib.colors import to_rgb
-
-    def light(colour: Sequence[float]) -> float:  # relative luminance, as the Web Content Accessibility Guidelines define contrast
-        return sum(weight * channel**2.2 for weight, channel in zip((0.2126, 0.7152, 0.0722), colour)) + 0.05
-
-    def contrast(colour: str) -> float:
-        return max(light(ground) / light(to_rgb(colour)), light(to_rgb(colour)) / light(ground))
-
-    return max((theme.text, theme.page), key=contrast)
 
 
 def image_png(image: torch.Tensor) -> bytes:

@@ -18,10 +18,15 @@ def summary(result: Mapping[str, Any]) -> str:
         table.add_column(column, justify="left" if not column else "right")
     for row in comparison(result):
         table.add_row(*row)
-    console = Console(width=92, color_system=None, force_terminal=False)
+    return plain(92, table, f"{result['search_seconds']:.0f} s to find the masks, {result['seconds']:.0f} s in all; everything is in {result['run']}")
+
+
+def plain(width: int, *parts: Table | str) -> str:
+    """Tables, and lines that are not broken, as text without colours; what users named is shown as it is, not read as markup."""
+    console = Console(width=width, color_system=None, force_terminal=False, markup=False, emoji=False, highlight=False)
     with console.capture() as capture:
-        console.print(table)
-        console.print(f"{result['search_seconds']:.0f} s to find the masks, {result['seconds']:.0f} s in all; everything is in {result['run']}", soft_wrap=True)
+        for part in parts:
+            console.print(part, soft_wrap=isinstance(part, str))
     return capture.get().rstrip()
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Mapping
 
 import torch
+import torch_pruning
 import torchvision
 
 from pass_transfer import __version__
 from pass_transfer.backbones import count_macs, find_groups
-from pass_transfer.files import make_folder, read_json, read_tensors, write_json, write_tensors
+from pass_transfer.errors import DivergedError
+from pass_transfer.files import make_folder, read_json, read_tensors, sha256, write_json, write_tensors
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.finetune import finetune
@@ -31,13 +33,23 @@ SEARCHES = "searches"
 PROMPT = "prompt.values"  # among the scores by group
 
 
-def make_cell(study: Study, cell: Cell, entry: PretrainedHypernet, task: Task, runtime: Runtime) -> dict[str, Any]:
-    """The cell's figures; its search is taken from an earlier budget's where one ranking serves all."""
+def context_of(study: Study, cell: Cell, entry: PretrainedHypernet, task: Task, runtime: Runtime) -> tuple[Method, Context]:
+    """A cell's method, and what that may look at."""
     method, settings = method_of(cell.method, study.methods[cell.method])
     groups = entry.groups if method.coupling == "grouped" else find_groups(entry.backbone(), entry.spec.image_size, method.coupling)
-    context = Context(entry, task, runtime, cell.seed, study.batch_size, cell.budget, settings, groups)
-    found, search_seconds = _search(study, cell, method, context)
-    masks = select(found.scores, groups, macs=cell.budget, table=context.table, uniform=method.uniform)
+    return method, Context(entry, task, runtime, cell.seed, study.batch_size, cell.budget, settings, groups, method.uniform)
+
+
+def make_cell(study: Study, cell: Cell, entry: PretrainedHypernet, task: Task, runtime: Runtime, alike: Mapping[str, str]) -> dict[str, Any]:
+    """The cell's figures; its search is taken from an earlier budget's where one ranking serves all.
+
+    Args:
+        alike: what decides all cells besides the study's settings (run.made_with).
+    """
+    method, context = context_of(study, cell, entry, task, runtime)
+    groups = context.groups
+    found, search_seconds = _search(study, cell, method, context, alike)
+    masks = select(found.scores, groups, macs=cell.budget, table=context.table, uniform=method.uniform, fill=True)
     start = time.monotonic()
     network = shrink(entry.backbone(), groups, masks, entry.spec.mean, entry.spec.std, found.prompt, task, "linear", runtime, cell.seed, study.reconstruct)
     before = evaluate(network, task.held_out, runtime)
@@ -51,23 +63,38 @@ def make_cell(study: Study, cell: Cell, entry: PretrainedHypernet, task: Task, r
             "kept": masks.kept, "channels": masks.widths, "masks": packed(masks)}
 
 
-def _search(study: Study, cell: Cell, method: Method, context: Context) -> tuple[Found, float]:
+def _search(study: Study, cell: Cell, method: Method, context: Context, alike: Mapping[str, str]) -> tuple[Found, float]:
     """What a search found and its seconds: kept beside the cells, since it may serve several budgets and outlives a kill."""
-    name = cell.name if method.each_budget else f"{cell.task.replace('/', '_').replace(':', '-')}-{cell.method}-{cell.seed}"
-    folder = make_folder(study.out / SEARCHES)
-    tensors, note = folder / f"{name}.safetensors", folder / f"{name}.json"
-    identity = {key: value for key, value in study.identity(cell).items() if key != "budget" or method.each_budget}
-    if note.exists() and tensors.exists() and read_json(note)["identity"] == identity:
-        return _read_search(read_tensors(tensors), read_json(note)), read_json(note)["seconds"]
+    tensors, note = _search_files(study, cell)
+    make_folder(tensors.parent)
+    identity = {key: value for key, value in study.identity(cell).items() if key != "budget" or method.each_budget} | dict(alike)
+    if note.exists() and tensors.exists():
+        known = read_json(note)
+        if known["identity"] == identity and known["sha256"] == sha256(tensors):
+            return _read_search(read_tensors(tensors), known), known["seconds"]
     torch.manual_seed(cell.seed)
     start = time.monotonic()
     found = method.scores(context)
     found = found if isinstance(found, Found) else Found(found)
     seconds = time.monotonic() - start
+    if not all(bool(torch.isfinite(values).all()) for values in found.scores.values()):
+        raise DivergedError(f"{cell.method} found scores that are not finite")
     frame = {} if found.prompt is None else {PROMPT: found.prompt.values.detach()}
     write_tensors(tensors, {name: values.detach().cpu().contiguous().clone() for name, values in {**found.scores, **frame}.items()})
-    write_json(note, {"identity": identity, "seconds": seconds, "prompt": None if found.prompt is None else found.prompt.shape})
+    write_json(note, {"identity": identity, "seconds": seconds, "prompt": None if found.prompt is None else found.prompt.shape, "sha256": sha256(tensors)})
     return _read_search(read_tensors(tensors), read_json(note)), seconds
+
+
+def _search_files(study: Study, cell: Cell) -> tuple[Path, Path]:
+    """Where a search keeps its tensors and the note that vouches for them."""
+    method, _ = method_of(cell.method, study.methods[cell.method])
+    name = cell.name if method.each_budget else Cell(cell.task, cell.method, 0, cell.seed).name
+    return study.out / SEARCHES / f"{name}.safetensors", study.out / SEARCHES / f"{name}.json"
+
+
+def drop_search(study: Study, cell: Cell) -> None:
+    """Forget what a cell's search found, so that it is done anew."""
+    _search_files(study, cell)[1].unlink(missing_ok=True)
 
 
 def _read_search(tensors: dict[str, torch.Tensor], note: Mapping[str, Any]) -> Found:
@@ -96,7 +123,7 @@ def unpacked(digits: Mapping[str, str], widths: Mapping[str, int]) -> ChannelMas
 def origin() -> dict[str, Any]:
     """Where a cell comes from: commit, versions, machine."""
     return {"commit": _commit(), "machine": _machine(), "versions": {"pass_transfer": __version__, "torch": torch.__version__,
-                                                                      "torchvision": torchvision.__version__, "python": platform.python_version()}}
+                                                                      "torchvision": torchvision.__version__, "torch_pruning": torch_pruning.__version__, "python": platform.python_version()}}
 
 
 def _commit() -> str | None:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from typing import Any
 
 import numpy as np
 
-from pass_transfer.files import read_json
 from pass_transfer.latency import interleave
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
-from pass_transfer.recipes.finetune import FinetuneConfig, FinetuneStage
+from pass_transfer.recipes.finetune import FinetuneStage
+from pass_transfer.recipes.heads import IMAGES as HEAD_IMAGES
+from pass_transfer.recipes.reconstruct import IMAGES as RECONSTRUCTED
 from pass_transfer.study.methods import method_of
-from pass_transfer.study.plan import Cell, Study
-from pass_transfer.study.run import is_missing, path_of
+from pass_transfer.study.plan import Cell, Study, recipe
+from pass_transfer.study.run import made_with
+from pass_transfer.study.store import is_missing, read_cell
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Runtime, choose_runtime, evaluate
 from pass_transfer.training.batches import generator
+from pass_transfer.training.recalibrate import IMAGES
 from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 
 STEPS = 3  # measured of each kind
 
 
-def estimate(study: Study, device: str = "auto", precision: str = "auto") -> dict[str, Any]:
+def estimate(study: Study, device: str = "auto", precision: str = "auto", retry_failed: bool = False) -> dict[str, Any]:
     """Seconds that the missing cells will take one after the other.
 
     Returns:
@@ -31,8 +35,8 @@ def estimate(study: Study, device: str = "auto", precision: str = "auto") -> dic
         missing cells and their seconds. A method that has finished cells here counts by
         these, others by the number of their steps.
     """
-    missing = [cell for cell in study.cells() if is_missing(study, cell)]
     entry, runtime = load_hypernet(study.hypernet), choose_runtime(device, precision)
+    missing = [cell for cell in study.cells() if is_missing(study, cell, made_with(entry, runtime), retry_failed)]
     speeds = {name: _Speed(entry, load_task(name, entry.spec.image_size, study.tasks[name]), study, runtime) for name in {cell.task for cell in missing}}
     found: dict[str, dict[str, float]] = {}
     searched = set()
@@ -47,8 +51,8 @@ def estimate(study: Study, device: str = "auto", precision: str = "auto") -> dic
 
 
 def _search_seconds(study: Study, cell: Cell, speed: _Speed) -> float:
-    alike = [path_of(study, other) for other in study.cells() if (other.task, other.method) == (cell.task, cell.method)]
-    known = [note["search_seconds"] for note in (read_json(path) for path in alike if path.exists()) if "search_seconds" in note]
+    alike = [read_cell(study, other) or {} for other in study.cells() if (other.task, other.method) == (cell.task, cell.method)]
+    known = [note["search_seconds"] for note in alike if "search_seconds" in note]
     if known:
         return statistics.mean(known)
     method, settings = method_of(cell.method, study.methods[cell.method])
@@ -70,13 +74,15 @@ class _Speed:
             images = min(len(self.task.train), self.study.train_images or len(self.task.train))
             steps = self.study.epochs * max(1, images // self.study.batch_size)
             checks = (self.study.epochs + 2) * len(self.task.held_out) + len(self.task.test)
-            self.known[budget] = steps * self._step(masks) + checks * self._image(masks)
+            before = min(images, IMAGES) + (min(images, RECONSTRUCTED) if self.study.reconstruct else 0)  # recalibration and reconstruction, by the dense network
+            after = min(images, IMAGES) + min(images, HEAD_IMAGES)  # recalibration and the classifier's features, by the small one
+            self.known[budget] = steps * self._step(masks) + (checks + after) * self._image(masks) + before * self._image(None)
         return self.known[budget]
 
     def _step(self, masks: ChannelMasks | None) -> float:
         """Median seconds of a training step."""
         batch = min(self.study.batch_size, len(self.task.train))
-        stage = FinetuneStage(self._network(masks), self.task, FinetuneConfig(batch_size=batch), self.runtime)
+        stage = FinetuneStage(self._network(masks), self.task, dataclasses.replace(recipe(self.study, 0), batch_size=batch), self.runtime)
         pixels, labels = self.task.train.subset(np.arange(batch)).__getitems__(range(batch))
         stage.start_epoch(0, 0)
         times = interleave({"step": lambda: stage.step(pixels, labels, generator(0, 0), 0)}, STEPS, self.runtime.device, warm_up=1)

@@ -14,7 +14,7 @@ import yaml
 from pass_transfer.errors import UsageError
 from pass_transfer.files import read_text
 from pass_transfer.recipes.finetune import FinetuneConfig
-from pass_transfer.study.methods import method_of
+from pass_transfer.study.methods import method_of, settings_of
 from pass_transfer.tasks.registry import check_name
 
 FIELDS = ("hypernet", "tasks", "methods", "budgets", "seeds", "epochs", "batch_size", "train_images", "reconstruct", "out")
@@ -69,9 +69,9 @@ class Study:
         return [Cell(task, method, budget, seed) for seed, task, method, budget in itertools.product(self.seeds, self.tasks, self.methods, self.budgets)]
 
     def identity(self, cell: Cell) -> dict[str, Any]:
-        """What decides a cell's result, besides the code."""
-        return {"hypernet": self.hypernet, **dataclasses.asdict(cell), "settings": dict(self.methods[cell.method]), "epochs": self.epochs,
-                "batch_size": self.batch_size, "train_images": self.train_images, "reconstruct": self.reconstruct}
+        """What decides a cell's result in this file: all settings of the method, the defaults too."""
+        return {"hypernet": self.hypernet, "data": self.tasks[cell.task], **dataclasses.asdict(cell), "settings": settings_of(cell.method, self.methods[cell.method]),
+                "epochs": self.epochs, "batch_size": self.batch_size, "train_images": self.train_images, "reconstruct": self.reconstruct}
 
 
 def load_study(path: str | Path) -> Study:
@@ -100,8 +100,10 @@ class _Reader:
         return UsageError(f"{self.path}:{node.start_mark.line + 1}: {why}")
 
     def value(self, node: yaml.Node) -> Any:
-        loader = yaml.SafeLoader("")
-        return loader.construct_object(node, deep=True)
+        try:
+            return yaml.SafeLoader("").construct_object(node, deep=True)
+        except (yaml.YAMLError, ValueError, TypeError) as error:
+            raise self.refuse(node, f"this cannot be read ({getattr(error, 'problem', None) or error})") from error
 
     def items(self, node: yaml.Node | None, what: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
         """Key to (key's node, value's node) of a mapping with names as keys, each once."""
@@ -204,5 +206,5 @@ class _Reader:
 
 
 def recipe(study: Study, seed: int) -> FinetuneConfig:
-    """The fine-tuning that every method's network gets."""
-    return FinetuneConfig(epochs=study.epochs, batch_size=study.batch_size, seed=seed)
+    """The fine-tuning that every method's network gets, the same whatever number of threads."""
+    return FinetuneConfig(epochs=study.epochs, batch_size=study.batch_size, whole_batch=True, seed=seed)

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Iterable, Sequence
 
-from pass_transfer.errors import RunError
-from pass_transfer.files import read_json
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.study.cell import unpacked
-
-COLUMNS = ("method", "seeds", "macs_share", "top1", "top1_deviation", "top1_before", "search_seconds", "seconds", "failed")
-
 
 @dataclass(frozen=True)
 class Row:
@@ -39,15 +33,6 @@ class Row:
     search_seconds: float | None
     seconds: float | None
     failed: tuple[str, ...]
-
-
-def read_cells(folder: str | Path) -> list[dict[str, Any]]:
-    """All cells in a folder. Raises RunError where there is none, StorageError for one that is damaged."""
-    paths = sorted(Path(folder).glob("*.json"))
-    cells = [cell for cell in map(read_json, paths) if isinstance(cell, dict) and {"method", "task", "budget", "seed"} <= set(cell)]
-    if not cells:
-        raise RunError(f"{folder} holds no cells; make them with pass-transfer study run")
-    return cells
 
 
 def rows(cells: Iterable[dict[str, Any]], methods: Sequence[str] = ()) -> list[Row]:

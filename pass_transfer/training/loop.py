@@ -43,6 +43,13 @@ class LoopConfig:
     seed: int = 0
     steps_per_epoch: int | None = None
 
+    @classmethod
+    def of_steps(cls, steps: int, images: int, batch_size: int, *, rows: int = 1, warmup: float = 0.1, seed: int = 0) -> LoopConfig:
+        """A number of steps, whatever the number of images: in `rows` epochs, or in more where one pass over the images has fewer steps; rounded up to whole rows."""
+        batch_size = min(batch_size, images)
+        rows = max(min(rows, steps), math.ceil(steps / (images // batch_size)))
+        return cls(rows, batch_size, warmup, seed, math.ceil(steps / rows))
+
 class Stage(ABC):
     """One stage of training. `modules` and `optimizers` hold all the state it has."""
 

@@ -25,7 +25,7 @@ METRICS = "metrics.jsonl"
 WORK = "checkpoint"
 CLOCK = "clock.json"
 LOCK = "lock"  # held by the process that works on the run, and let go by the system when that dies
-NOTED = ("versions", "threads", "entry", "data_dir")  # what it ran with, what something was called and where it lay; not compared on --resume
+NOTED = ("versions", "threads", "entry", "data_dir", "backbone_file", "dense_run")  # what it ran with, what something was called and where it lay; not compared on --resume
 
 
 class RunFolder:

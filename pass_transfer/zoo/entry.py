@@ -17,7 +17,7 @@ from pass_transfer.backbones import BackboneSpec, CostTable, build_backbone, cla
 from pass_transfer.errors import BackboneError, MaskError, StorageError, UsageError, ZooError
 from pass_transfer.files import make_folder, read_json, read_tensors, write_bytes, write_json, write_tensors
 from pass_transfer.hypernet import Hypernet, HypernetConfig, make_prior
-from pass_transfer.latency_budget import LatencyBudget, fit_latency
+from pass_transfer.latency_budget import LatencyBudget, check_reachable, fit_latency
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
@@ -121,8 +121,22 @@ class PretrainedHypernet:
             return select(self.scores(prompt), self.groups, density=density, macs=macs, params=params, table=table, **how)
         if not density is macs is params is None:
             raise UsageError("give exactly one budget: density=, macs=, params= or latency_ms=")
-        cuts, budget = Cuts(self.scores(prompt), self.groups, **how), LatencyBudget(latency_ms, batch)
-        return fit_latency(cuts, lambda masks: self.network(masks, prompt, classes).to(device), budget, self.spec.image_size)
+        return fit_latency(Cuts(self.scores(prompt), self.groups, **how), *self._timed(prompt, latency_ms, batch, device, classes))
+
+    def check_budget(self, prompt: Prompt, *, latency_ms: float | None = None, batch: int = 1, device: str | torch.device = "cpu", classes: int | None = None,
+                     density: float | None = None, macs: float | str | None = None, params: float | str | None = None, **how: Any) -> None:
+        """Refuse a budget that cannot be met before any work is done for it; arguments and errors as of generate_masks. Of milliseconds only the smallest cut is measured."""
+        if latency_ms is None:
+            self.generate_masks(prompt, density=density, macs=macs, params=params, classes=classes, **how)
+        else:
+            check_reachable(Cuts(self.scores(prompt), self.groups, **how), *self._timed(prompt, latency_ms, batch, device, classes))
+
+    def _timed(self, prompt: Prompt, latency_ms: float, batch: int, device: str | torch.device, classes: int | None):
+        """What is measured of a cut, within which budget, at which size."""
+        def network(masks: ChannelMasks) -> Network:
+            return self.network(masks, prompt, classes).to(device, memory_format=torch.channels_last)
+
+        return network, LatencyBudget(latency_ms, batch), self.spec.image_size
 
     def network(self, masks: ChannelMasks | None = None, prompt: Prompt | None = None, classes: int | None = None) -> Network:
         """What would be deployed, before any training, in eval mode; with an untrained classifier where the task's `classes` are given."""

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from pass_transfer.backbones import count_parameters
-from pass_transfer.pruned import export_model, load_pruned
-from pass_transfer.zoo.entry import load_hypernet
+from pass_transfer.backbones import build_backbone, count_parameters
+from pass_transfer.errors import StorageError
+from pass_transfer.network import Network
+from pass_transfer.pruned import PrunedModel, export_model, load_pruned
 
 onnx = pytest.importorskip("onnx")
 
@@ -27,12 +28,32 @@ def test_onnx_gives_torchs_logits_at_every_batch_size(finished, tmp_path, batch)
     assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
 
 
-def test_onnx_says_how_to_feed_it_and_is_smaller_as_the_network_is(finished, entry, tmp_path):
-    model, hypernet = load_pruned(finished), load_hypernet(entry)
+def test_onnx_says_how_to_feed_it_and_is_smaller_as_the_network_is(finished, tmp_path):
+    model = load_pruned(finished)
     small = model.export(tmp_path / "small.onnx")
     note = json.loads({p.key: p.value for p in onnx.load(tmp_path / "small.onnx").metadata_props}["pass_transfer"])
     assert note["class_names"] == list(model.class_names) and note["image_size"] == 32 and note["architecture"] == "resnet18"
-    assert small["bytes"] < 4 * count_parameters(model.network) * 1.05 + 100_000
+    spec = model.spec
+    dense = PrunedModel(Network(build_backbone(spec), spec.mean, spec.std, model.network.prompt), spec, model.class_names, {}).export(tmp_path / "dense.onnx")
+    ratio = count_parameters(model.network.backbone) / count_parameters(build_backbone(spec))
+    assert small["bytes"] / dense["bytes"] == pytest.approx(ratio, rel=0.05) and "resize" in note
+
+
+def test_what_computes_nothing_is_not_exported(finished, tmp_path):
+    model = load_pruned(finished)
+    with torch.no_grad():
+        model.network.backbone.fc.bias[0] = torch.nan
+    for ending in ("onnx", "pt2"):
+        with pytest.raises(StorageError, match="differs from torch"):
+            model.export(tmp_path / f"small.{ending}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_may_be_in_any_dtype_and_mode_and_stays_as_it_was(finished, tmp_path):
+    model = load_pruned(finished).half().train()
+    model.network.backbone.bn1.eval()
+    assert model.export(tmp_path / "small.pt2")["difference"] <= 1e-4
+    assert next(model.parameters()).dtype == torch.float16 and model.training and not model.network.backbone.bn1.training
 
 
 def test_pt2_is_loaded_by_torch_alone_with_its_metadata(finished, tmp_path):

@@ -4,9 +4,11 @@ import json
 import shutil
 
 import pytest
+import torch
 
+from pass_transfer import latency_budget
 from pass_transfer.backbones import count_macs, count_parameters
-from pass_transfer.recipes.preview import preview, warnings
+from pass_transfer.recipes.preview import preview, speed_up, warnings
 from pass_transfer.zoo.entry import load_hypernet
 
 
@@ -74,8 +76,51 @@ def test_a_latency_budget_is_measured_here(call, entry):
     assert code == 2 and "exactly one budget" in err
 
 
-def test_a_run_keeps_the_masks_that_it_measured(call, adapting, tmp_path):
+def test_a_run_keeps_the_masks_that_it_measured(call, adapting, tmp_path, monkeypatch):
     arguments = ["--latency-ms", "100000", "--batch", "3"]
     assert call(*adapting(*arguments))[0] == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["macs"] == result["dense_macs"] and set(result["latency_ms"]) == {"1", "3", "32"}
+    (tmp_path / "run" / "result.json").unlink()
+    monkeypatch.setattr(latency_budget, "measure_latency", lambda *_: pytest.fail("measured again"))
+    assert call(*adapting(*arguments, "--resume"))[0] == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["channels_kept"] == result["channels_kept"]
+
+
+def test_the_networks_that_a_latency_budget_measures_are_laid_out_as_adapts_are(entry, monkeypatch):
+    seen = []
+
+    def clock(networks, *_):
+        seen.extend(networks.values())
+        return {name: {1: 1.0} for name in networks}
+
+    monkeypatch.setattr(latency_budget, "measure_latency", clock)
+    hypernet = load_hypernet(entry)
+    hypernet.generate_masks(hypernet.prompt(), latency_ms=2.0)
+    assert seen and all(network.backbone.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last) for network in seen)
+
+
+def test_a_layer_is_as_slow_as_its_arithmetic_or_what_it_moves():
+    wide = {"positions": 100, "inputs": 64, "outputs": 64, "macs": 3_686_400, "parameters": 36_864}
+    dense = {f"dense_{name}": value for name, value in wide.items()}
+    assert speed_up([wide | dense]) == 1
+    half = wide | dense | {"outputs": 32, "macs": 1_843_200, "parameters": 18_432}
+    assert speed_up([half]) == pytest.approx(2)
+    odd = wide | dense | {"outputs": 33, "macs": 1_900_800, "parameters": 19_008}
+    assert speed_up([odd]) == pytest.approx(64 / 40), "33 channels cost what 40 do"
+    thin = {"positions": 100, "inputs": 64, "outputs": 64, "macs": 57_600, "parameters": 576}
+    assert speed_up([thin | {f"dense_{n}": v for n, v in thin.items()} | {"macs": 28_800}]) == 1, "bound by what it moves"
+
+
+def test_a_run_of_another_entry_is_refused(refused, entry, finished, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"fingerprint": "0" * 64, "entry": "zoo/another"}))
+    assert "was adapted from another zoo entry (zoo/another)" in refused("inspect", "--hypernet", entry, "--run", other)
+
+
+def test_a_batch_that_is_none_is_refused_before_anything_is_trained(refused, adapting, entry, tmp_path):
+    for verb in (["inspect", "--hypernet", entry], adapting()):
+        assert "--batch is -1" in refused(*verb, "--batch", "-1", code=2)
+    assert not (tmp_path / "run").exists()

@@ -1,8 +1,10 @@
 """The study as a user runs it: made, stopped, shared, resumed, reported."""
 
 import csv
+import dataclasses
 import json
 import random
+import shutil
 import signal
 import time
 
@@ -13,7 +15,9 @@ from pass_transfer.backbones import CostTable, count_macs, find_groups
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.study import load_study, read_cells, rows
 from pass_transfer.study.cell import packed, unpacked
-from pass_transfer.study.methods import METHODS
+from pass_transfer.study.methods import METHODS, Context, method_of
+from pass_transfer.tasks import load_task
+from pass_transfer.training import choose_runtime
 from pass_transfer.zoo.entry import load_hypernet
 
 TINY = {"transfer_prompt": {"steps": 1}, "pass_from_scratch": {"steps": 1, "images": 64}, "learned_score": {"steps": 1, "start": "l1"}, "vpns": {"steps": 1, "start": "none"},
@@ -36,7 +40,7 @@ def study(entry, tmp_path):
 
 
 def cells_of(path):
-    return {cell["method"] + str(cell["budget"]): cell for cell in read_cells(load_study(path).out)}
+    return {cell["method"] + str(cell["budget"]): cell for cell in read_cells(load_study(path))}
 
 
 def test_every_method_gives_a_network_of_equal_macs(study, call, entry):
@@ -47,10 +51,22 @@ def test_every_method_gives_a_network_of_equal_macs(study, call, entry):
     for name, cell in cells_of(path).items():
         masks = unpacked(cell["masks"], cell["channels"])
         assert masks.kept == cell["kept"] and count_macs(hypernet.network(masks, classes=10), 32) == cell["macs"]
-        assert 0.39 < cell["macs_share"] <= 0.4, name
+        assert 0.4 * 0.99 <= cell["macs_share"] <= 0.4, name
         assert {"top1", "search_seconds", "seconds", "config", "commit", "versions", "machine"} <= set(cell)
     unlike = ("random", "group_l1", "group_l2", "uniform_l1", "taylor", "taylor_l1", "slim", "depgraph", "abc")
     assert len({json.dumps(cells_of(path)[f"{name}0.4"]["masks"]) for name in unlike}) == len(unlike)
+
+
+@pytest.mark.parametrize("name, off, on", [("slim", {"reg": 0.0}, {"reg": 0.5}), ("group_l1_sparse", {"reg": 0.0}, {"reg": 0.5}), ("depgraph", {"reg": 0.0}, {"reg": 0.5}),
+                                           ("growreg", {"reg": 0.0, "growth": 0.0}, {"reg": 0.0, "growth": 0.5, "every": 2})])
+def test_sparse_training_sets_the_least_channels_apart(study, entry, name, off, on):
+    hypernet, task, runtime = load_hypernet(entry), load_task("digits", 32).with_train(64), choose_runtime("cpu", "no")
+    apart = []
+    for more in (off, on):
+        method, settings = method_of(name, {"steps": 12, "lr": 0.05, **more})
+        scores = method.scores(Context(hypernet, task, runtime, 0, 16, 0.5, settings, hypernet.groups))
+        apart.append(torch.stack([values.min() / values.mean() for values in scores.values()]).mean())
+    assert apart[1] < 0.9 * apart[0]
 
 
 def test_ablations_are_variants_under_names_of_their_own(study, call, tmp_path):
@@ -82,7 +98,7 @@ def test_every_convolution_may_have_a_mask_of_its_own(study, call, entry):
     for name in ("apart", "taylor_apart", "l1_apart"):
         cell = cells[f"{name}0.4"]
         assert cell["channels"] == {group: part.width for group, part in groups.items()}
-        assert cell["macs"] == CostTable(backbone, groups, 32).with_classes(10).macs(cell["kept"]) and 0.39 < cell["macs_share"] <= 0.4
+        assert cell["macs"] == CostTable(backbone, groups, 32).with_classes(10).macs(cell["kept"]) and 0.4 * 0.99 <= cell["macs_share"] <= 0.4
     assert call("study", "report", path)[0] == 0, "pictures show what can be compared"
 
 
@@ -107,12 +123,44 @@ def test_what_is_there_is_kept_and_one_ranking_serves_all_budgets(study, call, t
     assert (tmp_path / "cells" / "digits-0.5-transfer_prompt-0.json").read_bytes() == first
     half, less = cells_of(path)["transfer_prompt0.5"], cells_of(path)["transfer_prompt0.3"]
     assert half["search_seconds"] == less["search_seconds"]
-    assert unpacked(less["masks"], less["channels"]).issubset(unpacked(half["masks"], half["channels"]))
 
 
 def test_cells_of_other_settings_are_not_mixed_in(study, call, refused):
     assert call("study", "run", study(["random"], budgets=[0.5]))[0] == 0
-    assert "made with other settings" in refused("study", "run", study(["random"], budgets=[0.5], epochs=2))
+    for changed in (study(["random"], budgets=[0.5], epochs=2), study(["random"], budgets=[0.5], seeds=[0, 1], epochs=2)):
+        for verb in ("run", "report"):
+            assert "made with other settings than this study's (epochs was 1, now 2)" in refused("study", verb, changed)
+
+
+def test_cells_of_another_entry_or_precision_are_not_mixed_in(study, call, refused, tmp_path):
+    path = study(["random"], budgets=[0.5])
+    assert call("study", "run", path, "--device", "cpu", "--precision", "no")[0] == 0
+    assert "made with another precision (no, now bf16)" in refused("study", "run", path, "--device", "cpu", "--precision", "bf16")
+    file = tmp_path / "cells" / "digits-0.5-random-0.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"made_with": {"entry": "0", "device": "cpu", "precision": "no"}}))
+    assert "made with another entry" in refused("study", "run", path, "--device", "cpu", "--precision", "no")
+
+
+def test_a_report_shows_what_the_study_asks_for_alone(study, call):
+    assert call("study", "run", study(["random", "group_l1"], budgets=[0.5, 0.4]))[0] == 0
+    code, text, _ = call("study", "report", study(["group_l1"], budgets=[0.4]))
+    assert code == 0 and "random" not in text and "50%" not in text and "group_l1" in text
+
+
+def test_a_budget_below_every_mask_is_refused_before_any_search(study, refused, tmp_path):
+    assert "cannot be met" in refused("study", "run", study(["random"], budgets=[0.5, 0.001]))
+    assert not list((tmp_path / "cells").glob("*.json"))
+
+
+def test_ctrl_c_says_how_to_continue(study, call, monkeypatch):
+    from pass_transfer.study import cell as module
+
+    def stopped(*_):
+        raise KeyboardInterrupt("interrupted in finetune, epoch 1")
+
+    monkeypatch.setattr(module, "finetune", stopped)
+    code, _, err = call("study", "run", study(["random"]))
+    assert code == 130 and "interrupted in finetune, epoch 1; finished cells are kept" in err and "continue with the same command" in err
 
 
 def test_a_cell_that_fails_is_in_the_table_and_can_be_tried_again(study, call, monkeypatch, tmp_path):
@@ -132,12 +180,49 @@ def test_a_cell_that_fails_is_in_the_table_and_can_be_tried_again(study, call, m
     assert json.loads(call("study", "run", path, "--json", "--retry-failed")[1])["done"] == 2
 
 
+@pytest.mark.parametrize("error", [ValueError("Expected more than 1 value per channel"), OSError("gone"), KeyError("layer")])
+def test_whatever_fails_the_other_cells_are_made(study, call, monkeypatch, error):
+    from pass_transfer.study import cell as module
+
+    real, calls = module.finetune, []
+
+    def once(*arguments):
+        calls.append(0)
+        if len(calls) == 1:
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "finetune", once)
+    assert json.loads(call("study", "run", study(["random", "group_l1"], budgets=[0.5]), "--json")[1]) == {"done": 1, "failed": 1, "elsewhere": 0}
+
+
+def test_a_search_without_numbers_fails_and_is_made_anew(study, call, monkeypatch, tmp_path):
+    path = study(["group_l1"], budgets=[0.5])
+    with monkeypatch.context() as patch:
+        patch.setitem(METHODS, "group_l1", dataclasses.replace(METHODS["group_l1"], scores=lambda context: {name: torch.full((g.width,), torch.nan) for name, g in context.groups.items()}))
+        assert json.loads(call("study", "run", path, "--json")[1])["failed"] == 1
+    assert "not finite" in json.loads((tmp_path / "cells" / "digits-0.5-group_l1-0.json").read_text())["failed"]
+    assert json.loads(call("study", "run", path, "--json", "--retry-failed")[1])["done"] == 1
+
+
+def test_a_search_that_was_altered_is_made_anew(study, call, tmp_path):
+    path = study(["random"], budgets=[0.5])
+    assert call("study", "run", path)[0] == 0
+    masks = cells_of(path)["random0.5"]["masks"]
+    tensors = tmp_path / "cells" / "searches" / "digits-0-random-0.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1] + b"!")
+    (tmp_path / "cells" / "digits-0.5-random-0.json").unlink()
+    assert call("study", "run", path)[0] == 0 and cells_of(path)["random0.5"]["masks"] == masks
+
+
 def test_tables_and_pictures_are_those_of_the_cells(study, call, tmp_path):
     path = study(["random", "group_l1"], budgets=[0.5, 0.3], seeds=[0, 1])
     assert call("study", "run", path)[0] == 0
     code, text, _ = call("study", "report", path, "--out", tmp_path / "out")
     assert code == 0 and (tmp_path / "out" / "table.md").read_text().strip() == text.strip()
-    cells = read_cells(tmp_path / "cells")
+    cells = read_cells(load_study(path))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert text.splitlines()[0] in page and "<script" not in page and page.count("<picture>") == 6
     for row in csv.DictReader((tmp_path / "out" / "table.csv").open()):
         mine = torch.tensor([c["top1"] for c in cells if (c["method"], c["budget"]) == (row["method"], float(row["budget"]))], dtype=torch.float64)
         assert len(mine) == 2 and abs(float(row["top1"]) - mine.mean().item()) < 1e-9 and abs(float(row["top1_deviation"]) - mine.std().item()) < 1e-9
@@ -161,19 +246,32 @@ def test_a_report_without_cells_is_refused(study, refused):
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(study, call, shell, tmp_path):
     path = study(["random", "transfer_prompt"], budgets=[0.5, 0.3], seeds=[0])
     assert call("study", "run", path)[0] == 0
-    whole = {name: (cell["top1"], cell["masks"]) for name, cell in cells_of(path).items()}
-    for cell in (tmp_path / "cells").glob("*.json"):
-        cell.unlink()
-    for search in (tmp_path / "cells" / "searches").iterdir():
-        search.unlink()
-    draw = random.Random(5)
-    for _ in range(5):
+    whole = table_of(call("study", "report", path)[1]), {name: cell["masks"] for name, cell in cells_of(path).items()}
+    shutil.rmtree(tmp_path / "cells")
+    draw, struck = random.Random(5), 0
+    while struck < 5:
         process = shell("study", "run", path)
-        time.sleep(draw.uniform(2, 14))
+        watched(process, draw.choice(("cells to make", "prompt 1/1", "finetune 1/1", "top-1")))
+        time.sleep(draw.uniform(0, 0.5))
+        struck += process.poll() is None
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
+        if len(list((tmp_path / "cells").glob("*.json"))) == 4:  # the last one was quick: the same again
+            next((tmp_path / "cells").glob("*.json")).unlink()
     assert shell("study", "run", path).wait() == 0
-    assert {name: (cell["top1"], cell["masks"]) for name, cell in cells_of(path).items()} == whole
+    assert (table_of(call("study", "report", path)[1]), {name: cell["masks"] for name, cell in cells_of(path).items()}) == whole
+
+
+def table_of(text):
+    """A report's table without what the clock decides."""
+    return [[value for n, value in enumerate(line.split("|")) if n not in (5, 6)] for line in text.splitlines()]
+
+
+def watched(process, words):
+    """Waits until a process says something, or ends."""
+    for line in process.stderr:
+        if words in line:
+            return
 
 
 def test_processes_share_the_work(study, shell, tmp_path):
@@ -183,7 +281,7 @@ def test_processes_share_the_work(study, shell, tmp_path):
     assert [process.returncode for process in both] == [0, 0]
     made = [line.split(":")[0] for text in said for line in text.splitlines() if "top-1" in line and line.startswith("digits-")]
     assert sorted(made) == ["digits-0.5-group_l1-0", "digits-0.5-group_l2-0", "digits-0.5-random-0"]
-    assert len(rows(read_cells(tmp_path / "cells"))) == 3
+    assert len(rows(read_cells(load_study(path)))) == 3
 
 
 def test_masks_survive_packing(random_masks, groups):

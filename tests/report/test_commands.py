@@ -10,7 +10,7 @@ from pass_transfer.recipes.adapt import AdaptConfig
 from pass_transfer.report.command import adapt_command, evaluation_command, report_command
 
 CASES = [{}, {"macs": "70M"}, {"macs": 0.3, "seed": 7}, {"macs": None, "params": "3M", "round_to": 4, "keep_layers": ("layer1.*", "fc")},
-         {"macs": None, "density": 0.4, "transfer": "mask"},
+         {"macs": None, "density": 0.4, "transfer": "mask"}, {"macs": None, "latency_ms": 60.0, "latency_batch": 32, "round_to": 16}, {"distill": 0.5, "temperature": 2.0},
          {"budget": "full", "epochs": 3, "batch_size": 32, "lr": 0.01, "weight_decay": 0.0, "prompt_steps": 0, "prompt_lr": 0.002, "label_mapping": "frequency", "deploy_prompt": False}]
 
 
@@ -57,6 +57,12 @@ def test_a_folder_of_data_and_the_dense_network_are_asked_for_again(monkeypatch)
     assert given["data_dir"] == "my data" and given["with_dense"] is True
     arguments, given = asked(monkeypatch, evaluation_command(config, result), "pass_transfer.recipes.evaluate_run.evaluate_run")
     assert [*map(str, arguments)] == ["runs/a b", "folder:my 'photos'"] and given == {"data_dir": "my data", "device": "cpu", "precision": "bf16"}
+
+
+def test_ones_own_weights_and_a_dense_network_are_asked_for_again(monkeypatch):
+    config, result = of({"distill": 0.5}, backbone_file="my weights.safetensors", dense_run="runs/taught")
+    _, given = asked(monkeypatch, adapt_command(config, result | {"dense_top1": 70.0}), "pass_transfer.recipes.adapt.adapt")
+    assert (str(given["backbone"]), str(given["dense"]), given["with_dense"]) == ("my weights.safetensors", "runs/taught", False)
 
 
 def test_a_run_of_an_earlier_version_has_a_command_too(monkeypatch):

@@ -1,5 +1,7 @@
 """Study files: what is wrong is refused at once, by file and line."""
 
+import dataclasses
+
 import pytest
 
 from pass_transfer.errors import UsageError
@@ -48,7 +50,8 @@ def test_a_method_may_come_in_variants(tmp_path):
     study = load_study(write(tmp_path, GOOD.replace("  random:", "  deaf:\n    method: pass_from_scratch\n    hears_prompt: false\n    steps: 2")))
     method, settings = method_of("deaf", study.methods["deaf"])
     assert method == METHODS["pass_from_scratch"] and settings.steps == 2 and not settings.shape().hears_prompt
-    assert study.identity(study.cells()[0])["settings"] == {"method": "pass_from_scratch", "hears_prompt": False, "steps": 2}
+    known = study.identity(study.cells()[0])["settings"]
+    assert known == {"method": "pass_from_scratch", "uniform": False, "coupling": "grouped"} | dataclasses.asdict(settings) and known["images"] == 2048
 
 
 @pytest.mark.parametrize("old, new, line, why", [
@@ -64,6 +67,7 @@ def test_a_method_may_come_in_variants(tmp_path):
     ("  random:", "  my/own:\n    method: random", 6, "no name of a method"), ("  random:", "  mine:\n    method: pass_from_scratch\n    core: gru", 6, "lstm, conv, mlp"),
     ("  random:", "  mine:\n    method: pass_from_scratch\n    hears_prompt: 0", 6, "hears_prompt is 0"),
     ("  random:", "  random: fast", 6, "settings of random"), ("  random:", "  random:\n  random:", 7, "given twice"),
+    ("  random:", "  random:\n    method: [random]", 6, "unknown method ['random']"), ("out: results/core", "out: 2024-13-01", 12, "cannot be read"),
     ("methods:\n", "methods: {\n", 12, "not YAML"), ("seeds: [0, 1]\n", "", 1, "seeds is missing"),
 ])
 def test_a_mistake_is_refused_by_line(tmp_path, old, new, line, why):

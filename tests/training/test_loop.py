@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, strategies as st
 from torch import nn
 
 from pass_transfer.errors import DivergedError
@@ -177,3 +178,12 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(little, digits
 def test_learning_rate_without_warmup_starts_at_its_peak():
     assert learning_rate_factor(0.0, 0.0) == 1 and learning_rate_factor(1.0, 0.0) == pytest.approx(0)
     assert learning_rate_factor(1.0, 1.0) == 1
+
+
+@given(steps=st.integers(1, 2000), images=st.integers(2, 5000), batch_size=st.integers(2, 256), rows=st.integers(1, 20))
+def test_a_number_of_steps_is_made_whatever_the_number_of_images(steps, images, batch_size, rows):
+    loop = LoopConfig.of_steps(steps, images, batch_size, rows=rows)
+    whole = images // loop.batch_size
+    assert loop.steps_per_epoch <= whole and loop.batch_size <= images
+    assert steps <= loop.epochs * loop.steps_per_epoch < steps + loop.epochs
+    assert loop.epochs >= min(rows, steps)

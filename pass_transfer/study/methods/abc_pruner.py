@@ -42,10 +42,9 @@ class _Colony:
                       group_l1(context.entry.backbone(), self.groups, context.entry.spec.image_size).items()}
         self.draw = generator(context.seed, 7)
         self.sources = [torch.rand(len(self.groups), generator=self.draw) for _ in range(self.settings.sources)]
+        self.best, self.best_fitness = self.sources[0], -1.0
         self.fitness = [self.value(source) for source in self.sources]
         self.fruitless = [0] * self.settings.sources
-        best = max(range(self.settings.sources), key=self.fitness.__getitem__)
-        self.best, self.best_fitness = self.sources[best].clone(), self.fitness[best]
 
     def scores(self, source: torch.Tensor) -> Scores:
         """Scores whose cut at a budget keeps shares of the groups in proportion to a source, best magnitudes first."""
@@ -60,7 +59,10 @@ class _Colony:
         context, entry = self.context, self.context.entry
         masks = select(self.scores(source), self.groups, macs=context.budget, table=context.table)
         network = shrink(entry.backbone(), self.groups, masks, entry.spec.mean, entry.spec.std, None, context.task, "linear", context.runtime, context.seed, reconstruct=False)
-        return evaluate(network.eval(), context.task.held_out, context.runtime).top1
+        found = evaluate(network.eval(), context.task.held_out, context.runtime).top1
+        if found > self.best_fitness:
+            self.best, self.best_fitness = source.clone(), found
+        return found
 
     def visit(self, number: int) -> None:
         """A bee tries a neighbour of a source: one group moved towards or away from another source's."""
@@ -74,8 +76,6 @@ class _Colony:
             self.sources[number], self.fitness[number], self.fruitless[number] = near, found, 0
         else:
             self.fruitless[number] += 1
-        if found > self.best_fitness:
-            self.best, self.best_fitness = near.clone(), found
 
     def cycle(self) -> None:
         """Employed bees visit every source, onlookers the good ones, scouts replace what is given up."""

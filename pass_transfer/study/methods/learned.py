@@ -1,6 +1,9 @@
 """A learned score per channel, with straight-through masks: without a prompt, and with one as in VPNs' structured variant (arXiv 2312.01397).
 
-Neither has a hypernetwork: what PASS adds to them is what the hypernetwork is worth.
+Neither has a hypernetwork. A score that is `bounded` may move as far from its start as a
+hypernetwork's correction may, with the same mean in every group: what PASS adds to that is
+what the hypernetwork is worth. VPNs' prompt and scores learn in one step here, where that
+paper takes two.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from torch import nn
 from pass_transfer.backbones import ChannelGroups, classifier_name
 from pass_transfer.baselines import group_l1
 from pass_transfer.errors import UsageError
-from pass_transfer.hypernet import blend, standardise
+from pass_transfer.hypernet import HypernetConfig, blend, standardise
 from pass_transfer.masking import masked_forward
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt, default_pad
@@ -21,10 +24,10 @@ from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.heads import with_own_head
 from pass_transfer.recipes.masked_loss import DensityRange, straight_through_masks
 from pass_transfer.recipes.task_importance import task_importance
-from pass_transfer.study.methods.method import Context, Method, Scores
+from pass_transfer.study.methods.method import Context, Found, Method, Scores
 from pass_transfer.tasks import Task
 from pass_transfer.training import LoopConfig, Runtime, Stage, run_stage, to_images
-from pass_transfer.training.batches import augment
+from pass_transfer.training.batches import augment, generator
 
 STARTS = ("l1", "taylor_l1", "none")
 
@@ -40,6 +43,7 @@ class LearnedSettings:
         start: initial scores, of one spread in every group: magnitude; magnitude and the
             task's Taylor importance, which is what a hypernetwork's prior is; or none.
         low, high: range of densities trained at.
+        bounded: whether a score is its start and a bounded correction without mean, as a hypernetwork's is.
     """
 
     steps: int = 150
@@ -49,12 +53,21 @@ class LearnedSettings:
     start: str = "taylor_l1"
     low: float = 0.55
     high: float = 0.85
+    bounded: bool = False
 
     def __post_init__(self) -> None:
         check_whole(self, steps=1)
         check_positive(self, "lr", "head_lr", "prompt_lr")
         if self.start not in STARTS:
             raise UsageError(f"start is {self.start!r}; choose one of {', '.join(STARTS)}")
+
+
+@dataclass(frozen=True)
+class VpnsSettings(LearnedSettings):
+    """The same for VPNs, which start from magnitude. deploy_prompt: whether the prompt stays in the image when the network is fine-tuned and used."""
+
+    start: str = "l1"
+    deploy_prompt: bool = True
 
 
 class ScoreStage(Stage):
@@ -65,19 +78,27 @@ class ScoreStage(Stage):
     def __init__(self, scores: torch.Tensor, prompt: Prompt | None, network: Network, groups: ChannelGroups, task: Task, settings: LearnedSettings, runtime: Runtime, seed: int):
         self.task, self.runtime, self.groups = task, runtime, groups
         self.network = with_own_head(network, task.train, task.classes, runtime, seed)
-        self.scores = nn.ParameterList([nn.Parameter(scores.clone())]).to(runtime.device)
+        self.bounded, self.start = settings.bounded, scores.clone().to(runtime.device)
+        self.learned = nn.ParameterList([nn.Parameter(torch.zeros_like(self.start))])
         self.prompt = None if prompt is None else prompt.to(runtime.device)
         head = self.network.backbone.get_submodule(classifier_name(self.network.backbone)).requires_grad_(True)
         self.densities = DensityRange(settings.low, settings.high)
-        self.modules = {"scores": self.scores, "head": head} | ({} if prompt is None else {"prompt": self.prompt})
-        self.optimizers = {"scores": torch.optim.Adam(self.scores.parameters(), settings.lr), "head": torch.optim.Adam(head.parameters(), settings.head_lr)}
+        self.modules = {"scores": self.learned, "head": head} | ({} if prompt is None else {"prompt": self.prompt})
+        self.optimizers = {"scores": torch.optim.Adam(self.learned.parameters(), settings.lr), "head": torch.optim.Adam(head.parameters(), settings.head_lr)}
         if prompt is not None:
             self.optimizers["prompt"] = torch.optim.Adam(self.prompt.parameters(), settings.prompt_lr)
+
+    def scores(self) -> torch.Tensor:
+        """All scores (total,): where they started, and what was learned."""
+        if not self.bounded:
+            return self.start + self.learned[0]
+        bound = HypernetConfig.correction
+        return self.start + torch.cat([part - part.mean() for part in (bound * torch.tanh(raw / bound) for raw in self.groups.split(self.learned[0]).values())])
 
     def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
         """One step on uint8 images (B, 3, S, S)."""
         images, labels = to_images(augment(pixels, draw, self.task.mirrored), self.runtime.device), labels.to(self.runtime.device)
-        masks = straight_through_masks(self.scores[0], self.groups, self.densities.draw(draw))
+        masks = straight_through_masks(self.scores(), self.groups, self.densities.draw(draw))
         seen = images if self.prompt is None else self.prompt(images)
         with self.runtime.autocast():
             logits = masked_forward(self.network.backbone, self.groups, masks, (seen - self.network.mean) / self.network.std).float()
@@ -95,10 +116,10 @@ class ScoreStage(Stage):
 
 
 def initial_scores(context: Context, start: str) -> Scores:
-    """Scores of one spread in every group, or zeros."""
+    """Scores of one spread in every group, or next to nothing."""
     groups = context.groups
     if start == "none":
-        return groups.split(torch.zeros(groups.total))
+        return groups.split(1e-3 * torch.randn(groups.total, generator=generator(context.seed, 12)))  # ties would go to the first layers
     magnitude = group_l1(context.entry.backbone(), groups, context.entry.spec.image_size)
     if start == "l1":
         return standardise(magnitude)
@@ -106,18 +127,16 @@ def initial_scores(context: Context, start: str) -> Scores:
     return blend(magnitude, importance)
 
 
-def _learn(context: Context, prompted: bool) -> Scores:
+def _learn(context: Context, prompted: bool) -> Found:
     settings, groups, size = context.settings, context.groups, context.entry.spec.image_size
     prompt = Prompt("additive", size, default_pad(size)) if prompted else None
     stage = ScoreStage(groups.join(initial_scores(context, settings.start)), prompt, context.network(), groups, context.task, settings, context.runtime, context.seed)
-    whole = max(1, len(context.task.train) // context.batch_size)
-    rows = -(-settings.steps // whole)
-    loop = LoopConfig(rows, min(context.batch_size, len(context.task.train)), warmup=0.1, seed=context.seed, steps_per_epoch=-(-settings.steps // rows))
+    loop = LoopConfig.of_steps(settings.steps, len(context.task.train), context.batch_size, seed=context.seed)
     run_stage(stage, context.task.train, loop, context.runtime)
-    return groups.split(stage.scores[0].detach().cpu())
+    return Found(groups.split(stage.scores().detach().cpu()), prompt.cpu() if prompted and settings.deploy_prompt else None)
 
 
 METHODS = {
     "learned_score": Method(lambda context: _learn(context, prompted=False), lambda settings: settings.steps, LearnedSettings),
-    "vpns": Method(lambda context: _learn(context, prompted=True), lambda settings: settings.steps, LearnedSettings),
+    "vpns": Method(lambda context: _learn(context, prompted=True), lambda settings: settings.steps, VpnsSettings),
 }

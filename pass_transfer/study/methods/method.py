@@ -35,6 +35,7 @@ class Context:
         budget: share of the dense MACs, for a method that searches each budget anew.
         settings: of the method.
         groups: what is scored: the entry's groups, or every convolution on its own.
+        uniform: whether the budget will be shared out equally over the groups.
     """
 
     entry: PretrainedHypernet
@@ -45,6 +46,7 @@ class Context:
     budget: float
     settings: Any
     groups: ChannelGroups
+    uniform: bool = False
 
     @cached_property
     def table(self) -> CostTable:

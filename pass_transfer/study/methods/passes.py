@@ -66,10 +66,10 @@ class ScratchSettings:
         """Of the hypernetwork."""
         return HypernetConfig(hidden=self.hidden, prior=self.prior, iterations=self.iterations, core=self.core, reads_weights=self.reads_weights, hears_prompt=self.hears_prompt)
 
-    def search(self, batch_size: int, seed: int) -> SearchConfig:
+    def search(self, batch_size: int, seed: int, uniform: bool = False) -> SearchConfig:
         """The search's recipe."""
         return SearchConfig(steps=self.steps, tasks=self.tasks, batch_size=batch_size, seed=seed, prompt=self.prompt, pad=self.pad, image_share=self.image_share,
-                            gradient=self.gradient)
+                            gradient=self.gradient, uniform=uniform)
 
 
 def _transfer_prompt(context: Context) -> Found:
@@ -86,7 +86,7 @@ def _from_scratch(context: Context) -> Found:
         network, context.groups, context.task.train, context.task.classes, context.runtime, settings.images, context.seed))
     torch.manual_seed(context.seed)
     net = Hypernet(settings.shape(), network.backbone, context.groups, prior)
-    prompt = search(net, network, context.task, settings.search(context.batch_size, context.seed), context.runtime)
+    prompt = search(net, network, context.task, settings.search(context.batch_size, context.seed, context.uniform), context.runtime)
     own = PretrainedHypernet(net.cpu(), entry.backbone(), prompt.cpu(), entry.spec, entry.config, "from scratch")
     return _found(own, own.prompt(), settings.deploy_prompt)
 
