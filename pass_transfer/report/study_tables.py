@@ -9,7 +9,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from pass_transfer.study import Row
 
-COLUMNS = ("method", "top-1 (%)", "before fine-tuning (held out, %)", "MACs kept", "search (s)", "in all (s)", "seeds")
+COLUMNS = ("method", "top-1 (%)", "held out (%)", "before fine-tuning (%)", "MACs kept", "search (s)", "in all (s)", "seeds")
 
 
 def study_markdown(found: Iterable[Row]) -> str:
@@ -34,7 +34,7 @@ def title(task: str, budget: float) -> str:
 
 def columns(row: Row) -> list[str]:
     """A row's values under COLUMNS."""
-    return [row.method, spread(row.top1, row.deviation), number(row.before, 1), number(row.macs_share and 100 * row.macs_share, 2, " %"),
+    return [row.method, spread(row.top1, row.deviation), number(row.held_out, 2), number(row.before, 1), number(row.macs_share and 100 * row.macs_share, 2, " %"),
             number(row.search_seconds, 0), number(row.seconds, 0), str(row.seeds)]
 
 
@@ -57,9 +57,9 @@ def study_csv(found: Iterable[Row]) -> str:
     """All rows as CSV, numbers as they are."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", "budget", "method", "seeds", "macs_share", "top1", "top1_deviation", "held_out_top1_before", "search_seconds", "seconds", "failed"])
+    writer.writerow(["task", "budget", "method", "seeds", "macs_share", "top1", "top1_deviation", "held_out_top1", "held_out_top1_before", "search_seconds", "seconds", "failed"])
     for row in found:
-        writer.writerow([row.task, row.budget, row.method, row.seeds, row.macs_share, row.top1, row.deviation, row.before, row.search_seconds, row.seconds, "; ".join(row.failed)])
+        writer.writerow([row.task, row.budget, row.method, row.seeds, row.macs_share, row.top1, row.deviation, row.held_out, row.before, row.search_seconds, row.seconds, "; ".join(row.failed)])
     return text.getvalue()
 
 

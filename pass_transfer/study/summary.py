@@ -17,7 +17,7 @@ class Row:
         seeds: that are done.
         macs_share: of the dense network's MACs, counted on the removed networks, mean.
         top1, deviation: mean and standard deviation over seeds, in percent on the test images.
-        before: held-out top-1 before fine-tuning, mean.
+        before, held_out: held-out top-1 before and after fine-tuning, means; what is chosen is chosen by these.
         search_seconds, seconds: means.
         failed: why seeds failed.
     """
@@ -30,6 +30,7 @@ class Row:
     top1: float | None
     deviation: float | None
     before: float | None
+    held_out: float | None
     search_seconds: float | None
     seconds: float | None
     failed: tuple[str, ...]
@@ -51,7 +52,7 @@ def _row(cells: list[dict[str, Any]]) -> Row:
 
     deviation = statistics.stdev(cell["top1"] for cell in done) if len(done) > 1 else None
     failed = tuple(f"seed {cell['seed']}: {cell['failed']}" for cell in cells if "failed" in cell)
-    return Row(cells[0]["task"], cells[0]["budget"], cells[0]["method"], len(done), mean("macs_share"), mean("top1"), deviation, mean("held_out_top1_before"),
+    return Row(cells[0]["task"], cells[0]["budget"], cells[0]["method"], len(done), mean("macs_share"), mean("top1"), deviation, mean("held_out_top1_before"), mean("held_out_top1"),
                mean("search_seconds"), mean("seconds"), failed)
 
 

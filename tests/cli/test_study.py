@@ -264,7 +264,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(stud
 
 def table_of(text):
     """A report's table without what the clock decides."""
-    return [[value for n, value in enumerate(line.split("|")) if n not in (5, 6)] for line in text.splitlines()]
+    return [[value for n, value in enumerate(line.split("|")) if n not in (6, 7)] for line in text.splitlines()]
 
 
 def watched(process, words):
