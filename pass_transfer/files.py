@@ -7,6 +7,7 @@ kill leaves beside it ends in PART.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -58,7 +59,8 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
         aside = None
         _flush_folder(path.parent)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}. Free some space or choose another folder.") from error
+        advice = "Free some space or choose another folder." if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Choose another folder."
+        raise StorageError(f"cannot write {path}: {error.strerror or error}. {advice}") from error
     finally:
         if aside is not None:
             Path(aside).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from pass_transfer.errors import MaskError, UsageError
 from pass_transfer.masks import ChannelMasks
 
 UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
+WORDS = {"density": "channels", "macs": "MACs", "params": "parameters"}
 FLOOR = 0.1  # of each group is always kept, so that no layer collapses
 
 
@@ -177,7 +178,7 @@ def _budget(cuts: Cuts, kind: str, value: float | str, table: CostTable | None) 
         limit = amount if counted else amount * dense
     lowest = cost(cuts.kept(cuts.least))
     if lowest > limit:
-        named = f"{lowest} of {dense}" if counted else f"{math.ceil(1000 * lowest / dense) / 1000:.3f} of the dense network's"
+        named = f"{lowest} of {dense}" if counted else f"{math.ceil(1000 * lowest / dense) / 1000:.3f} of the dense network's {WORDS[kind]}"
         raise MaskError(f"{kind} {value} cannot be met: with a tenth of every group kept (a whole multiple of {cuts.round_to}, and all of the layers to be kept) "
                         f"the network still has {named}, which is the lowest budget")
     return lambda kept: cost(kept) <= limit

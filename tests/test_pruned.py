@@ -88,8 +88,8 @@ def test_the_saved_file_is_really_smaller(saved, networks):
 
 
 def test_a_folder_without_a_finished_model_is_refused_with_the_way_on(tmp_path):
-    for folder in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(RunError, match="--resume"):
+    for folder, way in ((tmp_path, "--resume"), (tmp_path / "nothing", "nothing is no folder")):
+        with pytest.raises(RunError, match=way):
             load_pruned(folder)
 
 

@@ -54,7 +54,8 @@ def load_pruned(folder: str | Path) -> PrunedModel:
     """
     folder = download(str(folder), RunError, (DESCRIPTION, WEIGHTS)) if str(folder).startswith(HUB_PREFIX) else Path(folder)
     if not (folder / DESCRIPTION).is_file():
-        raise RunError(f"{folder} holds no {DESCRIPTION}: it is not a finished run. Continue it with pass-transfer adapt --resume.")
+        what = f"holds no {DESCRIPTION}: it is not a finished run. Continue it with pass-transfer adapt --resume." if folder.is_dir() else "is no folder, so it is not a finished run"
+        raise RunError(f"{folder} {what}")
     _check_files(folder)
     note = read_json(folder / DESCRIPTION)
     try:

@@ -9,6 +9,7 @@ import torch
 
 from pass_transfer.latency import measure_latency
 from pass_transfer.latency_budget import check_batch
+from pass_transfer.progress import say
 from pass_transfer.recipes.adapt import LATENCY_BATCHES, stored_prompt
 from pass_transfer.recipes.own_backbone import as_in_run, read_backbone
 from pass_transfer.training import choose_runtime
@@ -63,7 +64,9 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
              "dense_parameters": table.dense_parameters, "estimated_speed_up": speed_up(layers), "latency_ms": None, "dense_latency_ms": None}
     if latency:
         networks = {name: entry.network(chosen, prompt, classes).to(place, memory_format=torch.channels_last) for name, chosen in (("small", masks), ("dense", None))}
-        times = measure_latency(networks, entry.spec.image_size, sorted({*LATENCY_BATCHES, batch}))
+        batches = sorted({*LATENCY_BATCHES, batch})
+        say(f"measuring both networks at batch {', '.join(map(str, batches))}")
+        times = measure_latency(networks, entry.spec.image_size, batches)
         found |= {"latency_ms": {str(b): t for b, t in times["small"].items()}, "dense_latency_ms": {str(b): t for b, t in times["dense"].items()}}
     return found | {"warnings": warnings(found)}
 

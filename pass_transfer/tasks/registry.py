@@ -103,24 +103,24 @@ def _assemble(name: str, names: list[str], sources: dict[str, Source], size: int
         if len(good) == 0:
             raise TaskError(f"{name}: the {key} split has no readable image")
     if "test" not in splits:
-        splits["train"], splits["test"] = _cut(splits["train"], len(names), TEST_SHARE)
+        splits["train"], splits["test"] = _cut(splits["train"], names, TEST_SHARE)
     if "val" not in splits:
         try:
-            train, held = hold_out(splits["train"].labels, len(names))
+            train, held = hold_out(splits["train"].labels, names)
         except TaskError as error:
             raise TaskError(f"{name}: {error}") from None
         splits["val"], splits["train"] = splits["train"].subset(held), splits["train"].subset(train)
     return Task(name, tuple(names), size, splits["train"], splits["val"], splits["test"], skipped)
 
 
-def _cut(split: Split, classes: int, share: float) -> tuple[Split, Split]:
+def _cut(split: Split, names: list[str], share: float) -> tuple[Split, Split]:
     """(rest, part): a share of each class, chosen by the labels alone and so the same every time."""
     generator = np.random.default_rng(0)
     part = []
-    for c in range(classes):
+    for c, name in enumerate(names):
         members = np.flatnonzero(split.labels == c)
         if len(members) < 3:
-            raise TaskError(f"class number {c} has {len(members)} image(s); a folder without a test split needs at least 3 "
+            raise TaskError(f"the class {name!r} has {len(members)} image(s); a folder without a test split needs at least 3 "
                             f"in every class: one to train on, one to select by, one to test on")
         part.append(generator.permutation(members)[: max(1, round(share * len(members)))])
     chosen = np.sort(np.concatenate(part))

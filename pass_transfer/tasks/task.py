@@ -92,18 +92,18 @@ class Task:
         return dataclasses.replace(self, train=self.train.subset(chosen))
 
 
-def hold_out(labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(labels: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Split positions into (train, held out): a tenth of each class, 5,000 images at most.
 
     The choice depends on the labels alone. Every class keeps at least one image on
     both sides; raises TaskError for a class with fewer than two.
     """
-    counts = np.bincount(labels, minlength=classes)
+    counts = np.bincount(labels, minlength=len(names))
     if counts.min() < 2:
-        raise TaskError(f"class number {int(counts.argmin())} has {int(counts.min())} training image(s); every class "
+        raise TaskError(f"the class {names[int(counts.argmin())]!r} has {int(counts.min())} training image(s); every class "
                         f"needs at least 2, one to train on and one to select by")
     share = min(HELD_OUT_SHARE, HELD_OUT_MOST / len(labels))
     generator = np.random.default_rng(SPLIT_SEED)
-    held = [generator.permutation(np.flatnonzero(labels == c))[: max(1, round(share * counts[c]))] for c in range(classes)]
+    held = [generator.permutation(np.flatnonzero(labels == c))[: max(1, round(share * counts[c]))] for c in range(len(names))]
     held_out = np.sort(np.concatenate(held))
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
