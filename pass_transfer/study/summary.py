@@ -9,6 +9,7 @@ from typing import Any, Iterable, Sequence
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.study.cell import unpacked
 
+
 @dataclass(frozen=True)
 class Row:
     """A method at one budget of one task.

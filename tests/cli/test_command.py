@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -34,18 +35,14 @@ def test_help_and_the_zoo_import_nothing_heavy(arguments):
     assert done.returncode == (1 if "nothing" in arguments else 0)
 
 
-def test_help_takes_less_than_half_a_second_of_a_processor():
-    """Not by the clock, which other tests share."""
-    def spent():
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-
-    seconds = []
+def test_help_is_there_in_half_a_second():
+    command = [sys.executable, "-m", "pass_transfer.cli.main", "--help"]
+    times = []
     for _ in range(3):
-        start = spent()
-        subprocess.run([sys.executable, "-m", "pass_transfer.cli.main", "--help"], check=True, capture_output=True)
-        seconds.append(spent() - start)
-    assert 0 < min(seconds) < 0.5
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
 
 
 def test_without_a_verb_the_help_is_wrong_usage(call):

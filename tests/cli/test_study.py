@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from pass_transfer.backbones import CostTable, count_macs, find_groups
+from pass_transfer.files import read_tensors
 from pass_transfer.masks import ChannelMasks
+from pass_transfer.selection import select
 from pass_transfer.study import load_study, read_cells, rows
 from pass_transfer.study.cell import packed, unpacked
 from pass_transfer.study.methods import METHODS, Context, method_of
@@ -123,6 +125,9 @@ def test_what_is_there_is_kept_and_one_ranking_serves_all_budgets(study, call, t
     assert (tmp_path / "cells" / "digits-0.5-transfer_prompt-0.json").read_bytes() == first
     half, less = cells_of(path)["transfer_prompt0.5"], cells_of(path)["transfer_prompt0.3"]
     assert half["search_seconds"] == less["search_seconds"]
+    scores, entry = read_tensors(tmp_path / "cells" / "searches" / "digits-0-transfer_prompt-0.safetensors"), load_hypernet(load_study(path).hypernet)
+    cuts = [select(scores, entry.groups, macs=cell["budget"], table=entry.table.with_classes(10)) for cell in (half, less)]
+    assert cuts[1].issubset(cuts[0]) and all(cut.issubset(unpacked(cell["masks"], cell["channels"])) for cut, cell in zip(cuts, (half, less))), "one ranking, filled up"
 
 
 def test_cells_of_other_settings_are_not_mixed_in(study, call, refused):

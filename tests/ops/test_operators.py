@@ -198,9 +198,8 @@ def test_a_fused_layer_and_its_gradients_are_the_true_ones(implementation, probl
     kept.backward(upstream)
     y[:, :g["out_kept"]].backward(upstream.double())
     near(leaf["x"].grad, x.grad)
-    # Normalisation takes the scale of a single input out again: what its mask's gradient sums up then cancels,
-    # and a sum in float32 is known to a few units of rounding (here 1e-6) of all that is summed up.
-    near(leaf["in_mask"].grad, mask.grad, size=5e-2 * (x * x.grad).detach().abs().sum((0, 2, 3)).max().item())
+    # Normalisation takes the scale of a single input out again: what its mask's gradient sums up then cancels.
+    near(leaf["in_mask"].grad, mask.grad, size=1e-2 * (x * x.grad).detach().abs().sum((0, 2, 3)).max().item())
     if added is not None:
         near(leaf["residual"].grad, added.grad)
 
