@@ -95,21 +95,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> masked_conv_norm_act(
   const Selection in = selection(in_order, ins, weight.size(1), x, "in_order"), out = selection(out_order, out_count, weight.size(0), x, "out_order");
   const auto sums = sums_of(x);
   const Tensor part = gathered(weight, out, in, factors(in_mask, ins), layout_of(x));
-  const Tensor offsets = picked(bias, out, x.scalar_type());
+  // Normalisation takes a bias out again; what it rounded away would stay.
+  const Tensor offsets = norm_weight ? Tensor() : picked(bias, out, x.scalar_type());
   const Tensor y = convolve(x, part, offsets.defined() ? Maybe(offsets) : std::nullopt, w);
 
-  Tensor mean, invstd;
   const auto options = x.options().dtype(sums);
+  Tensor mean, invstd = at::empty({0}, options.dtype(at::kDouble));
   Affine affine{at::zeros({out_count}, options), at::ones({out_count}, options), at::zeros({out_count}, options)};
   if (norm_weight) {
     std::tie(mean, invstd) = kernels.batch_statistics(y, eps);
-    affine = {mean, picked(norm_weight, out, sums) * invstd, picked(norm_bias, out, sums)};
+    affine = {mean, (picked(norm_weight, out, at::kDouble) * invstd).to(sums), picked(norm_bias, out, sums)};
   } else if (!relu && !residual && out_kept == out_count) {
-    return {y, or_empty({}, x), at::empty({0}, x.options()), at::empty({0}, options), at::empty({0}, options)};
+    return {y, or_empty({}, x), at::empty({0}, x.options()), at::empty({0}, options), at::empty({0}, options.dtype(at::kDouble))};
   }
   const Tensor a = kernels.norm_act(y, 0, out_kept, affine, residual, relu);
   const Tensor rest = out_kept < out_count ? kernels.norm_act(y, out_kept, out_count - out_kept, affine, residual_shadow, relu) : Tensor();
-  return {a, or_empty(rest, x), norm_weight ? y : at::empty({0}, x.options()), or_empty(mean, affine.mean), or_empty(invstd, affine.mean)};
+  return {a, or_empty(rest, x), norm_weight ? y : at::empty({0}, x.options()), or_empty(mean, affine.mean), invstd};
 }
 
 // Gradients to (x, in_mask, residual).
@@ -125,12 +126,11 @@ std::tuple<Tensor, Tensor, Tensor> masked_conv_norm_act_backward(
   const int64_t ins = x.size(1), shadows = needs[1] && shadow ? shadow->size(1) : 0;
   const Kernels& kernels = kernels_for(x);
   const Selection in = selection(in_order, ins + shadows, weight.size(1), x, "in_order"), out = selection(out_order, out_kept, weight.size(0), x, "out_order");
-  const auto sums = sums_of(x);
 
   Tensor g = grad, passed;
   if (norm_weight) {
     const Tensor m = mean.narrow(0, 0, out_kept).contiguous(), s = invstd.narrow(0, 0, out_kept).contiguous();
-    std::tie(g, passed) = kernels.norm_act_backward(grad, a, y, m, s, picked(norm_weight, out, sums) * s, relu, needs[2]);
+    std::tie(g, passed) = kernels.norm_act_backward(grad, a, y, m, s, picked(norm_weight, out, at::kDouble) * s, relu, needs[2]);
   } else if (relu) {
     std::tie(g, passed) = kernels.norm_act_backward(grad, a, y, Tensor(), Tensor(), Tensor(), true, needs[2]);
   } else if (needs[2]) {

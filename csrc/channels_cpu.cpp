@@ -21,37 +21,41 @@ PT_MULTIVERSION void scale_rows(const T* x, int64_t x_row, T* out, int64_t o_row
     for (int64_t c = 0; c < channels; ++c) out[c] = static_cast<T>(static_cast<A>(x[c]) * m[c]);
 }
 
-// <x, g> over a run of one channel's positions; with WRITES, m * g goes to `out` in the same pass.
+// <x, g>, summed in double, over a run of one channel's positions; with WRITES, m * g goes to `out` in the same pass.
 template <typename T, typename A, bool WRITES>
-PT_MULTIVERSION A dot(const T* x, const T* g, T* out, A m, int64_t count) {
-  A lanes[LANES] = {}, sum = 0;
+PT_MULTIVERSION double dot(const T* x, const T* g, T* out, A m, int64_t count) {
+  double lanes[LANES] = {}, sum = 0;
   int64_t i = 0;
   for (; i + LANES <= count; i += LANES) {
     for (int64_t j = 0; j < LANES; ++j) {
       const A value = static_cast<A>(g[i + j]);
-      lanes[j] += static_cast<A>(x[i + j]) * value;
+      lanes[j] += static_cast<double>(static_cast<A>(x[i + j])) * value;
       if constexpr (WRITES) out[i + j] = static_cast<T>(value * m);
     }
   }
   for (; i < count; ++i) {
     const A value = static_cast<A>(g[i]);
-    sum += static_cast<A>(x[i]) * value;
+    sum += static_cast<double>(static_cast<A>(x[i])) * value;
     if constexpr (WRITES) out[i] = static_cast<T>(value * m);
   }
-  for (A lane : lanes) sum += lane;
+  for (double lane : lanes) sum += lane;
   return sum;
 }
 
-// The same over rows of all channels: sums (C,) grow by <x_c, g_c>.
-template <typename T, typename A, bool WRITES>
-PT_MULTIVERSION void dot_rows(const T* x, int64_t x_row, const T* g, int64_t g_row, T* out, int64_t o_row, const A* m, int64_t rows, int64_t channels, A* sums) {
-  for (int64_t r = 0; r < rows; ++r, x += x_row, g += g_row) {
+// The same over rows of all channels, STEP at a time: sums (C,) grow by <x_c, g_c>.
+template <typename T, typename A, bool WRITES, int64_t STEP>
+PT_MULTIVERSION void dot_rows(const T* x, int64_t x_row, const T* g, int64_t g_row, T* out, int64_t o_row, const A* m, int64_t rows, int64_t channels, double* sums) {
+  for (int64_t r = 0; r < rows; r += STEP, x += STEP * x_row, g += STEP * g_row) {
     for (int64_t c = 0; c < channels; ++c) {
-      const A value = static_cast<A>(g[c]);
-      sums[c] += static_cast<A>(x[c]) * value;
-      if constexpr (WRITES) out[c] = static_cast<T>(value * m[c]);
+      double sum = sums[c];
+      for (int64_t k = 0; k < STEP; ++k) {
+        const A value = static_cast<A>(g[k * g_row + c]);
+        sum += static_cast<double>(static_cast<A>(x[k * x_row + c])) * value;
+        if constexpr (WRITES) out[k * o_row + c] = static_cast<T>(value * m[c]);
+      }
+      sums[c] = sum;
     }
-    if constexpr (WRITES) out += o_row;
+    if constexpr (WRITES) out += STEP * o_row;
   }
 }
 
@@ -60,8 +64,10 @@ std::vector<Total> totals(const Extent& e, const View<T>& x, const View<T>& g, c
   return reduce<Total>(
       e, [&](int64_t n, int64_t c, Total& to) { to.value += dot<T, A, WRITES>(x.run(n, c), g.run(n, c), out.run(n, c), WRITES ? m[c] : A(0), e.positions); },
       [&](int64_t first, int64_t count, Total* to) {
-        std::vector<A> sums(e.channels);
-        dot_rows<T, A, WRITES>(x.from_row(first), x.row, g.from_row(first), g.row, out.from_row(first), out.row, m, count, e.channels, sums.data());
+        std::vector<double> sums(e.channels);
+        const int64_t most = count / UNROLL * UNROLL, last = first + most;
+        dot_rows<T, A, WRITES, UNROLL>(x.from_row(first), x.row, g.from_row(first), g.row, out.from_row(first), out.row, m, most, e.channels, sums.data());
+        dot_rows<T, A, WRITES, 1>(x.from_row(last), x.row, g.from_row(last), g.row, out.from_row(last), out.row, m, count - most, e.channels, sums.data());
         for (int64_t c = 0; c < e.channels; ++c) to[c].value = sums[c];
       });
 }

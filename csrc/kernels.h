@@ -21,14 +21,15 @@ struct Kernels {
   Tensor (*mask_channels)(const Tensor& x, const Tensor& mask);
   std::tuple<Tensor, Tensor> (*mask_channels_backward)(const Tensor& grad, const Tensor& x, const Tensor& mask);
 
-  // Mean and 1 / sqrt(variance + eps) of every channel of y (B, C, H, W), in the type that sums are kept in.
+  // Mean and 1 / sqrt(variance + eps) of every channel of y (B, C, H, W): in the type that sums are kept in, and in float64,
+  // of which a gradient that cancels over the batch keeps what float32 would round away.
   std::tuple<Tensor, Tensor> (*batch_statistics)(const Tensor& y, double eps);
 
   // Activations of y's channels [first, first + count), plus a residual (B, count, H, W).
   Tensor (*norm_act)(const Tensor& y, int64_t first, int64_t count, const Affine& affine, const Maybe& residual, bool relu);
 
   // Gradients to y's first channels and to the residual, from that of their activations a (B, count, H, W).
-  // Without normalisation, mean, invstd and scale are undefined and y is not read.
+  // Without normalisation, mean, invstd and scale (both float64) are undefined and y is not read.
   std::tuple<Tensor, Tensor> (*norm_act_backward)(const Tensor& grad, const Tensor& a, const Tensor& y, const Tensor& mean, const Tensor& invstd,
                                                   const Tensor& scale, bool relu, bool wants_residual);
 

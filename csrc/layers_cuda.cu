@@ -179,12 +179,12 @@ struct Spread {  // of values about their first
 template <typename T, typename A>
 struct Statistics {
   View<T> y;
-  A *mean, *invstd;
-  double count, eps;
+  A* mean;
+  double *invstd, count, eps;
   __device__ void operator()(int64_t c, double one, double two) const {
     const double shift = one / count, variance = two / count - shift * shift;
     mean[c] = static_cast<A>(static_cast<double>(static_cast<A>(y.at(0, c, 0))) + shift);
-    invstd[c] = static_cast<A>(1.0 / sqrt((variance > 0 ? variance : 0) + eps));
+    invstd[c] = 1.0 / sqrt((variance > 0 ? variance : 0) + eps);
   }
 };
 
@@ -224,7 +224,7 @@ struct GradientSums {
 template <typename A>
 struct Slopes {
   A *first, *second;
-  const A* invstd;
+  const double* invstd;
   double count;
   __device__ void operator()(int64_t c, double one, double two) const {
     first[c] = static_cast<A>(one / count);
@@ -236,10 +236,11 @@ template <typename T, typename A>
 struct Normalised {
   Passed<T, A> passed;
   View<T> y, out, residual;
-  const A *mean, *scale, *first, *second;
+  const A *mean, *first, *second;
+  const double* scale;
   __device__ void operator()(int64_t n, int64_t c, int64_t p) const {
     const A g = passed(n, c, p);
-    out.at(n, c, p) = static_cast<T>(scale[c] * (g - first[c] - (static_cast<A>(y.at(n, c, p)) - mean[c]) * second[c]));
+    out.at(n, c, p) = static_cast<T>(static_cast<A>(scale[c]) * (g - first[c] - (static_cast<A>(y.at(n, c, p)) - mean[c]) * second[c]));
     if (residual.data) residual.at(n, c, p) = static_cast<T>(g);
   }
 };
@@ -285,13 +286,13 @@ std::tuple<Tensor, Tensor> batch_statistics(const Tensor& y_in, double eps) {
   const Extent e = extent_of(y_in);
   const Tensor y = even(y_in, e);
   const auto options = y.options().dtype(sums_of(y));
-  Tensor mean = at::zeros({e.channels}, options), invstd = at::zeros({e.channels}, options);
+  Tensor mean = at::zeros({e.channels}, options), invstd = at::zeros({e.channels}, options.dtype(at::kDouble));
   if (e.numel() == 0) return {mean, invstd};
   PT_DISPATCH(y.scalar_type(), "batch_statistics", [&] {
     using A = typename Sums<scalar_t>::type;
     const View<scalar_t> v = view_of<scalar_t>(y);
     const Tensor partial = reduce<A>(Spread<scalar_t, A>{v}, e, options);
-    finish_all<A>(partial, Statistics<scalar_t, A>{v, mean.data_ptr<A>(), invstd.data_ptr<A>(), static_cast<double>(e.count()), eps});
+    finish_all<A>(partial, Statistics<scalar_t, A>{v, mean.data_ptr<A>(), invstd.data_ptr<double>(), static_cast<double>(e.count()), eps});
   });
   return {mean, invstd};
 }
@@ -331,9 +332,9 @@ std::tuple<Tensor, Tensor> norm_act_backward(const Tensor& grad_in, const Tensor
     Tensor sums = at::empty({2, e.channels}, mean.options());
     A *first = sums.data_ptr<A>(), *second = first + e.channels;
     const Tensor partial = reduce<A>(GradientSums<scalar_t, A>{passed, v, mean.const_data_ptr<A>()}, e, mean.options());
-    finish_all<A>(partial, Slopes<A>{first, second, invstd.const_data_ptr<A>(), static_cast<double>(e.count())});
+    finish_all<A>(partial, Slopes<A>{first, second, invstd.const_data_ptr<double>(), static_cast<double>(e.count())});
     for_every(Normalised<scalar_t, A>{passed, v, view_of<scalar_t>(out), residual.defined() ? view_of<scalar_t>(residual) : nothing<scalar_t>(),
-                                      mean.const_data_ptr<A>(), scale.const_data_ptr<A>(), first, second},
+                                      mean.const_data_ptr<A>(), first, second, scale.const_data_ptr<double>()},
               e, e.channels);
   });
   return {out, wants_residual ? (normed ? residual : out) : Tensor()};

@@ -9,7 +9,8 @@ namespace pass_transfer {
 
 constexpr int64_t GRAIN = 1 << 14;  // elements that are worth a thread
 constexpr int64_t CHUNKS = 16;      // partial sums over rows: fixed, so that any number of threads sums alike
-constexpr int64_t LANES = 16;       // partial sums within a run: one vector register
+constexpr int64_t LANES = 16;       // partial sums within a run
+constexpr int64_t UNROLL = 4;       // rows that are added up before their channels' sums are written back
 
 struct Extent {
   int64_t batch, channels, positions;

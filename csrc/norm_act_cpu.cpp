@@ -5,9 +5,15 @@ namespace pass_transfer {
 
 namespace {
 
+// What an activation has to exceed for its gradient to be let through.
+template <typename A>
+inline A bound(bool relu) {
+  return relu ? A(0) : -std::numeric_limits<A>::infinity();
+}
+
 template <typename T, typename A>
 PT_MULTIVERSION void activate(const T* y, const T* residual, T* out, A mean, A scale, A shift, bool relu, int64_t count) {
-  const A least = relu ? A(0) : -std::numeric_limits<A>::infinity();
+  const A least = bound<A>(relu);
   if (residual) {
     for (int64_t i = 0; i < count; ++i) {
       const A value = (static_cast<A>(y[i]) - mean) * scale + shift + static_cast<A>(residual[i]);
@@ -24,7 +30,7 @@ PT_MULTIVERSION void activate(const T* y, const T* residual, T* out, A mean, A s
 template <typename T, typename A>
 PT_MULTIVERSION void activate_rows(const T* y, int64_t y_row, const T* residual, int64_t r_row, T* out, int64_t o_row, const A* mean, const A* scale,
                                    const A* shift, bool relu, int64_t rows, int64_t channels) {
-  const A least = relu ? A(0) : -std::numeric_limits<A>::infinity();
+  const A least = bound<A>(relu);
   for (int64_t r = 0; r < rows; ++r, y += y_row, out += o_row) {
     if (residual) {
       for (int64_t c = 0; c < channels; ++c) {
@@ -41,23 +47,31 @@ PT_MULTIVERSION void activate_rows(const T* y, int64_t y_row, const T* residual,
   }
 }
 
-// Sums of g and of g * (y - mean) over a run, where g is the gradient that ReLU lets through; `passed` gets g if it is there.
+// Both values are read whatever comes of it, so that a loop over them needs no branch; a NaN lets through, as in torch.
 template <typename T, typename A>
-PT_MULTIVERSION void sum_run(const T* grad, const T* a, const T* y, T* passed, A mean, bool relu, int64_t count, A* s1, A* s2) {
-  A first[LANES] = {}, second[LANES] = {};
+inline A let_through(const T& grad, const T& a, A least) {
+  const A value = static_cast<A>(grad);
+  return static_cast<A>(a) <= least ? A(0) : value;
+}
+
+// Sums, in double, of g and of g * (y - mean) over a run, where g is the gradient that ReLU lets through; `passed` gets g if it is there.
+template <typename T, typename A>
+PT_MULTIVERSION void sum_run(const T* grad, const T* a, const T* y, T* passed, A mean, bool relu, int64_t count, double* s1, double* s2) {
+  const A least = bound<A>(relu);
+  double first[LANES] = {}, second[LANES] = {};
   int64_t i = 0;
   for (; i + LANES <= count; i += LANES)
     for (int64_t j = 0; j < LANES; ++j) {
-      const A g = !relu || static_cast<A>(a[i + j]) > A(0) ? static_cast<A>(grad[i + j]) : A(0);
+      const A g = let_through<T, A>(grad[i + j], a[i + j], least);
       first[j] += g;
-      second[j] += g * (static_cast<A>(y[i + j]) - mean);
+      second[j] += static_cast<double>(g) * (static_cast<A>(y[i + j]) - mean);
       if (passed) passed[i + j] = static_cast<T>(g);
     }
-  A one = 0, two = 0;
+  double one = 0, two = 0;
   for (; i < count; ++i) {
-    const A g = !relu || static_cast<A>(a[i]) > A(0) ? static_cast<A>(grad[i]) : A(0);
+    const A g = let_through<T, A>(grad[i], a[i], least);
     one += g;
-    two += g * (static_cast<A>(y[i]) - mean);
+    two += static_cast<double>(g) * (static_cast<A>(y[i]) - mean);
     if (passed) passed[i] = static_cast<T>(g);
   }
   for (int64_t j = 0; j < LANES; ++j) {
@@ -68,35 +82,45 @@ PT_MULTIVERSION void sum_run(const T* grad, const T* a, const T* y, T* passed, A
   *s2 = two;
 }
 
-template <typename T, typename A>
+// The same for every channel, STEP rows at a time.
+template <typename T, typename A, bool PASSES, int64_t STEP>
 PT_MULTIVERSION void sum_rows(const T* grad, int64_t g_row, const T* a, int64_t a_row, const T* y, int64_t y_row, T* passed, int64_t p_row,
-                              const A* mean, bool relu, int64_t rows, int64_t channels, A* s1, A* s2) {
-  for (int64_t r = 0; r < rows; ++r, grad += g_row, a += a_row, y += y_row) {
+                              const A* mean, bool relu, int64_t rows, int64_t channels, double* s1, double* s2) {
+  const A least = bound<A>(relu);
+  for (int64_t r = 0; r < rows; r += STEP, grad += STEP * g_row, a += STEP * a_row, y += STEP * y_row) {
     for (int64_t c = 0; c < channels; ++c) {
-      const A g = !relu || static_cast<A>(a[c]) > A(0) ? static_cast<A>(grad[c]) : A(0);
-      s1[c] += g;
-      s2[c] += g * (static_cast<A>(y[c]) - mean[c]);
-      if (passed) passed[c] = static_cast<T>(g);
+      double one = s1[c], two = s2[c];
+      for (int64_t k = 0; k < STEP; ++k) {
+        const A g = let_through<T, A>(grad[k * g_row + c], a[k * a_row + c], least);
+        one += g;
+        two += static_cast<double>(g) * (static_cast<A>(y[k * y_row + c]) - mean[c]);
+        if constexpr (PASSES) passed[k * p_row + c] = static_cast<T>(g);
+      }
+      s1[c] = one;
+      s2[c] = two;
     }
-    if (passed) passed += p_row;
+    if constexpr (PASSES) passed += STEP * p_row;
   }
 }
 
-// scale * (g - s1 - (y - mean) * slope): s1 is g's mean, slope that of g * (y - mean) by the variance.
+// scale * (g - s1 - (y - mean) * slope): s1 is g's mean, slope that of g * (y - mean) by the variance. In double: over the
+// batch these terms cancel.
 template <typename T, typename A>
-PT_MULTIVERSION void spread(const T* grad, const T* a, const T* y, T* out, A mean, A scale, A s1, A slope, bool relu, int64_t count) {
+PT_MULTIVERSION void spread(const T* grad, const T* a, const T* y, T* out, A mean, double scale, double s1, double slope, bool relu, int64_t count) {
+  const A least = bound<A>(relu);
   for (int64_t i = 0; i < count; ++i) {
-    const A g = !relu || static_cast<A>(a[i]) > A(0) ? static_cast<A>(grad[i]) : A(0);
+    const A g = let_through<T, A>(grad[i], a[i], least);
     out[i] = static_cast<T>(scale * (g - s1 - (static_cast<A>(y[i]) - mean) * slope));
   }
 }
 
 template <typename T, typename A>
 PT_MULTIVERSION void spread_rows(const T* grad, int64_t g_row, const T* a, int64_t a_row, const T* y, int64_t y_row, T* out, int64_t o_row,
-                                 const A* mean, const A* scale, const A* s1, const A* slope, bool relu, int64_t rows, int64_t channels) {
+                                 const A* mean, const double* scale, const double* s1, const double* slope, bool relu, int64_t rows, int64_t channels) {
+  const A least = bound<A>(relu);
   for (int64_t r = 0; r < rows; ++r, grad += g_row, a += a_row, y += y_row, out += o_row)
     for (int64_t c = 0; c < channels; ++c) {
-      const A g = !relu || static_cast<A>(a[c]) > A(0) ? static_cast<A>(grad[c]) : A(0);
+      const A g = let_through<T, A>(grad[c], a[c], least);
       out[c] = static_cast<T>(scale[c] * (g - s1[c] - (static_cast<A>(y[c]) - mean[c]) * slope[c]));
     }
 }
@@ -104,7 +128,8 @@ PT_MULTIVERSION void spread_rows(const T* grad, int64_t g_row, const T* a, int64
 // What ReLU lets through: no normalisation.
 template <typename T, typename A>
 PT_MULTIVERSION void pass_through(const T* grad, const T* a, T* out, bool relu, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) out[i] = !relu || static_cast<A>(a[i]) > A(0) ? grad[i] : static_cast<T>(A(0));
+  const A least = bound<A>(relu);
+  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(let_through<T, A>(grad[i], a[i], least));
 }
 
 Tensor norm_act(const Tensor& y_in, int64_t first, int64_t count, const Affine& affine, const Maybe& residual_in, bool relu) {
@@ -129,7 +154,8 @@ Tensor norm_act(const Tensor& y_in, int64_t first, int64_t count, const Affine& 
 template <typename T, typename A>
 struct Gradient {
   View<T> grad, a, y, out, passed;
-  const A *mean, *invstd, *scale;
+  const A* mean;
+  const double *invstd, *scale;
   bool relu;
 };
 
@@ -154,9 +180,9 @@ void through(const Extent& e, const Gradient<T, A>& g) {
 
 // Channel c's share of both sums in every element of its gradient.
 template <typename T, typename A>
-std::pair<A, A> shift_and_slope(const Extent& e, const Gradient<T, A>& g, const Sum& sum, int64_t c) {
+std::pair<double, double> shift_and_slope(const Extent& e, const Gradient<T, A>& g, const Sum& sum, int64_t c) {
   const double share = 1.0 / static_cast<double>(e.rows());
-  return {static_cast<A>(sum.one * share), static_cast<A>(sum.two * share * g.invstd[c] * g.invstd[c])};
+  return {sum.one * share, sum.two * share * g.invstd[c] * g.invstd[c]};
 }
 
 // One channel after the other, while it is in the cache.
@@ -165,7 +191,7 @@ void normalised_planes(const Extent& e, const Gradient<T, A>& g) {
   for_channels(e, [&](int64_t c) {
     Sum sum;
     for (int64_t n = 0; n < e.batch; ++n) {
-      A one, two;
+      double one, two;
       sum_run(g.grad.run(n, c), g.a.run(n, c), g.y.run(n, c), g.passed.run(n, c), g.mean[c], g.relu, e.positions, &one, &two);
       sum.join({one, two});
     }
@@ -178,12 +204,17 @@ void normalised_planes(const Extent& e, const Gradient<T, A>& g) {
 template <typename T, typename A>
 void normalised_rows(const Extent& e, const Gradient<T, A>& g) {
   const std::vector<Sum> sums = reduce_rows<Sum>(e, [&](int64_t first, int64_t rows, Sum* to) {
-    std::vector<A> one(e.channels), two(e.channels);
-    sum_rows(g.grad.from_row(first), g.grad.row, g.a.from_row(first), g.a.row, g.y.from_row(first), g.y.row, g.passed.from_row(first), g.passed.row, g.mean,
-             g.relu, rows, e.channels, one.data(), two.data());
+    std::vector<double> one(e.channels), two(e.channels);
+    auto add = [&](auto sum, int64_t from, int64_t count) {
+      sum(g.grad.from_row(from), g.grad.row, g.a.from_row(from), g.a.row, g.y.from_row(from), g.y.row, g.passed.from_row(from), g.passed.row, g.mean, g.relu,
+          count, e.channels, one.data(), two.data());
+    };
+    const int64_t most = rows / UNROLL * UNROLL;
+    add(g.passed.data ? sum_rows<T, A, true, UNROLL> : sum_rows<T, A, false, UNROLL>, first, most);
+    add(g.passed.data ? sum_rows<T, A, true, 1> : sum_rows<T, A, false, 1>, first + most, rows - most);
     for (int64_t c = 0; c < e.channels; ++c) to[c] = {one[c], two[c]};
   });
-  std::vector<A> shift(e.channels), slope(e.channels);
+  std::vector<double> shift(e.channels), slope(e.channels);
   for (int64_t c = 0; c < e.channels; ++c) std::tie(shift[c], slope[c]) = shift_and_slope(e, g, sums[c], c);
   at::parallel_for(0, e.rows(), grain(e.channels), [&](int64_t from, int64_t to) {
     spread_rows(g.grad.from_row(from), g.grad.row, g.a.from_row(from), g.a.row, g.y.from_row(from), g.y.row, g.out.from_row(from), g.out.row, g.mean, g.scale,
@@ -201,9 +232,9 @@ std::tuple<Tensor, Tensor> norm_act_backward(const Tensor& grad_in, const Tensor
   const Tensor passed = wants_residual && normed ? empty_as(e, a, e.channels) : Tensor();
   PT_DISPATCH(a.scalar_type(), "norm_act_backward", [&] {
     using A = typename Sums<scalar_t>::type;
-    auto values = [&](const Tensor& t) { return normed ? t.const_data_ptr<A>() : nullptr; };
+    auto values = [&](const Tensor& t) { return normed ? t.const_data_ptr<double>() : nullptr; };
     const Gradient<scalar_t, A> g{view_of<scalar_t>(grad), view_of<scalar_t>(a), view_of<scalar_t>(y), view_of<scalar_t>(out), view_of<scalar_t>(passed),
-                                  values(mean), values(invstd), values(scale), relu};
+                                  normed ? mean.const_data_ptr<A>() : nullptr, values(invstd), values(scale), relu};
     if (!normed) through(e, g);
     else if (e.layout == Layout::Rows) normalised_rows(e, g);
     else normalised_planes(e, g);

@@ -141,12 +141,12 @@ _differentiate("masked_conv2d", _convolution_backward, _save_convolution)
 def _(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, residual, residual_shadow, out_order, out_kept, out_count, relu,
       stride, padding, dilation):
     y = _like(x, len(x), out_count, *_sides(x, weight, stride, padding, dilation))
-    none, statistics = x.new_empty(0), _sums(x, out_count if norm_weight is not None else 0)
+    none, mean = x.new_empty(0), _sums(x, out_count if norm_weight is not None else 0)
+    invstd = torch.empty_like(mean, dtype=torch.float64)
     if norm_weight is None and not relu and residual is None and out_kept == out_count:
-        return y, none, x.new_empty(0), statistics, torch.empty_like(statistics)
+        return y, none, x.new_empty(0), mean, invstd
     shadow_out = _like(y, len(x), out_count - out_kept, *y.shape[2:]) if out_kept < out_count else none
-    return (_like(y, len(x), out_kept, *y.shape[2:]), shadow_out, y if norm_weight is not None else x.new_empty(0), statistics,
-            torch.empty_like(statistics))
+    return (_like(y, len(x), out_kept, *y.shape[2:]), shadow_out, y if norm_weight is not None else x.new_empty(0), mean, invstd)
 
 
 @_fake("masked_conv_norm_act_backward")

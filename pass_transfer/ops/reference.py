@@ -100,7 +100,8 @@ def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | Non
     rows = slice(out_count) if out_order is None else out_order[:out_count]
     columns = slice(x.shape[1]) if in_order is None else in_order[:x.shape[1]]
     part, offsets, scale, shift = weight[rows][:, columns], *(None if t is None else t[rows] for t in (bias, norm_weight, norm_bias))
-    y = functional.conv2d(x, part, offsets, stride, padding, dilation)
+    # Normalisation takes a bias out again; what it rounded away would stay.
+    y = functional.conv2d(x, part, offsets if scale is None else None, stride, padding, dilation)
     if scale is not None:
         y = functional.batch_norm(y, None, None, scale, shift, training=True, eps=eps)
     kept, rest = y[:, :out_kept], y[:, out_kept:].detach()

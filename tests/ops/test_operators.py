@@ -204,6 +204,23 @@ def test_a_fused_layer_and_its_gradients_are_the_true_ones(implementation, probl
         near(leaf["residual"].grad, added.grad)
 
 
+@pytest.mark.parametrize("ins", [1, 2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_masks_gradient_that_normalisation_cancels_is_as_near(operators, ins, layout):
+    # Few inputs through 1 x 1 weights: float32 statistics, or a bias that normalisation takes out again, leave up to 20 times the bound.
+    for seed in range(150):
+        generator = torch.Generator().manual_seed(seed)
+        x, weight, bias, scale, shift = (randn(generator, *s) for s in ((1, ins, 5, 5), (4, ins, 1, 1), (4,), (4,), (4,)))
+        mask, upstream = torch.ones(ins, requires_grad=True), randn(generator, 1, 4, 5, 5)
+        x = x.contiguous(memory_format=layout).requires_grad_()
+        ops.masked_conv_norm_act(x, weight, bias, in_mask=mask, norm_weight=scale, norm_bias=shift, eps=1e-3, relu=False, stride=2, padding=2)[0].backward(upstream)
+        true = [t.detach().double().requires_grad_() for t in (x, mask)]
+        y = functional.conv2d(true[0] * true[1][:, None, None], weight.double(), bias.double(), 2, 2)
+        functional.batch_norm(y, None, None, scale.double(), shift.double(), True, 0.0, 1e-3).backward(upstream.double())
+        near(x.grad, true[0].grad)
+        near(mask.grad, true[1].grad, size=1e-2 * (true[0] * true[0].grad).detach().abs().sum((0, 2, 3)).max().item())
+
+
 @given(st.integers(0, 3), st.integers(1, 40), st.integers(1, 6), st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]), st.integers(0, 999))
 def test_mask_and_reduce_gives_both_gradients(operators, batch, channels, side, channels_last, dtype, seed):
     generator = torch.Generator().manual_seed(seed)
