@@ -51,13 +51,17 @@ def adapt(
 
     Examples:
 
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 --data-dir data/cifar100 --out runs/c100
-
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --latency-ms 60 --batch 32 --round-to 16 --keep-layers "layer1.*" --out runs/fast
-
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits --macs 0.3 --distill 0.5 --out runs/taught
-
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --backbone mine.safetensors --task folder:~/photos --density 0.5 --budget full --out runs/own
+    \b
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 \\
+          --data-dir data/cifar100 --out runs/c100
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits \\
+          --latency-ms 60 --batch 32 --round-to 16 --keep-layers "layer1.*" \\
+          --out runs/fast
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits \\
+          --macs 0.3 --distill 0.5 --out runs/taught
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet \\
+          --backbone mine.safetensors --task folder:~/photos \\
+          --density 0.5 --budget full --out runs/own
     """
     from pass_transfer.recipes.adapt import adapt as run
     from pass_transfer.report import summary, write_report
@@ -68,4 +72,6 @@ def adapt(
                  distill=distill, temperature=temperature, dense=dense, with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)
     print(json.dumps(result) if as_json else summary(result))
     if report:
-        write_report(result["run"])
+        page = write_report(result["run"])["report"]
+        if not as_json:
+            print(f"the report: {page}")

@@ -17,14 +17,14 @@ def bench(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Measure a run's small network and the dense one side by side.
+    """Measure a run's small network beside the dense one.
 
     Interleaved, in float32; median and quartiles. PyTorch's and onnxruntime's threads are those of OMP_NUM_THREADS.
 
     Examples:
 
+    \b
       pass-transfer bench runs/c100
-
       pass-transfer bench runs/c100 --batch 1 --batch 32 --engine onnxruntime
     """
     from pass_transfer.recipes.bench_run import BenchConfig, bench_run

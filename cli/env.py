@@ -7,7 +7,9 @@ from pass_transfer.cli import options
 
 
 def env(as_json: options.Json = False) -> None:
-    """Versions, device and precision that a run would use here, and why.
+    """Versions, device and kernels that are used here.
+
+    And why these.
 
     Example: pass-transfer env
     """

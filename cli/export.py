@@ -15,14 +15,14 @@ def export(
     format: Annotated[Optional[str], typer.Option("--format", help="onnx or pt2, if the file's ending does not say.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a run's small network for other runtimes, checked against torch.
+    """Write a run's small network for other runtimes.
 
-    One file that takes any number of RGB images in [0, 1]; prompt, normalisation and classifier are inside, class names in its metadata.
+    One file, checked against torch, that takes any number of RGB images in [0, 1]; prompt, normalisation and classifier are inside, class names in its metadata.
 
     Examples:
 
+    \b
       pass-transfer export runs/c100 --out small.onnx
-
       pass-transfer export runs/c100 --format pt2 --out small.pt2
     """
     from pass_transfer.pruned import load_pruned

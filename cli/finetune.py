@@ -27,9 +27,15 @@ def finetune(
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Fine-tune a dense backbone on a task: the first step towards a zoo entry.
+    """Fine-tune a dense backbone on a task.
 
-    Example: pass-transfer finetune --backbone resnet18 --weights IMAGENET1K_V1 --task tiny-imagenet --out runs/backbone
+    The first step towards a zoo entry; search is the second.
+
+    Example:
+
+    \b
+      pass-transfer finetune --backbone resnet18 --weights IMAGENET1K_V1 \\
+          --task tiny-imagenet --out runs/backbone
     """
     from pass_transfer.recipes.finetune import FinetuneConfig
     from pass_transfer.recipes.pretrain import pretrain

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from pass_transfer.cli import options
+from pass_transfer.errors import UsageError
 
 
 def inspect(
@@ -32,15 +33,18 @@ def inspect(
 
     Examples:
 
+    \b
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --macs 0.4 --round-to 1
-
-      pass-transfer inspect --hypernet zoo/r18_tinyimnet --params 3M --plot cut.png
-
-      pass-transfer inspect --hypernet zoo/r18_tinyimnet --latency-ms 60 --batch 32 --device cpu
+      pass-transfer inspect --hypernet zoo/r18_tinyimnet --params 3M \\
+          --plot cut.png
+      pass-transfer inspect --hypernet zoo/r18_tinyimnet --latency-ms 60 \\
+          --batch 32 --device cpu
     """
     from pass_transfer.recipes.preview import preview
     from pass_transfer.report import check_picture, preview_picture, preview_table
 
+    if batch != 1 and not latency and latency_ms is None:
+        raise UsageError(f"--batch {batch} is for what --no-latency leaves out")
     if plot is not None:
         check_picture(plot)
     found = preview(hypernet, run=run, backbone=backbone, classes=classes, latency=latency, device=device, batch=batch,

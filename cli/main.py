@@ -30,7 +30,7 @@ app = typer.Typer(
     name="pass-transfer", cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None,
     help="Prune a pretrained vision network for your own images, by transfer from a pretrained hypernetwork.\n\n"
-         "Example: pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 --macs 0.5 --out runs/c100",
+         "Example:\n\n\b\n  pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 \\\n      --macs 0.5 --out runs/c100",
 )
 app.command("adapt")(adapt.adapt)
 app.command("search")(search.search)

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from pass_transfer.errors import UsageError
+
 Task = Annotated[str, typer.Option("--task", help="digits, cifar10, cifar100, tiny-imagenet, dtd, stanford-cars, food101, or folder:PATH with one folder of images per class.")]
 DataDir = Annotated[Optional[str], typer.Option("--data-dir", help="Folder with the task's parquet files, instead of downloading it.")]
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
@@ -31,4 +33,6 @@ def cut(macs: str | None, params: str | None, density: float | None, latency_ms:
     """The budget options as arguments of a recipe; half of the MACs where none is given."""
     budgets = {"macs": macs, "params": params, "density": density, "latency_ms": latency_ms}
     given = {name: value for name, value in budgets.items() if value is not None}
+    if len(given) > 1:
+        raise UsageError("give exactly one budget; here are " + " and ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items()))
     return (given or {"macs": 0.5}) | {"round_to": round_to, "keep_layers": tuple(keep_layers or ())}

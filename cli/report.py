@@ -13,7 +13,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="Run folder of adapt.")],
     as_json: options.Json = False,
 ) -> None:
-    """Write a run's report again, from its files alone.
+    """Write a run's report again, from its files.
 
     One page, report.html in the run folder, that opens without a network, and its pictures as PNG in report/ beside it.
 

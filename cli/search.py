@@ -26,9 +26,15 @@ def search(
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Train a hypernetwork on a backbone's own task; the run folder's entry/ is a zoo entry.
+    """Train a hypernetwork on a backbone's own task.
 
-    Example: pass-transfer search --backbone runs/backbone --data-dir data/tiny-imagenet --out runs/search
+    The run folder's entry/ is a zoo entry.
+
+    Example:
+
+    \b
+      pass-transfer search --backbone runs/backbone \\
+          --data-dir data/tiny-imagenet --out runs/search
     """
     from pass_transfer.recipes.make_entry import make_entry
     from pass_transfer.recipes.search import SearchConfig

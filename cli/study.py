@@ -8,7 +8,7 @@ import typer
 
 from pass_transfer.cli import options
 
-app = typer.Typer(help="Compare methods over tasks, budgets and seeds under one protocol.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Compare methods under one protocol.\n\nOver tasks, budgets and seeds, as a YAML file says.\n\nExample: pass-transfer study run benchmarks/studies/cifar100.yaml --dry-run", no_args_is_help=True, rich_markup_mode=None)
 
 File = Annotated[Path, typer.Argument(help="Study file (YAML).")]
 
@@ -22,14 +22,14 @@ def run(
     precision: options.Precision = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Make the cells of a study that are missing; stop and start it as you like.
+    """Make the cells of a study that are missing.
 
-    Start it several times, in several terminals or as a job array, to share the work: each process takes searches that no other holds.
+    Stop and start it as you like. Start it several times, in several terminals or as a job array, to share the work: each process takes searches that no other holds.
 
     Examples:
 
+    \b
       pass-transfer study run studies/quick.yaml --dry-run
-
       pass-transfer study run studies/quick.yaml
     """
     from pass_transfer.report import estimate_table
@@ -46,7 +46,9 @@ def report(
     file: File,
     out: Annotated[Optional[Path], typer.Option("--out", help="Folder for report.html, table.md, table.csv and the pictures (default: report/ beside the cells).")] = None,
 ) -> None:
-    """Tables, pictures and a page (report.html) from the cells that are there.
+    """Tables, pictures and a page (report.html).
+
+    From the cells that are there.
 
     Example: pass-transfer study report studies/quick.yaml
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 from typing import Callable
 
@@ -14,8 +15,9 @@ from pass_transfer.masks import ChannelMasks
 from pass_transfer.progress import say
 from pass_transfer.selection import Cuts
 
-TRIES = 6  # searches from fresh measurements, before the machine is called too restless
+TRIES = 6  # searches, before the machine is called too restless
 CAREFUL = 4 * ROUNDS  # rounds of the measurement that decides
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ def fit_latency(cuts: Cuts, network: Callable[[ChannelMasks], nn.Module], budget
     """The masks of the largest cut that was measured within a budget while the next larger one was not.
 
     Bisection over the ranking; then the cut and the next larger one are measured together,
-    longer, and the search starts again above or below them where that contradicts it. On a
-    machine too restless for that, the largest cut whose longer measurement was within the budget.
+    longer, and the search goes on above or below them where that contradicts it, with all that
+    has been measured. Where it comes to no end, the largest cut that was measured longer and is
+    within the budget.
 
     Args:
         cuts: of one ranking.
@@ -61,51 +64,60 @@ def fit_latency(cuts: Cuts, network: Callable[[ChannelMasks], nn.Module], budget
     search = _Search(cuts, network, budget, image_size)
     search.check_least()
     low, high = cuts.least, cuts.most
-    fitting: tuple[int, float] | None = None
+    judged = set()
     for _ in range(TRIES):
         count = cuts.largest(search.fits, low, high)
-        found, above, beyond = search.judge(count)
-        if found > budget.milliseconds:
+        above = cuts.next_larger(count)
+        search.measure(*([count] if above is None else [count, above]), rounds=CAREFUL)
+        judged.add(count)
+        if not search.fits(count):
             low, high = cuts.least, max(cuts.least, count - 1)
-            continue
-        fitting = max(fitting or (count, found), (count, found))
-        if beyond is None or beyond > budget.milliseconds:
-            larger = "it is the whole network" if beyond is None else f"the next larger cut takes {beyond:.2f} ms"
-            say(f"batch {budget.batch} takes {found:.2f} ms of {budget.milliseconds:g}; {larger}")
+        elif above is None or not search.fits(above):
+            larger = "it is the whole network" if above is None else f"the next larger cut takes {search.estimate(above):.2f} ms"
+            say(f"batch {budget.batch} takes {search.estimate(count):.2f} ms of {budget.milliseconds:g}; {larger}")
             return cuts.masks(count)
-        low, high = above, cuts.most
+        else:
+            low, high = above, cuts.most
+    fitting = max((count for count in judged if search.fits(count)), default=None)
     if fitting is None:
         raise MaskError(f"measurements of {budget.milliseconds} ms contradict each other on this machine: let nothing else run on it, or give --macs instead")
-    count, found = fitting
-    say(f"batch {budget.batch} takes {found:.2f} ms of {budget.milliseconds:g}; measurements contradict each other here, so a larger cut may fit too: "
+    say(f"batch {budget.batch} takes {search.estimate(fitting):.2f} ms of {budget.milliseconds:g}; measurements contradict each other here, so a larger cut may fit too: "
         "let nothing else run on this machine to know")
-    return cuts.masks(count)
+    return cuts.masks(fitting)
 
 
 class _Search:
+    """Measurements of cuts, each side by side with one cut that is always the same: a shared machine's pace, which wanders, is that one's median over all of them."""
+
     def __init__(self, cuts: Cuts, network: Callable[[ChannelMasks], nn.Module], budget: LatencyBudget, image_size: int):
         self.cuts, self.network, self.budget, self.image_size = cuts, network, budget, image_size
+        self.reference = network(cuts.masks((cuts.least + cuts.most) // 2))
+        self.paces: list[float] = []  # milliseconds of the reference
+        self.ratios: dict[tuple[int, ...], list[float]] = {}  # of a cut's time to the reference's, by what it keeps
 
     def check_least(self) -> None:
-        least, cuts = self.measure(self.cuts.least), self.cuts
-        if least > self.budget.milliseconds:
+        cuts = self.cuts
+        if not self.fits(cuts.least):
             raise MaskError(f"latency {self.budget.milliseconds} ms cannot be met: with a tenth of every group kept (a whole multiple of {cuts.round_to}, and all of the "
-                            f"layers to be kept) a batch of {self.budget.batch} still takes {least:.2f} ms here, which is the lowest budget")
+                            f"layers to be kept) a batch of {self.budget.batch} still takes {self.estimate(cuts.least):.2f} ms here, which is the lowest budget")
 
     def fits(self, count: int) -> bool:
-        return self.measure(count) <= self.budget.milliseconds
+        """Whether a cut is within the budget by all that is known of it; measures it if nothing is."""
+        if self._key(count) not in self.ratios:
+            self.measure(count)
+        return self.estimate(count) <= self.budget.milliseconds
 
-    def measure(self, *counts: int, rounds: int = ROUNDS) -> float | list[float]:
-        """Median milliseconds of cuts, measured side by side."""
-        networks = {str(count): self.network(self.cuts.masks(count)) for count in counts}
-        times = measure_latency(networks, self.image_size, (self.budget.batch,), rounds)
-        found = [times[str(count)][self.budget.batch] for count in counts]
-        return found[0] if len(found) == 1 else found
+    def estimate(self, count: int) -> float:
+        """Milliseconds of a measured cut at the machine's usual pace."""
+        return statistics.median(self.ratios[self._key(count)]) * statistics.median(self.paces)
 
-    def judge(self, count: int) -> tuple[float, int | None, float | None]:
-        """A cut's milliseconds, the next larger cut, and its milliseconds."""
-        above = self.cuts.next_larger(count)
-        if above is None:
-            return self.measure(count, rounds=CAREFUL), None, None
-        found, beyond = self.measure(count, above, rounds=CAREFUL)
-        return found, above, beyond
+    def measure(self, *counts: int, rounds: int = ROUNDS) -> None:
+        """Measure cuts side by side; a longer measurement counts for as many as it has the rounds of."""
+        networks = {str(count): self.network(self.cuts.masks(count)) for count in counts} | {REFERENCE: self.reference}
+        times = {name: by_batch[self.budget.batch] for name, by_batch in measure_latency(networks, self.image_size, (self.budget.batch,), rounds).items()}
+        self.paces += [times[REFERENCE]] * (rounds // ROUNDS)
+        for count in counts:
+            self.ratios.setdefault(self._key(count), []).extend([times[str(count)] / times[REFERENCE]] * (rounds // ROUNDS))
+
+    def _key(self, count: int) -> tuple[int, ...]:
+        return tuple(self.cuts.kept(count).values())

@@ -70,7 +70,7 @@ def commands(shell):
 
 def examples(callback):
     """The commands in a verb's help."""
-    lines = [line.strip().removeprefix("Example:").strip() for line in callback.__doc__.splitlines()]
+    lines = [line.strip().removeprefix("Example:").strip() for line in callback.__doc__.replace("\\\n", " ").splitlines()]
     return "\n".join(line for line in lines if line.startswith("pass-transfer "))
 
 

@@ -32,6 +32,7 @@ WRONG_VALUES = [
     (["--distill", "nan"], "--distill"),
     (["--temperature", "0"], "--temperature"),
     (["--resume", "--force"], "not both"),
+    (["--macs", "0.4", "--params", "3M"], "--macs 0.4 and --params 3M"),
     (["--task", "cifar1000"], "Did you mean cifar100"),
     (["--fast"], "--fast"),
 ]
@@ -48,6 +49,10 @@ def test_usage_errors_name_the_help_to_read(refused):
     assert "pass-transfer adapt --help" in refused("adapt", "--task", "digits", code=2)
     assert "pass-transfer --help" in refused("shrink", code=2)
     assert "pass-transfer zoo --help" in refused("zoo", "rm", code=2)
+
+
+def test_a_batch_is_refused_where_nothing_is_measured(refused, entry):
+    assert "--batch 4" in refused("inspect", "--hypernet", entry, "--no-latency", "--batch", "4", code=2)
 
 
 def test_a_budget_below_the_floor_names_the_lowest(refused, adapting, tmp_path):
