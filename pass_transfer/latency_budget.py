@@ -61,6 +61,7 @@ def fit_latency(cuts: Cuts, network: Callable[[ChannelMasks], nn.Module], budget
     Raises:
         MaskError: even the smallest cut takes longer; or no cut was found within the budget twice.
     """
+    say(f"looking for the largest cut that takes {budget.milliseconds:g} ms at batch {budget.batch}, by measuring")
     search = _Search(cuts, network, budget, image_size)
     search.check_least()
     low, high = cuts.least, cuts.most
