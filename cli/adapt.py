@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -55,21 +55,22 @@ def adapt(
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 \\
           --data-dir data/cifar100 --out runs/c100
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits \\
-          --latency-ms 60 --batch 32 --round-to 16 --keep-layers "layer1.*" \\
-          --out runs/fast
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits \\
-          --macs 0.3 --distill 0.5 --out runs/taught
-      pass-transfer adapt --hypernet zoo/r18_tinyimnet \\
-          --backbone mine.safetensors --task folder:~/photos \\
-          --density 0.5 --budget full --out runs/own
+          --latency-ms 60 --batch 32 --keep-layers "layer1.*" --out runs/fast
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --out runs/own \\
+          --backbone mine.safetensors --task folder:~/photos --density 0.5
     """
     from pass_transfer.recipes.adapt import adapt as run
-    from pass_transfer.report import summary, write_report
 
     settings = options.cut(macs, params, density, latency_ms, round_to, keep_layers) | {"latency_batch": batch} | ({} if prompt_lr is None else {"prompt_lr": prompt_lr})
     result = run(hypernet, task, out=out, data_dir=data_dir, backbone=backbone, transfer=transfer, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
                  weight_decay=weight_decay, prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt, reconstruct=reconstruct,
                  distill=distill, temperature=temperature, dense=dense, with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)
+    _show(result, report, as_json)
+
+
+def _show(result: dict[str, Any], report: bool, as_json: bool) -> None:
+    from pass_transfer.report import summary, write_report
+
     print(json.dumps(result) if as_json else summary(result))
     if report:
         page = write_report(result["run"])["report"]
