@@ -16,10 +16,7 @@ from pass_transfer.training import choose_runtime
 SIDE = 32
 CLASSES = 10
 
-# The suite draws the same examples wherever it runs; `pytest --hypothesis-profile=search` draws others every time.
-slow_ones = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
-settings.register_profile("search", **slow_ones)
-settings.register_profile("suite", derandomize=True, **slow_ones)
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 settings.load_profile("suite")
 
 
