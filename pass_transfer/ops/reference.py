@@ -53,9 +53,37 @@ def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) ->
     return _StraightThrough.apply(scores, chosen), threshold, kept, order
 
 
+class _MaskChannels(torch.autograd.Function):
+    """x times a mask, whose gradient is a sum over positions in float64: what is left where it cancels is not its rounding."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(x, mask)
+        return x * _over_positions(mask.to(x.dtype), x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        x, mask = ctx.saved_tensors
+        to_x = gradient * _over_positions(mask.to(x.dtype), x) if ctx.needs_input_grad[0] else None
+        to_mask = None
+        if ctx.needs_input_grad[1]:
+            to_mask = (gradient.to(_wide(x)) * x).sum_to_size(_over_positions(mask, x).shape).view_as(mask).to(mask.dtype)
+        return to_x, to_mask
+
+
+def _over_positions(mask: Tensor, x: Tensor) -> Tensor:
+    """A mask (C,) or (B, C) in the shape that goes with x (B, C, ...)."""
+    return mask.view(*([1] * (2 - mask.ndim)), *mask.shape, *[1] * (x.ndim - 2))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """The type that sums over x are made in: float64 for float32, but on a GPU, which is slow at it."""
+    return torch.float64 if x.dtype == torch.float32 and x.device.type == "cpu" else x.dtype
+
+
 def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
     """ops.mask_channels in plain torch."""
-    return x * mask.to(x.dtype).view(*([1] * (2 - mask.ndim)), *mask.shape, *[1] * (x.ndim - 2))
+    return _MaskChannels.apply(x, mask)
 
 
 def _heard(mask: Tensor, gradient: str, margin: Tensor | None) -> Tensor:
@@ -103,7 +131,8 @@ def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | Non
     # Normalisation takes a bias out again; what it rounded away would stay.
     y = functional.conv2d(x, part, offsets if scale is None else None, stride, padding, dilation)
     if scale is not None:
-        y = functional.batch_norm(y, None, None, scale, shift, training=True, eps=eps)
+        scale, shift = (t.to(torch.promote_types(t.dtype, _wide(y))) for t in (scale, shift))
+        y = functional.batch_norm(y.to(_wide(y)), None, None, scale, shift, training=True, eps=eps).to(y.dtype)
     kept, rest = y[:, :out_kept], y[:, out_kept:].detach()
     if residual is not None:
         kept = kept + residual
