@@ -45,14 +45,19 @@ def run(
 def report(
     file: File,
     out: Annotated[Optional[Path], typer.Option("--out", help="Folder for report.html, table.md, table.csv and the pictures (default: report/ beside the cells).")] = None,
+    against: Annotated[Optional[str], typer.Option("--against", help="A method; the tables say by how many points it is above each other one, seed by seed.")] = None,
 ) -> None:
     """Tables, pictures and a page (report.html).
 
     From the cells that are there.
 
-    Example: pass-transfer study report studies/quick.yaml
+    Examples:
+
+    \b
+      pass-transfer study report studies/quick.yaml
+      pass-transfer study report studies/quick.yaml --against group_l1
     """
     from pass_transfer.report import study_report
     from pass_transfer.study import load_study
 
-    print(study_report(load_study(file), file, out))
+    print(study_report(load_study(file), file, out, against))

@@ -67,7 +67,8 @@ class _MaskChannels(torch.autograd.Function):
         to_x = gradient * _over_positions(mask.to(x.dtype), x) if ctx.needs_input_grad[0] else None
         to_mask = None
         if ctx.needs_input_grad[1]:
-            to_mask = (gradient.to(_wide(x)) * x).sum_to_size(_over_positions(mask, x).shape).view_as(mask).to(mask.dtype)
+            products, positions = gradient * x, [*range(2 - mask.ndim), *range(2, x.ndim)]
+            to_mask = (products.sum(positions, dtype=_wide(x)) if positions else products).to(mask.dtype)
         return to_x, to_mask
 
 

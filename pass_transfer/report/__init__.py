@@ -4,7 +4,7 @@ from pass_transfer.report.bench import bench_table
 from pass_transfer.report.preview import check_picture, preview_picture, preview_table
 from pass_transfer.report.run_report import write_report
 from pass_transfer.report.study_report import study_report
-from pass_transfer.report.study_tables import estimate_table, study_csv, study_markdown
+from pass_transfer.report.study_tables import estimate_table
 from pass_transfer.report.table import summary
 
-__all__ = ["bench_table", "check_picture", "estimate_table", "preview_picture", "preview_table", "study_csv", "study_markdown", "study_report", "summary", "write_report"]
+__all__ = ["bench_table", "check_picture", "estimate_table", "preview_picture", "preview_table", "study_report", "summary", "write_report"]

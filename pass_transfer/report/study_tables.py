@@ -5,42 +5,55 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Sequence
 
-from pass_transfer.study import Row
+from pass_transfer.study import Gains, Row
 
 COLUMNS = ("method", "top-1 (%)", "held out (%)", "before fine-tuning (%)", "MACs kept", "search (s)", "in all (s)", "seeds")
 
 
-def study_markdown(found: Iterable[Row]) -> str:
-    """One table a task and budget: mean and deviation over seeds."""
-    tables = defaultdict(list)
+@dataclass(frozen=True)
+class StudyTable:
+    """The rows of one task and budget as text, and what failed among them, a line a cell."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    failures: Sequence[str]
+
+    def markdown(self) -> str:
+        """The table under its title."""
+        lines = [self.title, "", f"| {' | '.join(self.columns)} |", f"|{'---|' * len(self.columns)}", *(f"| {' | '.join(row)} |" for row in self.rows)]
+        return "\n".join([*lines, *(f"\n{line}" for line in self.failures)])
+
+
+def study_tables(found: Iterable[Row], against: str | None = None, gained: Gains | None = None) -> list[StudyTable]:
+    """One table a task and budget: mean and deviation over seeds.
+
+    Args:
+        against: a method whose distance to each other one is a column more.
+        gained: that distance (study.gains).
+    """
+    parts = defaultdict(list)
     for row in found:
-        tables[row.task, row.budget].append(row)
-    return "\n\n".join(_table(task, budget, part) for (task, budget), part in tables.items())
+        parts[row.task, row.budget].append(row)
+    head = COLUMNS if against is None else (*COLUMNS, f"{against} above it by")
+    return [StudyTable(f"{task}, {budget:.0%} of the dense MACs", head, [_values(row) + ([] if against is None else [_gain(row, against, gained or {})]) for row in part],
+                       [f"{row.method} failed, {why}" for row in part for why in row.failed]) for (task, budget), part in parts.items()]
 
 
-def _table(task: str, budget: float, part: Sequence[Row]) -> str:
-    lines = [title(task, budget), "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    lines += [f"| {' | '.join(columns(row))} |" for row in part]
-    lines += [f"\n{line}" for line in failures(part)]
-    return "\n".join(lines)
+def _gain(row: Row, against: str, gained: Gains) -> str:
+    if row.method == against:
+        return ""
+    found = gained.get((row.task, row.budget, row.method))
+    return "" if found is None else f"{found[0]:+.2f}" + ("" if found[1] is None else f" ± {found[1]:.2f}")
 
 
-def title(task: str, budget: float) -> str:
-    """Of a table."""
-    return f"{task}, {budget:.0%} of the dense MACs"
-
-
-def columns(row: Row) -> list[str]:
+def _values(row: Row) -> list[str]:
     """A row's values under COLUMNS."""
     return [row.method, spread(row.top1, row.deviation), number(row.held_out, 2), number(row.before, 1), number(row.macs_share and 100 * row.macs_share, 2, " %"),
             number(row.search_seconds, 0), number(row.seconds, 0), str(row.seeds)]
-
-
-def failures(part: Sequence[Row]) -> list[str]:
-    """What failed, a line a cell."""
-    return [f"{row.method} failed, {why}" for row in part for why in row.failed]
 
 
 def spread(mean: float | None, deviation: float | None) -> str:

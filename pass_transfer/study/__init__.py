@@ -4,6 +4,6 @@ from pass_transfer.study.estimate import estimate
 from pass_transfer.study.plan import Cell, Study, load_study
 from pass_transfer.study.run import run_study
 from pass_transfer.study.store import read_cells
-from pass_transfer.study.summary import Row, comparable, rows, shared_channels
+from pass_transfer.study.summary import Gains, Row, comparable, gains, rows, shared_channels
 
-__all__ = ["Cell", "Row", "Study", "comparable", "estimate", "load_study", "read_cells", "rows", "run_study", "shared_channels"]
+__all__ = ["Cell", "Gains", "Row", "Study", "comparable", "estimate", "gains", "load_study", "read_cells", "rows", "run_study", "shared_channels"]

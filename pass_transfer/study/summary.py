@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.study.cell import unpacked
+
+Gains = Mapping[tuple[str, float, str], tuple[float, float | None]]  # (task, budget, other method) to mean and deviation
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,21 @@ def _row(cells: list[dict[str, Any]]) -> Row:
     failed = tuple(f"seed {cell['seed']}: {cell['failed']}" for cell in cells if "failed" in cell)
     return Row(cells[0]["task"], cells[0]["budget"], cells[0]["method"], len(done), mean("macs_share"), mean("top1"), deviation, mean("held_out_top1_before"), mean("held_out_top1"),
                mean("search_seconds"), mean("seconds"), failed)
+
+
+def gains(cells: Iterable[dict[str, Any]], method: str) -> Gains:
+    """By how many points of top-1 a method is above each other one, seed by seed.
+
+    Returns:
+        Means over the seeds that both have, with the standard deviation where these are several.
+    """
+    top1 = {(cell["task"], cell["budget"], cell["method"], cell["seed"]): cell["top1"] for cell in cells if "failed" not in cell}
+    differences: dict[tuple[str, float, str], list[float]] = {}
+    for (task, budget, other, seed), value in top1.items():
+        mine = top1.get((task, budget, method, seed))
+        if mine is not None and other != method:
+            differences.setdefault((task, budget, other), []).append(mine - value)
+    return {key: (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None) for key, values in differences.items()}
 
 
 def comparable(cells: Sequence[dict[str, Any]], task: str, budget: float, seed: int = 0) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Every example of README.md, docs/ and the verbs' help is run, so that what is written there works.
 
 A document's blocks run one after the other in one folder, which holds a small world: an entry
-of random weights as zoo/r18_tinyimnet, parquet files of a few images, photographs of noise, a
+of random weights as zoo/r18_tinyimnet, the studies with their cells, parquet files of a few images, photographs of noise, a
 checkpoint. Nothing is downloaded: data sets come from the parquet files, torchvision's weights
 are random, and a latency budget is met by a clock that goes by the number of weights. Commands run as they are written, but for SHORT, which makes them short; a run
 that is there already makes way. `make` and the benchmarks are checked as far as their
@@ -109,6 +109,8 @@ def world(entry, photos, tmp_path, monkeypatch):
     shutil.copytree(here / "photos", tmp_path / "home" / "photos")
     noise(48, 0).save(here / "photo.jpg")
     (here / "card.md").write_text("# mine\n")
+    shutil.copytree(ROOT / "benchmarks" / "studies", here / "benchmarks" / "studies")
+    shutil.copytree(ROOT / "benchmarks" / "results" / "study", here / "benchmarks" / "results" / "study", ignore=shutil.ignore_patterns("searches", "locks", "report"))
     (here / "studies").mkdir()
     (here / "studies" / "quick.yaml").write_text("tasks: [digits]\nmethods: [random, group_l1]\nbudgets: [0.5]\nseeds: [0]\ntrain_images: 40\nbatch_size: 8\n")
     torch.save(weights(2), here / "mine.pth")

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import signal
+import statistics
 import time
 
 import pytest
@@ -234,6 +235,18 @@ def test_tables_and_pictures_are_those_of_the_cells(study, call, tmp_path):
         assert f"| {row['method']} | {mine.mean():.2f} ± {mine.std():.2f} |" in text
     pictures = {p.name for p in (tmp_path / "out").glob("*.png")}
     assert pictures == {"digits-accuracy.png", "digits-search.png", *(f"digits-{b}-{k}.png" for b in ("0.5", "0.3") for k in ("channels", "shared"))}
+
+
+def test_a_method_is_compared_with_the_others_seed_by_seed(study, call, refused):
+    path = study(["random", "group_l1"], budgets=[0.5], seeds=[0, 1])
+    assert call("study", "run", path)[0] == 0
+    code, text, _ = call("study", "report", path, "--against", "group_l1")
+    top1 = {(cell["method"], cell["seed"]): cell["top1"] for cell in read_cells(load_study(path))}
+    apart = [top1["group_l1", seed] - top1["random", seed] for seed in (0, 1)]
+    assert code == 0 and "| group_l1 above it by |" in text
+    assert f"| {statistics.mean(apart):+.2f} ± {statistics.stdev(apart):.2f} |" in next(line for line in text.splitlines() if line.startswith("| random"))
+    assert next(line for line in text.splitlines() if line.startswith("| group_l1")).endswith("|  |")
+    assert "no method 'slim'; it has random, group_l1" in refused("study", "report", path, "--against", "slim", code=2)
 
 
 def test_a_dry_run_trains_nothing_and_says_how_long(study, call, tmp_path):
