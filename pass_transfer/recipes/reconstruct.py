@@ -92,8 +92,12 @@ def _observe(fits: Mapping[str, _Fit], network: Network, split: Split, runtime: 
     chosen = torch.randperm(len(split), generator=generator(seed, 10))[:images]
     places = math.ceil(ROWS / len(chosen))
     layers = {name: network.backbone.get_submodule(name) for name in fits}
-    handles = [layer.register_forward_pre_hook(lambda module, given, fit=fits[name]: fit.add(_rows(module, given[0].float(), places, draw)))
-               for name, layer in layers.items()]
+
+    def look(fit: _Fit, layer: nn.Module, given: torch.Tensor) -> None:
+        with torch.autocast(runtime.device.type, enabled=False):  # sums of products rounded to 16 bits solve another problem
+            fit.add(_rows(layer, given.float(), places, draw))
+
+    handles = [layer.register_forward_pre_hook(lambda module, given, fit=fits[name]: look(fit, module, given[0])) for name, layer in layers.items()]
     try:
         for pixels, _ in batches(split, BATCH, order=chosen.split(BATCH)):
             with runtime.autocast():

@@ -12,7 +12,7 @@ from pass_transfer.network import Network
 from pass_transfer.recipes.reconstruct import RIDGE, _Fit, _rows, reconstruct_readers
 from pass_transfer.surgery import remove_channels
 from pass_transfer.tasks import load_task
-from pass_transfer.training import recalibrate, to_images
+from pass_transfer.training import choose_runtime, recalibrate, to_images
 
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
 
@@ -102,3 +102,19 @@ def test_it_is_the_same_every_time(resnet18, groups, random_masks, task, cpu):
         reconstruct_readers(dense, small, masks, groups, task.train, cpu, images=128, seed=5)
         found.append(small.state_dict())
     assert all(torch.equal(t, found[1][n]) for n, t in found[0].items())
+
+
+def test_mixed_precision_solves_the_same_problem(resnet18, groups, random_masks, task):
+    masks = random_masks(groups, 6, 0.5)
+    errors = {}
+    for precision in ("no", "bf16"):
+        runtime = choose_runtime("cpu", precision)
+        dense = runtime.place(Network(copy.deepcopy(resnet18), MEAN, STD)).eval()
+        recalibrate(dense, task.train, runtime)
+        small = Network(remove_channels(dense.backbone, masks, groups), MEAN, STD)
+        reconstruct_readers(dense, small.backbone, masks, groups, task.train, runtime, images=256)
+        recalibrate(small, task.train, runtime)
+        images = to_images(task.held_out.__getitems__(range(16))[0], runtime.device)
+        with torch.no_grad():
+            errors[precision] = ((small(images) - dense(images)).norm() / dense(images).norm()).item()
+    assert errors["bf16"] < 1.1 * errors["no"]
