@@ -103,6 +103,7 @@ class Problem:
         self.scores = random_scores(self.groups, seed).to(self.device)
         self.density, self.k = density, round(density * self.groups.total)
         self.eagers: dict[tuple[str, bool], nn.Module] = {}
+        self.pool = None
         self.offsets, self.floors = self.groups.offsets.to(self.device), torch.zeros(len(self.groups), dtype=torch.long, device=self.device)
 
     def at(self, density: float) -> Problem:
@@ -146,7 +147,8 @@ class Problem:
         for leaf in leaves:
             leaf.grad = None
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        self.pool = self.pool or torch.cuda.graph_pool_handle()  # shared: no variant's results are read, and one at a time runs
+        with torch.cuda.graph(graph, pool=self.pool):
             self._step(layout, forward, leaves)
         return graph.replay
 

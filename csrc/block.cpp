@@ -5,7 +5,7 @@
 // read by the mask's gradient alone, what follows them in the output is computed for the next
 // layer's. So a dropped channel's exact gradient costs the forward convolution of kept inputs
 // to all outputs and the backward one of kept outputs to all inputs, and nothing is scattered.
-#include "kernels.h"
+#include "convolve.h"
 
 #include <algorithm>
 
@@ -28,9 +28,21 @@ Selection selection(const Maybe& order, int64_t count, int64_t width, const Tens
   return {index, count};
 }
 
-Tensor gathered(const Tensor& weight, const Selection& outs, const Selection& ins, const Tensor& mask, Layout layout) {
-  if (!outs.index.defined() && !ins.index.defined() && !mask.defined() && outs.count == weight.size(0) && ins.count == weight.size(1)) return weight;
-  return kernels_for(weight).gather_weight(weight, outs, ins, mask, layout);
+// A weight's part in x's dtype and layout.
+Tensor gathered(const Tensor& weight, const Selection& outs, const Selection& ins, const Tensor& mask, const Tensor& x) {
+  if (!outs.index.defined() && !ins.index.defined() && !mask.defined() && outs.count == weight.size(0) && ins.count == weight.size(1)) return weight.to(x.scalar_type());
+  return kernels_for(weight).gather_weight(weight, x.scalar_type(), outs, ins, mask, layout_of(x));
+}
+
+Pooling pooling(at::IntArrayRef values, const Maybe& norm_weight, const Maybe& residual, const Tensor& x) {
+  if (values.empty()) return {};
+  TORCH_CHECK_VALUE(values.size() == 3, "pool has ", values.size(), " values; it must have kernel, stride and padding");
+  const Pooling pool{values[0], values[1], values[2]};
+  TORCH_CHECK_VALUE(1 <= pool.kernel && pool.kernel < 16 && pool.stride >= 1 && 0 <= pool.padding && 2 * pool.padding <= pool.kernel, "pool is ", values,
+                    "; its kernel can have 1 to 15 positions, its stride be 1 or more, its padding up to half of the kernel");
+  TORCH_CHECK_VALUE(norm_weight.has_value() && !residual.has_value(), "pool needs norm_weight, and no residual");
+  TORCH_CHECK_VALUE(kernels_for(x).norm_act_pool != nullptr, "pool is fused on a GPU alone");
+  return pool;
 }
 
 // The mask over the leading input channels; nothing where it is known to be all ones.
@@ -42,15 +54,11 @@ Tensor factors(const Maybe& mask, int64_t count) {
   return std::all_of(values, values + count, [](float v) { return v == 1.0f; }) ? Tensor() : m;
 }
 
-Tensor picked(const Maybe& values, const Selection& which, at::ScalarType type) {
-  if (!values) return Tensor();
-  const Tensor all = values->to(type);
-  return which.index.defined() ? all.index_select(0, which.index) : all.narrow(0, 0, which.count).contiguous();
-}
-
 void check_block(const Tensor& x, const Maybe& shadow, const Maybe& in_mask, const Tensor& weight, const Maybe& norm_weight, const Maybe& norm_bias,
                  const Maybe& residual, const Maybe& residual_shadow, int64_t out_kept, int64_t out_count, const Window& w) {
-  check_pair(x, weight);
+  check_shapes(x, weight);
+  TORCH_CHECK_TYPE(at::isFloatingType(x.scalar_type()) && (weight.scalar_type() == x.scalar_type() || (weight.scalar_type() == at::kFloat && at::isReducedFloatingType(x.scalar_type()))),
+                   "x is ", x.scalar_type(), " and weight ", weight.scalar_type(), "; they must be of one floating dtype, or weight float32 and x of 16 bits");
   if (shadow) {
     TORCH_CHECK_VALUE(shadow->dim() == 4 && shadow->size(0) == x.size(0) && shadow->size(2) == x.size(2) && shadow->size(3) == x.size(3),
                       "shadow has shape ", shadow->sizes(), "; x has ", x.sizes());
@@ -83,74 +91,84 @@ void check_block(const Tensor& x, const Maybe& shadow, const Maybe& in_mask, con
 
 Tensor or_empty(const Tensor& t, const Tensor& like) { return t.defined() ? t : at::empty({0}, like.options()); }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> masked_conv_norm_act(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> masked_conv_norm_act(
     const Tensor& x_in, const Maybe& shadow, const Maybe& in_mask, const Maybe& in_order, const Tensor& weight, const Maybe& bias,
     const Maybe& norm_weight, const Maybe& norm_bias, double eps, const Maybe& residual, const Maybe& residual_shadow, const Maybe& out_order,
-    int64_t out_kept, int64_t out_count, bool relu, c10::SymIntArrayRef stride, c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation) {
+    int64_t out_kept, int64_t out_count, bool relu, c10::SymIntArrayRef stride, c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation,
+    at::IntArrayRef pooled) {
   const Window w(stride, padding, dilation, 1);
   check_block(x_in, shadow, in_mask, weight, norm_weight, norm_bias, residual, residual_shadow, out_kept, out_count, w);
+  const Pooling pool = pooling(pooled, norm_weight, residual, x_in);
   const Tensor x = dense(x_in);
   const int64_t ins = x.size(1);
   const Kernels& kernels = kernels_for(x);
   const Selection in = selection(in_order, ins, weight.size(1), x, "in_order"), out = selection(out_order, out_count, weight.size(0), x, "out_order");
-  const auto sums = sums_of(x);
-  const Tensor part = gathered(weight, out, in, factors(in_mask, ins), layout_of(x));
+  const Tensor part = gathered(weight, out, in, factors(in_mask, ins), x);
   // Normalisation takes a bias out again; what it rounded away would stay.
-  const Tensor offsets = norm_weight ? Tensor() : picked(bias, out, x.scalar_type());
-  const Tensor y = convolve(x, part, offsets.defined() ? Maybe(offsets) : std::nullopt, w);
+  const Tensor y = convolve(x, part, bias && !norm_weight ? Maybe(out.of(bias->to(x.scalar_type()))) : std::nullopt, w);
 
-  const auto options = x.options().dtype(sums);
-  Tensor mean, invstd = at::empty({0}, options.dtype(at::kDouble));
-  Affine affine{at::zeros({out_count}, options), at::ones({out_count}, options), at::zeros({out_count}, options)};
+  const auto sums = x.options().dtype(sums_of(x)), doubles = x.options().dtype(at::kDouble);
+  const Tensor no_places = at::empty({0}, x.options().dtype(at::kByte));
+  Affine affine;
   if (norm_weight) {
-    std::tie(mean, invstd) = kernels.batch_statistics(y, eps);
-    affine = {mean, (picked(norm_weight, out, at::kDouble) * invstd).to(sums), picked(norm_bias, out, sums)};
+    affine = kernels.normalisation(y, eps, *norm_weight, *norm_bias, out);
   } else if (!relu && !residual && out_kept == out_count) {
-    return {y, or_empty({}, x), at::empty({0}, x.options()), at::empty({0}, options), at::empty({0}, options.dtype(at::kDouble))};
+    const Tensor none = at::empty({0}, x.options()), no_sums = at::empty({0}, sums), no_doubles = at::empty({0}, doubles);
+    return {y, none, at::empty_like(none), no_sums, no_doubles, at::empty_like(no_doubles), at::empty_like(no_sums), no_places};
+  } else {
+    affine = {at::zeros({out_count}, sums), at::empty({0}, doubles), at::ones({out_count}, doubles), at::zeros({out_count}, sums)};
+  }
+  if (pool) {
+    TORCH_CHECK_VALUE(pool.side(y.size(2)) > 0 && pool.side(y.size(3)) > 0, "pool is larger than what it is given, ", y.sizes());
+    const auto [a, places] = kernels.norm_act_pool(y, 0, out_kept, affine, relu, pool, true);
+    const Tensor rest = out_kept < out_count ? std::get<0>(kernels.norm_act_pool(y, out_kept, out_count - out_kept, affine, relu, pool, false)) : Tensor();
+    return {a, or_empty(rest, x), y, affine.mean, affine.invstd, affine.scale, affine.shift, places};
   }
   const Tensor a = kernels.norm_act(y, 0, out_kept, affine, residual, relu);
   const Tensor rest = out_kept < out_count ? kernels.norm_act(y, out_kept, out_count - out_kept, affine, residual_shadow, relu) : Tensor();
-  return {a, or_empty(rest, x), norm_weight ? y : at::empty({0}, x.options()), or_empty(mean, affine.mean), invstd};
+  auto if_normed = [&](const Tensor& t, const Tensor& like) { return norm_weight ? t : at::empty({0}, like.options()); };
+  return {a, or_empty(rest, x), if_normed(y, x), if_normed(affine.mean, affine.mean), affine.invstd, if_normed(affine.scale, affine.scale),
+          if_normed(affine.shift, affine.shift), no_places};
 }
 
-// Gradients to (x, in_mask, residual).
+// Gradients to (x, in_mask, residual). `mean` and what follows it are the forward pass's, empty where nothing was normalised.
 std::tuple<Tensor, Tensor, Tensor> masked_conv_norm_act_backward(
-    const Tensor& grad, const Tensor& x_in, const Maybe& shadow, const Maybe& in_mask, const Maybe& in_order, const Tensor& weight,
-    const Maybe& norm_weight, const Tensor& a, const Tensor& y, const Tensor& mean, const Tensor& invstd, const Maybe& out_order, bool relu,
-    c10::SymIntArrayRef stride, c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, std::array<bool, 3> needs) {
+    const Tensor& grad, const Tensor& x_in, const Maybe& shadow, const Maybe& in_mask, const Maybe& in_order, const Tensor& weight, const Tensor& a,
+    const Tensor& y, const Tensor& mean, const Tensor& invstd, const Tensor& scale, const Tensor& shift, const Tensor& places, bool added,
+    const Maybe& out_order, bool relu, c10::SymIntArrayRef stride, c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, at::IntArrayRef pooled,
+    std::array<bool, 3> needs) {
   const Window w(stride, padding, dilation, 1);
   const Tensor x = dense(x_in);
   const int64_t out_kept = a.size(1);
-  check_block(x, shadow, in_mask, weight, norm_weight, norm_weight, std::nullopt, std::nullopt, out_kept, out_kept, w);
+  check_block(x, shadow, in_mask, weight, std::nullopt, std::nullopt, std::nullopt, std::nullopt, out_kept, out_kept, w);
   check_gradient(grad, a);
   const int64_t ins = x.size(1), shadows = needs[1] && shadow ? shadow->size(1) : 0;
   const Kernels& kernels = kernels_for(x);
   const Selection in = selection(in_order, ins + shadows, weight.size(1), x, "in_order"), out = selection(out_order, out_kept, weight.size(0), x, "out_order");
 
   Tensor g = grad, passed;
-  if (norm_weight) {
-    const Tensor m = mean.narrow(0, 0, out_kept).contiguous(), s = invstd.narrow(0, 0, out_kept).contiguous();
-    std::tie(g, passed) = kernels.norm_act_backward(grad, a, y, m, s, picked(norm_weight, out, at::kDouble) * s, relu, needs[2]);
-  } else if (relu) {
-    std::tie(g, passed) = kernels.norm_act_backward(grad, a, y, Tensor(), Tensor(), Tensor(), true, needs[2]);
+  const bool normed = mean.numel() > 0;
+  if (!pooled.empty()) {
+    const Affine affine = Affine{mean, invstd, scale, shift}.first(out_kept);
+    g = kernels.norm_act_pool_backward(grad, places, y, affine, Pooling{pooled[0], pooled[1], pooled[2]});
+  } else if (normed || relu) {
+    const Affine affine = normed ? Affine{mean, invstd, scale, shift}.first(out_kept) : Affine{};
+    std::tie(g, passed) = kernels.norm_act_backward(grad, a, y, affine, relu, added, needs[2]);
   } else if (needs[2]) {
     passed = grad.clone();
   }
 
   Tensor dx, dmask;
   if (needs[0] || needs[1]) {
-    const Tensor part = gathered(weight, out, in, Tensor(), layout_of(x));
+    const Tensor part = gathered(weight, out, in, Tensor(), x);
     Tensor inner = convolve_back(g, x, ins + shadows, part, w);
     if (needs[1] && in_mask) {
-      dmask = kernels.channel_dots(x, inner, 0);
-      if (shadow) dmask = at::cat({dmask, shadows ? kernels.channel_dots(*shadow, inner, ins) : at::zeros({shadow->size(1)}, dmask.options())});
-      dmask = dmask.to(in_mask->scalar_type());
-    }
-    if (needs[0]) {
-      dx = shadows ? inner.narrow(1, 0, ins) : inner;
+      dmask = kernels.mask_gradient(x, shadow, *in_mask, inner, needs[0]);
+    } else if (needs[0] && in_mask) {
       const Tensor m = factors(in_mask, ins);
-      if (m.defined()) dx.mul_(m.to(x.scalar_type()).view({1, ins, 1, 1}));
+      if (m.defined()) inner.mul_(m.to(x.scalar_type()).view({1, ins, 1, 1}));
     }
+    if (needs[0]) dx = shadows ? inner.narrow(1, 0, ins) : inner;
   }
   return {or_empty(dx, x), or_empty(dmask, in_mask ? *in_mask : x), or_empty(passed, x)};
 }

@@ -92,6 +92,15 @@ Tensor channel_dots(const Tensor& x, const Tensor& g, int64_t first) {
   return dots(e, x, g, first, Tensor(), Tensor());
 }
 
+Tensor mask_gradient(const Tensor& x, const Maybe& shadow, const Tensor& mask, Tensor& g, bool masks) {
+  const int64_t ins = x.size(1);
+  Tensor found = channel_dots(x, g, 0);
+  if (shadow) found = at::cat({found, g.size(1) > ins ? channel_dots(*shadow, g, ins) : at::zeros({shadow->size(1)}, found.options())});
+  const Tensor m = mask.narrow(0, 0, ins);
+  if (masks && !m.eq(1).all().item<bool>()) g.narrow(1, 0, ins).mul_(m.to(g.scalar_type()).view({1, ins, 1, 1}));
+  return found.to(mask.scalar_type());
+}
+
 Tensor mask_channels(const Tensor& x_in, const Tensor& mask_in) {
   const Extent e = extent_of(x_in);
   const Tensor x = sliceable(x_in, e.layout), mask = mask_in.to(sums_of(x)).contiguous();
@@ -118,7 +127,7 @@ std::tuple<Tensor, Tensor> mask_channels_backward(const Tensor& grad, const Tens
   Kernels& kernels = kernels_of(c10::DeviceType::CPU);
   kernels.mask_channels = &mask_channels;
   kernels.mask_channels_backward = &mask_channels_backward;
-  kernels.channel_dots = &channel_dots;
+  kernels.mask_gradient = &mask_gradient;
   return true;
 }();
 

@@ -2,8 +2,8 @@
 // arithmetic on what is left, and one pass applies the mask and reduces its gradient. On a GPU
 // finding the kept channels would wait for the device, so the masks are fused into the weight
 // and into that pass; masked_conv_norm_act takes lists of channels instead.
+#include "convolve.h"
 #include "cost.h"
-#include "kernels.h"
 
 namespace pass_transfer {
 

@@ -62,7 +62,8 @@ void gather_into(const Tensor& weight, const int64_t* outs, int64_t out_count, c
   });
 }
 
-Tensor gather_weight(const Tensor& weight, const Selection& outs, const Selection& ins, const Tensor& mask, Layout layout) {
+Tensor gather_weight(const Tensor& weight_in, at::ScalarType type, const Selection& outs, const Selection& ins, const Tensor& mask, Layout layout) {
+  const Tensor weight = weight_in.to(type);
   Tensor to = at::empty({outs.count, ins.count, weight.size(2), weight.size(3)}, weight.options(), format_of(layout));
   if (to.numel() == 0) return to;
   const Tensor rows = outs.index.defined() ? outs.index.contiguous() : Tensor(), columns = ins.index.defined() ? ins.index.contiguous() : Tensor();

@@ -2,18 +2,37 @@
 #pragma once
 
 #include "arithmetic.h"
+#include "fold.h"
 
 namespace pass_transfer {
-
-// How a channel of y becomes an activation: act((y - mean) * scale + shift).
-struct Affine {
-  Tensor mean, scale, shift;  // (C,), in the type that sums are kept in
-};
 
 // Which of a weight's outputs and inputs are taken, in which order; undefined: the first ones.
 struct Selection {
   Tensor index;
   int64_t count;
+
+  Tensor of(const Tensor& values) const { return index.defined() ? values.index_select(0, index) : values.narrow(0, 0, count).contiguous(); }
+};
+
+// How a channel of y becomes an activation: act((y - mean) * scale + shift). Each (C,): mean and shift in the type that sums
+// are kept in, invstd (1 / the standard deviation) and scale in float64, of which a gradient that cancels over the batch keeps
+// what float32 would round away.
+struct Affine {
+  Tensor mean, invstd, scale, shift;
+
+  bool defined() const { return mean.defined(); }
+  Affine first(int64_t count) const {
+    auto part = [&](const Tensor& t) { return t.narrow(0, 0, count); };
+    return defined() ? Affine{part(mean), part(invstd), part(scale), part(shift)} : Affine{};
+  }
+};
+
+// A square maximum pooling; none where the kernel is 0.
+struct Pooling {
+  int64_t kernel = 0, stride = 1, padding = 0;
+
+  explicit operator bool() const { return kernel > 0; }
+  int64_t side(int64_t of) const { return (of + 2 * padding - kernel) / stride + 1; }
 };
 
 struct Kernels {
@@ -21,23 +40,34 @@ struct Kernels {
   Tensor (*mask_channels)(const Tensor& x, const Tensor& mask);
   std::tuple<Tensor, Tensor> (*mask_channels_backward)(const Tensor& grad, const Tensor& x, const Tensor& mask);
 
-  // Mean and 1 / sqrt(variance + eps) of every channel of y (B, C, H, W): in the type that sums are kept in, and in float64,
-  // of which a gradient that cancels over the batch keeps what float32 would round away.
-  std::tuple<Tensor, Tensor> (*batch_statistics)(const Tensor& y, double eps);
+  // Normalisation of y (B, C, H, W) by its own mean and variance, channel i then scaled and shifted by element which[i] of
+  // weight and bias.
+  Affine (*normalisation)(const Tensor& y, double eps, const Tensor& weight, const Tensor& bias, const Selection& which);
 
   // Activations of y's channels [first, first + count), plus a residual (B, count, H, W).
   Tensor (*norm_act)(const Tensor& y, int64_t first, int64_t count, const Affine& affine, const Maybe& residual, bool relu);
 
   // Gradients to y's first channels and to the residual, from that of their activations a (B, count, H, W).
-  // Without normalisation, mean, invstd and scale (both float64) are undefined and y is not read.
-  std::tuple<Tensor, Tensor> (*norm_act_backward)(const Tensor& grad, const Tensor& a, const Tensor& y, const Tensor& mean, const Tensor& invstd,
-                                                  const Tensor& scale, bool relu, bool wants_residual);
+  // Without normalisation `affine` is undefined and y is not read. `added`: whether there was a residual, without which
+  // y says as well as a what ReLU let through.
+  std::tuple<Tensor, Tensor> (*norm_act_backward)(const Tensor& grad, const Tensor& a, const Tensor& y, const Affine& affine, bool relu, bool added,
+                                                  bool wants_residual);
 
-  // <x_c, g_c> for every channel of x, with g's channels from `first` on.
-  Tensor (*channel_dots)(const Tensor& x, const Tensor& g, int64_t first);
+  // The same with a maximum pooling behind it, no residual, and for the gradient which element of its window each one is
+  // (uint8; 255 where ReLU lets nothing through), if `places` are wanted. Only on a GPU: elsewhere pooling follows on its own.
+  std::tuple<Tensor, Tensor> (*norm_act_pool)(const Tensor& y, int64_t first, int64_t count, const Affine& affine, bool relu, const Pooling& pool, bool places);
+  Tensor (*norm_act_pool_backward)(const Tensor& grad, const Tensor& places, const Tensor& y, const Affine& affine, const Pooling& pool);
 
-  // Outputs and inputs of a weight (O, I, kh, kw), each times its input's factor where `mask` (float32) is defined.
-  Tensor (*gather_weight)(const Tensor& weight, const Selection& outs, const Selection& ins, const Tensor& mask, Layout layout);
+  // A mask's gradient, from that of the masked channels: <x_c, g_c>, then <shadow_c, g_c> with g's channels after x's (zeros
+  // where g has no more). g's first channels are multiplied by the mask in place, if that is asked for.
+  Tensor (*mask_gradient)(const Tensor& x, const Maybe& shadow, const Tensor& mask, Tensor& g, bool masks);
+
+  // Outputs and inputs of a weight (O, I, kh, kw) in another dtype, each times its input's factor where `mask` (float32) is defined.
+  Tensor (*gather_weight)(const Tensor& weight, at::ScalarType type, const Selection& outs, const Selection& ins, const Tensor& mask, Layout layout);
+
+  // An image (B, C, H, W) folded for an output of this height and width, and back: on a GPU, in 16-bit types (fold.h).
+  Tensor (*fold_image)(const Tensor& x, const Fold& fold, int64_t height, int64_t width);
+  Tensor (*unfold_image)(const Tensor& folded, const Fold& fold, int64_t height, int64_t width, Layout layout);
 
   // Channels of x by number (int64), in x's layout; zeros where the number is -1. Not on a GPU, where the host does not know how many are kept.
   Tensor (*take_channels)(const Tensor& x, const Tensor& numbers);

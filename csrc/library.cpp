@@ -20,11 +20,11 @@ TORCH_LIBRARY(pass_transfer, m) {
   m.def(
       "masked_conv_norm_act(Tensor x, Tensor? shadow, Tensor? in_mask, Tensor? in_order, Tensor weight, Tensor? bias, Tensor? norm_weight, "
       "Tensor? norm_bias, float eps, Tensor? residual, Tensor? residual_shadow, Tensor? out_order, int out_kept, int out_count, bool relu, "
-      "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, int[] pool) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
-      "masked_conv_norm_act_backward(Tensor grad, Tensor x, Tensor? shadow, Tensor? in_mask, Tensor? in_order, Tensor weight, Tensor? norm_weight, "
-      "Tensor a, Tensor y, Tensor mean, Tensor invstd, Tensor? out_order, bool relu, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, "
-      "bool[3] needs) -> (Tensor, Tensor, Tensor)");
+      "masked_conv_norm_act_backward(Tensor grad, Tensor x, Tensor? shadow, Tensor? in_mask, Tensor? in_order, Tensor weight, Tensor a, Tensor y, "
+      "Tensor mean, Tensor invstd, Tensor scale, Tensor shift, Tensor places, bool added, Tensor? out_order, bool relu, SymInt[2] stride, "
+      "SymInt[2] padding, SymInt[2] dilation, int[] pool, bool[3] needs) -> (Tensor, Tensor, Tensor)");
 }
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {

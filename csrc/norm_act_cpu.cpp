@@ -137,10 +137,11 @@ Tensor norm_act(const Tensor& y_in, int64_t first, int64_t count, const Affine& 
   const Tensor y = sliceable(y_in, e.layout), residual = residual_in ? sliceable(*residual_in, e.layout) : Tensor();
   Tensor out = empty_as(e, y, count);
   if (out.numel() == 0) return out;
+  const Tensor scales = affine.scale.to(sums_of(y));
   PT_DISPATCH(y.scalar_type(), "norm_act", [&] {
     using A = typename Sums<scalar_t>::type;
     const View<scalar_t> v = view_of<scalar_t>(y, first), r = view_of<scalar_t>(residual), o = view_of<scalar_t>(out);
-    const A *mean = affine.mean.const_data_ptr<A>() + first, *scale = affine.scale.const_data_ptr<A>() + first, *shift = affine.shift.const_data_ptr<A>() + first;
+    const A *mean = affine.mean.const_data_ptr<A>() + first, *scale = scales.const_data_ptr<A>() + first, *shift = affine.shift.const_data_ptr<A>() + first;
     for_every(e, count,
               [&](int64_t n, int64_t c) { activate(v.run(n, c), r.run(n, c), o.run(n, c), mean[c], scale[c], shift[c], relu, e.positions); },
               [&](int64_t from, int64_t rows) {
@@ -222,10 +223,10 @@ void normalised_rows(const Extent& e, const Gradient<T, A>& g) {
   });
 }
 
-std::tuple<Tensor, Tensor> norm_act_backward(const Tensor& grad_in, const Tensor& a_in, const Tensor& y_in, const Tensor& mean, const Tensor& invstd,
-                                             const Tensor& scale, bool relu, bool wants_residual) {
+std::tuple<Tensor, Tensor> norm_act_backward(const Tensor& grad_in, const Tensor& a_in, const Tensor& y_in, const Affine& affine, bool relu, bool /*added*/,
+                                             bool wants_residual) {
   const Extent e = extent_of(a_in);
-  const bool normed = mean.defined();
+  const bool normed = affine.defined();
   const Tensor a = sliceable(a_in, e.layout), grad = sliceable(grad_in, e.layout), y = normed ? sliceable(y_in, e.layout) : Tensor();
   Tensor out = empty_as(e, a, e.channels);
   if (out.numel() == 0) return {out, wants_residual ? at::zeros_like(out) : Tensor()};
@@ -234,7 +235,7 @@ std::tuple<Tensor, Tensor> norm_act_backward(const Tensor& grad_in, const Tensor
     using A = typename Sums<scalar_t>::type;
     auto values = [&](const Tensor& t) { return normed ? t.const_data_ptr<double>() : nullptr; };
     const Gradient<scalar_t, A> g{view_of<scalar_t>(grad), view_of<scalar_t>(a), view_of<scalar_t>(y), view_of<scalar_t>(out), view_of<scalar_t>(passed),
-                                  normed ? mean.const_data_ptr<A>() : nullptr, values(invstd), values(scale), relu};
+                                  normed ? affine.mean.const_data_ptr<A>() : nullptr, values(affine.invstd), values(affine.scale), relu};
     if (!normed) through(e, g);
     else if (e.layout == Layout::Rows) normalised_rows(e, g);
     else normalised_planes(e, g);

@@ -1,4 +1,4 @@
-// CPU kernel of a batch's mean and variance by channel.
+// CPU kernel of normalisation by a batch's mean and variance.
 #include "layout_cpu.h"
 
 #include <cmath>
@@ -64,13 +64,12 @@ std::vector<Moments> moments_of(const Extent& e, const View<T>& y, const std::ve
       });
 }
 
-std::tuple<Tensor, Tensor> batch_statistics(const Tensor& y_in, double eps) {
+Affine normalisation(const Tensor& y_in, double eps, const Tensor& weight, const Tensor& bias, const Selection& which) {
   const Extent e = extent_of(y_in);
   const Tensor y = sliceable(y_in, e.layout);
   const auto options = y.options().dtype(sums_of(y));
   Tensor mean = at::zeros({e.channels}, options), invstd = at::zeros({e.channels}, options.dtype(at::kDouble));
-  if (y.numel() == 0) return {mean, invstd};
-  PT_DISPATCH(y.scalar_type(), "batch_statistics", [&] {
+  if (y.numel() > 0) PT_DISPATCH(y.scalar_type(), "normalisation", [&] {
     using A = typename Sums<scalar_t>::type;
     const View<scalar_t> v = view_of<scalar_t>(y);
     std::vector<double> pivot(e.channels);
@@ -83,11 +82,11 @@ std::tuple<Tensor, Tensor> batch_statistics(const Tensor& y_in, double eps) {
       invstd.data_ptr<double>()[c] = 1.0 / std::sqrt(std::max(variance, 0.0) + eps);
     }
   });
-  return {mean, invstd};
+  return {mean, invstd, which.of(weight.to(at::kDouble)) * invstd, which.of(bias.to(options.dtype().toScalarType()))};
 }
 
 [[maybe_unused]] const bool set = [] {
-  kernels_of(c10::DeviceType::CPU).batch_statistics = &batch_statistics;
+  kernels_of(c10::DeviceType::CPU).normalisation = &normalisation;
   return true;
 }();
 

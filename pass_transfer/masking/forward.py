@@ -111,22 +111,35 @@ def _arrange(masks: Mapping[str, Tensor], gradient: str, margins: Mapping[str, T
 
     A group that keeps none is computed with a channel whose mask is zero.
     """
-    ranks, counts = {}, {}
+    if room is not None and orders is not None:
+        counts = _counts(masks, gradient, room)
+    else:
+        ranks = _ranks(masks, gradient, margins)
+        counts, orders = _counts(ranks, gradient, room), orders or {name: torch.sort(rank, stable=True).indices for name, rank in ranks.items()}
+    arranged = {}
+    for name, mask in masks.items():
+        kept, count = counts[name]
+        order = orders[name][:count]
+        arranged[name] = Arrangement(order, (mask if mask.is_floating_point() else mask.float()).gather(0, order), kept)
+    return arranged
+
+
+def _ranks(masks: Mapping[str, Tensor], gradient: str, margins: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Of every channel: 0 if it is kept, 1 if it only listens, 2 if nothing is to be computed of it."""
+    ranks = {}
     for name, mask in masks.items():
         listens = mask.requires_grad and torch.is_grad_enabled() and gradient != "kept"
         margin = torch.zeros_like(mask) if not listens else torch.ones_like(mask) if gradient == "exact" else margins[name]
         ranks[name] = torch.where(mask.detach() != 0, 0, torch.where(margin != 0, 1, 2))
-    if room is None:
-        flat = torch.stack([torch.stack([(rank == 0).sum(), (rank <= 1).sum().clamp(min=1)]) for rank in ranks.values()]).tolist()
-        counts = {name: (min(count, _rounded(kept)), count) for name, (kept, count) in zip(ranks, flat)}
-    else:
-        counts = {name: (room[name], room[name] if gradient == "kept" else len(mask)) for name, mask in masks.items()}
-    arranged = {}
-    for name, mask in masks.items():
-        kept, count = counts[name]
-        order = (torch.sort(ranks[name], stable=True).indices if orders is None else orders[name])[:count]
-        arranged[name] = Arrangement(order, (mask if mask.is_floating_point() else mask.float())[order], kept)
-    return arranged
+    return ranks
+
+
+def _counts(ranks: Mapping[str, Tensor], gradient: str, room: Mapping[str, int] | None) -> dict[str, tuple[int, int]]:
+    """Of every group, how many channels are computed with and how many are made; fetched from the device unless there is room for a fixed number."""
+    if room is not None:
+        return {name: (room[name], room[name] if gradient == "kept" else len(rank)) for name, rank in ranks.items()}
+    flat = torch.stack([torch.stack([(rank == 0).sum(), (rank <= 1).sum().clamp(min=1)]) for rank in ranks.values()]).tolist()
+    return {name: (min(count, _rounded(kept)), count) for name, (kept, count) in zip(ranks, flat)}
 
 
 def _rounded(kept: int) -> int:
@@ -171,7 +184,7 @@ def _layer(step: Layer, backbone: nn.Module, groups: Mapping[str, Arrangement], 
     kept, rest = ops.masked_conv_norm_act(
         x, weight, layer.bias, shadow=shadow, in_mask=mask, in_order=order, norm_weight=norm.weight if norm else None, norm_bias=norm.bias if norm else None,
         eps=norm.eps if norm else 0.0, residual=residual.kept, residual_shadow=residual.shadow, out_order=writes.order if writes else None,
-        out_kept=writes.kept if writes else len(weight), out_count=writes.count if writes else len(weight), relu=step.relu, **window)
+        out_kept=writes.kept if writes else len(weight), out_count=writes.count if writes else len(weight), relu=step.relu, pool=step.pool, **window)
     return Activation(kept.flatten(1), None if rest is None else rest.flatten(1)) if linear else Activation(kept, rest)
 
 

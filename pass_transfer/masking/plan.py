@@ -34,6 +34,7 @@ class Layer:
     relu: bool
     reads: str | None   # channel groups
     writes: str | None
+    pool: tuple[int, ...] = ()  # kernel, stride and padding of a maximum pooling behind it
 
 
 @dataclass(frozen=True)
@@ -155,10 +156,13 @@ class _Planner:
             follower = _only_user(end)
         if follower is not None and follower.op == "call_module" and type(self._module(follower)) is nn.ReLU:
             end, relu = follower, True
+        pool = ()
+        if norm and residual is None and (follower := _only_user(end)) is not None and follower.op == "call_module" and (pool := _pooling(self._module(follower))):
+            end = follower
         reads, writes, source = self.reads.get(node.target), self.writes.get(node.target), self._value(node.args[0])
         if self.group[source] != reads or residual is not None and self.group[self._value(residual)] != writes:
             raise _Unplanned(f"{node.target} reads channels of another group than it is given")
-        self.steps.append(Layer(end.name, source, node.target, norm, None if residual is None else self._value(residual), relu, reads, writes))
+        self.steps.append(Layer(end.name, source, node.target, norm, None if residual is None else self._value(residual), relu, reads, writes, pool))
         self._mark(node, end)
         self.group[end.name] = writes
 
@@ -182,6 +186,14 @@ class _Planner:
         self.steps.append(Channelwise(node.name, source, module))
         self.value[node] = node.name
         self.group[node.name] = self.group[source]
+
+
+def _pooling(module: nn.Module) -> tuple[int, ...]:
+    """Kernel, stride and padding of a maximum pooling that a step takes in; empty for anything else."""
+    if type(module) is not nn.MaxPool2d or module.dilation != 1 or module.ceil_mode or module.return_indices:
+        return ()
+    values = (module.kernel_size, module.stride, module.padding)
+    return values if all(isinstance(v, int) for v in values) and module.kernel_size < 16 else ()
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -110,8 +110,8 @@ def masked_conv_norm_act(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
                          in_order: Tensor | None = None, norm_weight: Tensor | None = None, norm_bias: Tensor | None = None, eps: float = 1e-5,
                          residual: Tensor | None = None, residual_shadow: Tensor | None = None, out_order: Tensor | None = None,
                          out_kept: int | None = None, out_count: int | None = None, relu: bool = True, stride: int | Sequence[int] = 1,
-                         padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1) -> tuple[Tensor, Tensor | None]:
-    """A convolution of kept channels, batch normalisation by the batch's statistics, a residual and ReLU in one.
+                         padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1, pool: Sequence[int] = ()) -> tuple[Tensor, Tensor | None]:
+    """A convolution of kept channels, batch normalisation by the batch's statistics, a residual, ReLU and a maximum pooling in one.
 
     Channels come in an order: of a group's channels, those that are kept first. Only they
     are computed with, and get a gradient. `shadow` holds those that follow: the output does
@@ -127,6 +127,7 @@ def masked_conv_norm_act(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
         residual, residual_shadow: added before ReLU, in the shape of the results.
         out_order: (>= out_count,) int64, which of the weight's outputs are made; None: as they are.
         out_kept, out_count: how many of them are kept, and made at all; all, if not given.
+        pool: kernel, stride and padding of a square maximum pooling at the end; empty for none.
 
     Returns:
         The kept outputs (B, out_kept, H', W'), and the others (B, out_count - out_kept,
@@ -143,7 +144,14 @@ def masked_conv_norm_act(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
                 raise KernelError(f"{name} requires a gradient, which this operator does not compute; freeze it")
     return _call("masked_conv_norm_act", x=x, shadow=shadow, in_mask=in_mask, in_order=in_order, weight=weight, bias=bias, norm_weight=norm_weight,
                  norm_bias=norm_bias, eps=eps, residual=residual, residual_shadow=residual_shadow, out_order=out_order, out_kept=out_kept, out_count=out_count,
-                 relu=relu, **_pairs(stride=stride, padding=padding, dilation=dilation))
+                 relu=relu, **_pairs(stride=stride, padding=padding, dilation=dilation), pool=_pooling(pool))
+
+
+def _pooling(pool: Sequence[int]) -> list[int]:
+    values = list(pool)
+    if values and (len(values) != 3 or any(not isinstance(v, int) for v in values) or not 1 <= values[0] < 16 or values[1] < 1 or not 0 <= 2 * values[2] <= values[0]):
+        raise KernelError(f"pool is {pool!r}; it must be kernel (1 to 15), stride (1 or more) and padding (up to half of the kernel), or empty")
+    return values
 
 
 def _call(name: str, x: Tensor, **rest):

@@ -52,8 +52,9 @@ def _sides(x: Tensor, weight: Tensor, stride, padding, dilation) -> list:
     return [(x.shape[2 + d] + 2 * padding[d] - dilation[d] * (weight.shape[2 + d] - 1) - 1) // stride[d] + 1 for d in range(2)]
 
 
-def _sums(x: Tensor, *shape) -> Tensor:
-    return x.new_empty(shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+def _sums(x: Tensor) -> torch.dtype:
+    """The dtype that sums over x are kept in."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 # global_topk_mask
@@ -139,18 +140,20 @@ _differentiate("masked_conv2d", _convolution_backward, _save_convolution)
 
 @_fake("masked_conv_norm_act")
 def _(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, residual, residual_shadow, out_order, out_kept, out_count, relu,
-      stride, padding, dilation):
+      stride, padding, dilation, pool):
     y = _like(x, len(x), out_count, *_sides(x, weight, stride, padding, dilation))
-    none, mean = x.new_empty(0), _sums(x, out_count if norm_weight is not None else 0)
-    invstd = torch.empty_like(mean, dtype=torch.float64)
+    none, normed = x.new_empty(0), out_count if norm_weight is not None else 0
+    affine = [x.new_empty(normed, dtype=kind) for kind in (_sums(x), torch.float64, torch.float64, _sums(x))]  # mean, invstd, scale, shift
+    sides = [(side + 2 * pool[2] - pool[0]) // pool[1] + 1 for side in y.shape[2:]] if pool else y.shape[2:]
+    places = _like(y, len(x), out_kept, *sides).byte() if pool else x.new_empty(0, dtype=torch.uint8)
     if norm_weight is None and not relu and residual is None and out_kept == out_count:
-        return y, none, x.new_empty(0), mean, invstd
-    shadow_out = _like(y, len(x), out_count - out_kept, *y.shape[2:]) if out_kept < out_count else none
-    return (_like(y, len(x), out_kept, *y.shape[2:]), shadow_out, y if norm_weight is not None else x.new_empty(0), mean, invstd)
+        return y, none, x.new_empty(0), *affine, places
+    shadow_out = _like(y, len(x), out_count - out_kept, *sides) if out_kept < out_count else none
+    return (_like(y, len(x), out_kept, *sides), shadow_out, y if norm_weight is not None else x.new_empty(0), *affine, places)
 
 
 @_fake("masked_conv_norm_act_backward")
-def _(grad, x, shadow, in_mask, in_order, weight, norm_weight, a, y, mean, invstd, out_order, relu, stride, padding, dilation, needs):
+def _(grad, x, shadow, in_mask, in_order, weight, a, y, mean, invstd, scale, shift, places, added, out_order, relu, stride, padding, dilation, pool, needs):
     shadows = shadow.shape[1] if shadow is not None and needs[1] else 0
     dx = _like(x, len(x), x.shape[1] + shadows, *x.shape[2:]).narrow(1, 0, x.shape[1]) if needs[0] else x.new_empty(0)
     dmask = torch.empty_like(in_mask) if in_mask is not None and needs[1] else x.new_empty(0)
@@ -158,20 +161,22 @@ def _(grad, x, shadow, in_mask, in_order, weight, norm_weight, a, y, mean, invst
 
 
 def _save_block(ctx, inputs, output) -> None:
-    x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, _, residual, _, out_order, _, _, *ctx.settings = inputs
-    a, shadow_out, y, mean, invstd = output
+    x, shadow, in_mask, in_order, weight, _, _, _, _, residual, _, out_order, _, _, *ctx.settings = inputs
+    a, shadow_out, y, *affine = output
+    ctx.added = residual is not None
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(shadow_out, y, mean, invstd)
-    ctx.save_for_backward(x, shadow, in_mask, in_order, weight, norm_weight, a, y, mean, invstd, out_order)
+    ctx.mark_non_differentiable(shadow_out, y, *affine)
+    ctx.save_for_backward(x, shadow, in_mask, in_order, weight, a, y, *affine, out_order)
 
 
 def _block_backward(ctx, grad, *_):
     if grad is None:
-        return (None,) * 18
+        return (None,) * 19
     needs = [ctx.needs_input_grad[0], ctx.needs_input_grad[2], ctx.needs_input_grad[9]]
-    found = _kernels.masked_conv_norm_act_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
+    *saved, out_order = ctx.saved_tensors
+    found = _kernels.masked_conv_norm_act_backward(grad, *saved, ctx.added, out_order, *ctx.settings, needs)
     dx, dmask, dresidual = (g if need else None for g, need in zip(found, needs))
-    return dx, None, dmask, *[None] * 6, dresidual, *[None] * 8
+    return dx, None, dmask, *[None] * 6, dresidual, *[None] * 9
 
 
 _differentiate("masked_conv_norm_act", _block_backward, _save_block)
@@ -201,10 +206,15 @@ def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | Non
                          norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, residual: Tensor | None, residual_shadow: Tensor | None,
                          *rest) -> tuple[Tensor, Tensor | None]:
     """ops.masked_conv_norm_act by the compiled kernel."""
-    x, weight, bias, shadow, residual, residual_shadow = _as_autocast(x, weight, bias, shadow, residual, residual_shadow)
+    x, bias, shadow, residual, residual_shadow = _as_autocast(x, bias, shadow, residual, residual_shadow)  # weights are rounded while they are gathered
+    *rest, pool = rest
+    fused = pool if pool and x.is_cuda and norm_weight is not None and residual is None else []
     a, rest_of_a, *_ = _kernels.masked_conv_norm_act(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, residual, residual_shadow,
-                                                     *rest)
-    return a, rest_of_a if rest_of_a.numel() or rest[1] < rest[2] else None
+                                                     *rest, fused)
+    rest_of_a = rest_of_a if rest_of_a.numel() or rest[1] < rest[2] else None
+    if pool and not fused:
+        a, rest_of_a = (None if t is None else torch.nn.functional.max_pool2d(t, *pool) for t in (a, rest_of_a))
+    return a, rest_of_a
 
 
 def _as_autocast(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:

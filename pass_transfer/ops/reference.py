@@ -119,7 +119,8 @@ def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tenso
 
 def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_order: Tensor | None, weight: Tensor, bias: Tensor | None,
                          norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, residual: Tensor | None, residual_shadow: Tensor | None,
-                         out_order: Tensor | None, out_kept: int, out_count: int, relu: bool, stride, padding, dilation) -> tuple[Tensor, Tensor | None]:
+                         out_order: Tensor | None, out_kept: int, out_count: int, relu: bool, stride, padding, dilation,
+                         pool=()) -> tuple[Tensor, Tensor | None]:
     """ops.masked_conv_norm_act in plain torch."""
     if shadow is not None:
         x = torch.cat([x, shadow.detach()], 1)
@@ -141,7 +142,8 @@ def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | Non
         rest = rest + residual_shadow.detach()
     if relu:
         kept, rest = kept.relu(), rest.relu()
-    return kept, rest if out_kept < out_count else None
+    rest = rest if out_kept < out_count else None
+    return tuple(functional.max_pool2d(t, *pool) if pool and t is not None else t for t in (kept, rest))
 
 
 def _check_masks(x: Tensor, **masks: tuple[Tensor | None, int]) -> None:

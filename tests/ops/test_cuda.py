@@ -107,6 +107,54 @@ def test_a_fused_layer_is_the_float64_one(dtype, share, layout, normed, added, r
             near(ours, theirs, share)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels, kernel, padding, sides", [(3, 7, 3, (32, 34)), (3, 7, 3, (33, 31)), (3, 3, 1, (11, 14)), (1, 5, 2, (13, 13)), (4, 4, 1, (12, 10)), (2, 3, 0, (9, 9)), (3, 2, 0, (9, 8))])
+def test_a_stem_is_folded_without_a_trace(dtype, layout, channels, kernel, padding, sides):
+    x, weight = torch.randn(2, channels, *sides, device=GPU).to(dtype).contiguous(memory_format=layout), torch.randn(16, channels, kernel, kernel, device=GPU).to(dtype)
+    x.requires_grad_()
+    y, _ = ops.masked_conv_norm_act(x, weight, relu=False, stride=2, padding=padding)
+    upstream = torch.randn_like(y)
+    y.backward(upstream)
+    true = x.detach().cpu().double().requires_grad_()
+    expected = torch.nn.functional.conv2d(true, weight.cpu().double(), None, 2, padding)
+    expected.backward(upstream.cpu().double())
+    near(y, expected.detach(), 1e-2)
+    near(x.grad, true.grad, 1e-2)
+
+
+@pytest.mark.parametrize("dtype, share", [(torch.float32, 3e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pool, outs, kept", [((3, 2, 1), 16, 8), ((3, 2, 1), 16, 16), ((2, 2, 0), 11, 5), ((3, 1, 1), 8, 8), ((5, 3, 2), 9, 9)])
+def test_pooling_in_the_layer_is_the_float64_one(dtype, share, layout, pool, outs, kept):
+    torch.backends.cudnn.allow_tf32 = False
+    x, weight, scale, shift = torch.randn(3, 4, 12, 13), torch.randn(outs, 4, 3, 3), torch.randn(outs), torch.randn(outs)
+    upstream, order, found = torch.randn(3, kept, *[(s + 2 * pool[2] - pool[0]) // pool[1] + 1 for s in (12, 13)]), torch.randperm(outs), []
+    for device, kind in ((GPU, dtype), ("cpu", torch.float64)):
+        image, mask = x.to(device, kind).contiguous(memory_format=layout).requires_grad_(), torch.ones(4, device=device, dtype=kind).requires_grad_()
+        a, rest = ops.masked_conv_norm_act(image, weight.to(device, kind), in_mask=mask, norm_weight=scale.to(device, kind), norm_bias=shift.to(device, kind),
+                                           out_order=order.to(device), out_kept=kept, out_count=outs, padding=1, pool=pool)
+        a.backward(upstream.to(device, kind))
+        found.append([a.detach(), rest, image.grad, mask.grad])
+    for ours, theirs in zip(*found):
+        if theirs is not None:
+            near(ours, theirs, share)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pooling_in_the_layer_is_that_behind_it_in_half_precision(layout):
+    x, weight, scale, shift = (torch.randn(*s, device=GPU) for s in ((3, 3, 32, 34), (24, 3, 7, 7), (24,), (24,)))
+    found = []
+    for fused in (True, False):
+        image = x.to(torch.bfloat16).contiguous(memory_format=layout).requires_grad_()
+        a, rest = ops.masked_conv_norm_act(image, weight, norm_weight=scale, norm_bias=shift, out_kept=16, out_count=24, stride=2, padding=3, pool=(3, 2, 1) if fused else ())
+        a, rest = (a, rest) if fused else (torch.nn.functional.max_pool2d(t, 3, 2, 1) for t in (a, rest))
+        a.backward(torch.linspace(-1, 1, a.numel(), device=GPU).view_as(a).to(a.dtype))
+        found.append((a.detach(), rest, image.grad))
+    for ours, theirs in zip(*found):
+        near(ours, theirs.cpu(), 1e-2)
+
+
 @pytest.mark.parametrize("dtype, share", [(torch.float32, 2e-5), (torch.bfloat16, 1e-2)])
 @pytest.mark.parametrize("shape", [(3, 7), (2, 33, 5, 4), (4, 64, 28, 28), (1, 1, 1, 1), (0, 5, 3, 3)])
 @pytest.mark.parametrize("channels_last", [False, True])

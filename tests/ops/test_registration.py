@@ -31,7 +31,7 @@ def samples():
             listening = image.detach()[:, :2].clone(memory_format=torch.preserve_format) if shadow else None
             seen = torch.cat([mask.detach(), torch.zeros(2)]).requires_grad_() if shadow else mask
             yield "masked_conv_norm_act", (image, listening, seen, torch.arange(8), leaf(4, 8, 3, 3).detach(), None, torch.rand(4) if norm else None,
-                                           torch.rand(4) if norm else None, 1e-5, None, None, torch.tensor([2, 0, 1, 3]), 2, 4 if shadow else 2, relu, ones, ones, ones)
+                                           torch.rand(4) if norm else None, 1e-5, None, None, torch.tensor([2, 0, 1, 3]), 2, 4 if shadow else 2, relu, ones, ones, ones, [])
     yield "masked_linear", (leaf(3, 6), leaf(4, 6), leaf(4), mask, out_mask, "exact", None, None, None)
 
 
