@@ -6,28 +6,50 @@ from dataclasses import dataclass
 
 import torch
 
+from pass_transfer.errors import UsageError
 from pass_transfer.hypernet import Hypernet, HypernetConfig, make_prior
 from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.checks import check_positive, check_whole
+from pass_transfer.recipes.own_backbone import IMAGES, task_prior
 from pass_transfer.recipes.search import SearchConfig, search
 from pass_transfer.recipes.task_importance import task_importance
 from pass_transfer.recipes.tune_prompt import PromptConfig, tune
 from pass_transfer.study.methods.method import Context, Found, Method
 from pass_transfer.zoo.entry import PretrainedHypernet
 
+PRIORS = ("source", "task")
+
 
 @dataclass(frozen=True)
 class TransferSettings:
-    """steps and lr of prompt tuning, the weight of its gradient as pixels, and whether the prompt stays in the image when the network is fine-tuned and used."""
+    """A prompt tuned on the task.
+
+    Fields:
+        steps, lr, image_share, low, high: of recipes.tune_prompt.PromptConfig.
+        prior: what the frozen hypernetwork corrects: "source" for the entry's own scores, "task" for the same kind of scores
+            measured on the task's training images.
+        deploy_prompt: whether the prompt stays in the image when the network is fine-tuned and used.
+    """
 
     steps: int = PromptConfig.steps
     lr: float = PromptConfig.lr
     image_share: float = PromptConfig.image_share
+    low: float = PromptConfig.low
+    high: float = PromptConfig.high
+    prior: str = "source"
     deploy_prompt: bool = False
 
     def __post_init__(self) -> None:
         check_whole(self, steps=0)
         check_positive(self, "lr")
+        if not 0 < self.low <= self.high <= 1:
+            raise UsageError(f"low and high are {self.low} and {self.high}; they are densities, low the smaller one")
+        if self.prior not in PRIORS:
+            raise UsageError(f"prior is {self.prior!r}; it can be {' or '.join(PRIORS)}")
+
+    def tuning(self, batch_size: int, seed: int) -> PromptConfig:
+        """The recipe."""
+        return PromptConfig(steps=self.steps, lr=self.lr, image_share=self.image_share, batch_size=batch_size, low=self.low, high=self.high, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -73,10 +95,12 @@ class ScratchSettings:
 
 
 def _transfer_prompt(context: Context) -> Found:
-    prompt, settings = context.entry.prompt(), context.settings
-    config = PromptConfig(steps=settings.steps, lr=settings.lr, image_share=settings.image_share, batch_size=context.batch_size, seed=context.seed)
-    tune(context.entry.net, context.network(), prompt, context.task, config, context.runtime)
-    return _found(context.entry, prompt.cpu(), settings.deploy_prompt)
+    entry, settings = context.entry, context.settings
+    if settings.prior == "task":
+        entry = entry.with_backbone(entry.backbone(), task_prior(entry, context.task, context.runtime, context.seed))
+    prompt = entry.prompt()
+    tune(entry.net, context.network(), prompt, context.task, settings.tuning(context.batch_size, context.seed), context.runtime)
+    return _found(entry, prompt.cpu(), settings.deploy_prompt)
 
 
 def _from_scratch(context: Context) -> Found:
@@ -97,6 +121,6 @@ def _found(entry: PretrainedHypernet, prompt: Prompt, deployed: bool) -> Found:
 
 METHODS = {
     "transfer_mask": Method(lambda context: context.entry.scores(context.entry.prompt()), coupled=True),
-    "transfer_prompt": Method(_transfer_prompt, lambda settings: settings.steps, TransferSettings, coupled=True),
+    "transfer_prompt": Method(_transfer_prompt, lambda settings: settings.steps + (IMAGES / 128 if settings.prior == "task" else 0), TransferSettings, coupled=True),
     "pass_from_scratch": Method(_from_scratch, lambda settings: settings.steps + settings.images / 128, ScratchSettings),
 }
