@@ -117,6 +117,21 @@ def test_a_prompt_may_stay_in_the_image(study, call):
     assert cells["worn0.4"]["search_seconds"] == cells["worn0.5"]["search_seconds"], "kept beside the cells, with its prompt"
 
 
+def test_a_prompt_may_correct_what_is_measured_on_the_task(study, call, refused):
+    own = {"method": "transfer_prompt", "steps": 0}
+    path = study(methods=("transfer_mask",))
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps(fields | {"methods": {"transfer_mask": {}, "source": own, "task": own | {"prior": "task"}}, "budgets": [0.4]}))
+    code, _, err = call("study", "run", path, "--device", "cpu")
+    assert code == 0, err
+    cells = cells_of(path)
+    assert cells["source0.4"]["masks"] == cells["transfer_mask0.4"]["masks"] != cells["task0.4"]["masks"]
+    path.write_text(json.dumps(fields | {"methods": {"task": own | {"prior": "both"}}}))
+    assert "prior is 'both'" in refused("study", "run", path, code=2)
+    path.write_text(json.dumps(fields | {"methods": {"task": own | {"low": 0.9, "high": 0.5}}}))
+    assert "low and high" in refused("study", "run", path, code=2)
+
+
 def test_what_is_there_is_kept_and_one_ranking_serves_all_budgets(study, call, tmp_path):
     assert call("study", "run", study(["transfer_prompt"], budgets=[0.5]))[0] == 0
     first = (tmp_path / "cells" / "digits-0.5-transfer_prompt-0.json").read_bytes()
