@@ -23,6 +23,7 @@ def adapt(
     round_to: options.RoundTo = 8,
     keep_layers: options.KeepLayers = None,
     transfer: Annotated[str, typer.Option("--transfer", help="prompt: tune a prompt on the task. mask: take the source task's masks.")] = "prompt",
+    prior: Annotated[str, typer.Option("--prior", help="What a prompt's masks correct: scores measured on the task, or the source's.")] = "task",
     budget: Annotated[str, typer.Option("--budget", help="quick or full training.")] = "quick",
     epochs: Annotated[Optional[int], typer.Option("--epochs", help="Fine-tuning epochs, instead of what --budget gives.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,
@@ -62,7 +63,7 @@ def adapt(
     from pass_transfer.recipes.adapt import adapt as run
 
     settings = options.cut(macs, params, density, latency_ms, round_to, keep_layers) | {"latency_batch": batch} | ({} if prompt_lr is None else {"prompt_lr": prompt_lr})
-    result = run(hypernet, task, out=out, data_dir=data_dir, backbone=backbone, transfer=transfer, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
+    result = run(hypernet, task, out=out, data_dir=data_dir, backbone=backbone, transfer=transfer, prior=prior, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
                  weight_decay=weight_decay, prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt, reconstruct=reconstruct,
                  distill=distill, temperature=temperature, dense=dense, with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)
     _show(result, report, as_json)

@@ -37,7 +37,7 @@ from pass_transfer.recipes.dense import DENSE, find_dense, load_dense, save_dens
 from pass_transfer.recipes.distill import TEMPERATURE, Teacher
 from pass_transfer.recipes.evaluation import Evaluation
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
-from pass_transfer.recipes.own_backbone import keep_prior, on_kept_prior, read_backbone, weights_of
+from pass_transfer.recipes.own_backbone import PRIOR_OF, keep_prior, on_kept_prior, read_backbone, weights_of
 from pass_transfer.recipes.shrink import shrink
 from pass_transfer.recipes.tune_prompt import PromptConfig, tune
 from pass_transfer.selection import check_amount, check_share
@@ -72,6 +72,7 @@ class AdaptConfig:
         latency_batch: images at once that latency_ms is for.
         round_to, keep_layers: groups keep multiples of this many channels (docs/speed.md has what 1, 8 and 16 cost); layers to leave alone.
         transfer: "prompt" tunes a prompt on the task, "mask" takes the source masks.
+        prior: what a prompt's masks correct: scores measured on the "task", or the "source"'s.
         budget: "quick" or "full" training; `epochs` overrides it.
         label_mapping: "auto", "linear", "frequency" or "iterative".
         deploy_prompt: whether the prompt is part of the saved network.
@@ -88,6 +89,7 @@ class AdaptConfig:
     round_to: int = 8
     keep_layers: tuple[str, ...] = ()
     transfer: str = "prompt"
+    prior: str = "task"
     budget: str = "quick"
     epochs: int | None = None
     batch_size: int = 128
@@ -116,7 +118,7 @@ class AdaptConfig:
         if self.density is not None:
             check_share("--density", self.density)
         object.__setattr__(self, "keep_layers", tuple(self.keep_layers))
-        for name, value, allowed in (("--transfer", self.transfer, TRANSFERS), ("--budget", self.budget, BUDGETS)):
+        for name, value, allowed in (("--transfer", self.transfer, TRANSFERS), ("--prior", self.prior, PRIOR_OF), ("--budget", self.budget, BUDGETS)):
             if value not in allowed:
                 raise UsageError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
         check_whole(self, epochs=1, batch_size=2, prompt_steps=0, seed=0, round_to=1)
@@ -222,10 +224,10 @@ class _Adapter:
     def _small(self) -> dict[str, Any]:
         """The small network made, saved and measured; the job's result but for the dense network's accuracy."""
         torch.manual_seed(self.config.seed)
-        self.folder.begin("prompt")
-        if self.entry.own_weights:
+        start = self.folder.begin("prompt")
+        if self.entry.own_weights or (self.config.transfer == "prompt" and self.config.prior == "task"):
             self.entry = on_kept_prior(self.entry, self.task, self.runtime, self.config.seed, self.folder.path)
-        prompt, search_seconds = self._prompt()
+        prompt, search_seconds = self._prompt(start)
         masks = self._masks(prompt)
         say(f"keeping {masks.density:.1%} of the channels, {self.entry.macs_share(masks, self.task.classes):.1%} of the dense MACs")
         teacher = self._teacher() if self.config.distill else None
@@ -259,13 +261,12 @@ class _Adapter:
         save_dense(network, self.entry.spec, self.entry.groups, self.task, self.folder.path / DENSE)
         return {"dense_top1": accuracy.top1, "dense_seconds": round(self.folder.seconds - start, 1)}
 
-    def _prompt(self) -> tuple[Prompt, float]:
-        """The prompt that gives the masks, and the seconds it took; as an earlier process left it, if that finished it."""
+    def _prompt(self, start: float) -> tuple[Prompt, float]:
+        """The prompt that gives the masks, and the seconds since `start` that it took; as an earlier process left it, if that finished it."""
         note = self.folder.work / PROMPT_DONE
         if note.exists():
             return stored_prompt(self.entry, self.folder.path), read_json(note)["seconds"]
         prompt = self.entry.prompt()
-        start = self.folder.begin("prompt")
         if self.config.transfer == "prompt":
             self._tune(prompt)
         seconds = self.folder.seconds - start

@@ -1,7 +1,7 @@
-"""One's own weights in place of a zoo entry's: the hypernetwork reads them, and corrects a prior made from them.
+"""A prior of the task's own, and one's own weights in place of a zoo entry's, which the hypernetwork then reads.
 
-The prior of an entry is measured on its source dataset, which is not at hand. Here magnitude
-comes from the given weights, and importance from the training images of the task itself.
+The prior of an entry is measured on its source dataset. Here magnitude comes from the weights,
+the given ones or the entry's, and importance from the training images of the task itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from pass_transfer.training import Runtime, choose_runtime
 from pass_transfer.training.run_folder import CONFIG
 from pass_transfer.zoo.entry import PretrainedHypernet
 
-PRIOR = "prior.safetensors"  # in the folder of a run with one's own weights
+PRIOR = "prior.safetensors"  # in the folder of a run that measured one
+PRIOR_OF = ("task", "source")  # what a prompt's masks correct
 IMAGES = SearchConfig.importance_images  # as many as an entry's prior takes of each source task
 
 
@@ -47,7 +48,18 @@ def own_backbone(hypernet: PretrainedHypernet, checkpoint: str | Path, task: str
     """
     own, runtime = read_backbone(hypernet, checkpoint), choose_runtime(device, precision)
     data = load_task(task, own.spec.image_size, data_dir) if isinstance(task, str) else task
-    return own.with_backbone(own.backbone(), task_prior(own, data, runtime, seed))
+    return own.with_prior(task_prior(own, data, runtime, seed))
+
+
+def on_task(hypernet: PretrainedHypernet, task: str | Task, *, data_dir: str | None = None, device: str = "auto", precision: str = "auto",
+            seed: int = 0) -> PretrainedHypernet:
+    """A hypernetwork that corrects what is measured on a task, as adapt has it; prompts and masks go on from it as from an entry.
+
+    Args:
+        task: a name (see load_task) or a loaded Task at the backbone's image size.
+    """
+    data = load_task(task, hypernet.spec.image_size, data_dir) if isinstance(task, str) else task
+    return hypernet.with_prior(task_prior(hypernet, data, choose_runtime(device, precision), seed))
 
 
 def task_prior(hypernet: PretrainedHypernet, task: Task, runtime: Runtime, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -71,11 +83,11 @@ def on_kept_prior(hypernet: PretrainedHypernet, task: Task, runtime: Runtime, se
     """A hypernetwork with the prior of its task, which is made once and kept in the run folder."""
     if not (run / PRIOR).exists():
         write_tensors(run / PRIOR, task_prior(hypernet, task, runtime, seed))
-    return hypernet.with_backbone(hypernet.backbone(), read_tensors(run / PRIOR))
+    return hypernet.with_prior(read_tensors(run / PRIOR))
 
 
 def as_in_run(hypernet: PretrainedHypernet, entry: PretrainedHypernet, run: str | Path) -> PretrainedHypernet:
-    """A hypernetwork as a run of adapt used it: with the prior that is kept there, where the run had weights of its own.
+    """A hypernetwork as a run of adapt used it: with the prior that is kept there, where the run measured one.
 
     Args:
         entry: what the hypernetwork was before it got other weights.
@@ -88,7 +100,7 @@ def as_in_run(hypernet: PretrainedHypernet, entry: PretrainedHypernet, run: str 
         raise RunError(f"{run} was adapted from another zoo entry ({note.get('entry')}) than {entry.name}, or from another version of it")
     if note.get("backbone") != weights_of(hypernet):
         raise RunError(f"{run} was adapted from other weights than these; give the checkpoint that its adapt had as --backbone, and none where it had none")
-    return hypernet.with_backbone(hypernet.backbone(), read_tensors(Path(run) / PRIOR)) if hypernet.own_weights else hypernet
+    return hypernet.with_prior(read_tensors(Path(run) / PRIOR)) if hypernet.own_weights or (Path(run) / PRIOR).exists() else hypernet
 
 
 def weights_of(hypernet: PretrainedHypernet) -> str | None:

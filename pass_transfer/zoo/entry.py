@@ -78,13 +78,20 @@ class PretrainedHypernet:
         odd = sorted(n for n in {*own, *given} if own.get(n) != given.get(n))
         if odd:
             raise BackboneError(f"the tensor {odd[0]} is not that of {self.spec.architecture}, which {self.name} was trained for")
-        if prior is None:
-            prior = make_prior(self.net.config.prior, backbone, self.groups, self.spec.image_size)
-        elif {n: tuple(p.shape) for n, p in prior.items()} != {n: (g.width,) for n, g in self.groups.items()}:
-            raise BackboneError(f"this prior is not one of the channel groups of {self.spec.architecture}")
+        prior = make_prior(self.net.config.prior, backbone, self.groups, self.spec.image_size) if prior is None else self._checked(prior)
         spec = dataclasses.replace(self.spec, classes=backbone.get_submodule(classifier_name(backbone)).out_features)
         config = {**self.config, "fingerprint": fingerprint(backbone.state_dict())}
         return PretrainedHypernet(self.net.reading(backbone, prior), copy.deepcopy(backbone), self.prompt(), spec, config, self.name, own_weights=True)
+
+    def with_prior(self, prior: Mapping[str, torch.Tensor]) -> PretrainedHypernet:
+        """The same hypernetwork correcting another prior (width,) of every channel group. Raises BackboneError for one of other groups."""
+        net = self.net.reading(self._backbone, self._checked(prior))
+        return PretrainedHypernet(net, self.backbone(), self.prompt(), self.spec, self.config, self.name, self.own_weights)
+
+    def _checked(self, prior: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        if {n: tuple(p.shape) for n, p in prior.items()} != {n: (g.width,) for n, g in self.groups.items()}:
+            raise BackboneError(f"this prior is not one of the channel groups of {self.spec.architecture}")
+        return prior
 
     def scores(self, prompt: Prompt) -> dict[str, torch.Tensor]:
         """Scores (width,) of every channel group, float64.

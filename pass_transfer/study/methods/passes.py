@@ -10,14 +10,12 @@ from pass_transfer.errors import UsageError
 from pass_transfer.hypernet import Hypernet, HypernetConfig, make_prior
 from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.checks import check_positive, check_whole
-from pass_transfer.recipes.own_backbone import IMAGES, task_prior
+from pass_transfer.recipes.own_backbone import IMAGES, PRIOR_OF, task_prior
 from pass_transfer.recipes.search import SearchConfig, search
 from pass_transfer.recipes.task_importance import task_importance
 from pass_transfer.recipes.tune_prompt import PromptConfig, tune
 from pass_transfer.study.methods.method import Context, Found, Method
 from pass_transfer.zoo.entry import PretrainedHypernet
-
-PRIORS = ("source", "task")
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class TransferSettings:
         check_positive(self, "lr")
         if not 0 < self.low <= self.high <= 1:
             raise UsageError(f"low and high are {self.low} and {self.high}; they are densities, low the smaller one")
-        if self.prior not in PRIORS:
-            raise UsageError(f"prior is {self.prior!r}; it can be {' or '.join(PRIORS)}")
+        if self.prior not in PRIOR_OF:
+            raise UsageError(f"prior is {self.prior!r}; it can be {' or '.join(PRIOR_OF)}")
 
     def tuning(self, batch_size: int, seed: int) -> PromptConfig:
         """The recipe."""
@@ -97,7 +95,7 @@ class ScratchSettings:
 def _transfer_prompt(context: Context) -> Found:
     entry, settings = context.entry, context.settings
     if settings.prior == "task":
-        entry = entry.with_backbone(entry.backbone(), task_prior(entry, context.task, context.runtime, context.seed))
+        entry = entry.with_prior(task_prior(entry, context.task, context.runtime, context.seed))
     prompt = entry.prompt()
     tune(entry.net, context.network(), prompt, context.task, settings.tuning(context.batch_size, context.seed), context.runtime)
     return _found(entry, prompt.cpu(), settings.deploy_prompt)
