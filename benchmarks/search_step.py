@@ -91,9 +91,10 @@ class Eager(nn.Module):
 class Problem:
     """A backbone, its groups, a batch, and the variants of a step on them at a density."""
 
-    def __init__(self, model: str, size: int, density: float, precision: str, batch: int | None, device: str, graphs: bool = False, seed: int = 0):
+    def __init__(self, model: str, size: int, density: float, precision: str, batch: int | None, device: str, graphs: bool = False, slack: int = 8, seed: int = 0):
         torch.manual_seed(seed)
-        self.device, self.precision, self.graphs = torch.device(device), precision, graphs
+        self.device, self.precision, self.graphs, self.slack = torch.device(device), precision, graphs, slack
+        torch.backends.cudnn.benchmark = True  # for all variants: shapes stay as they are
         backbone = getattr(torchvision.models, model)(num_classes=100).eval().requires_grad_(False)
         self.groups = find_groups(backbone, size)
         self.backbones = {name: self._copy(backbone, layout) for name, layout in LAYOUTS.items()}
@@ -124,7 +125,7 @@ class Problem:
         """A step on the operators of this library."""
         backbone = self.backbones[layout]
 
-        room = room_for({n: round(self.density * g.width) for n, g in self.groups.items()}, {n: g.width for n, g in self.groups.items()}, slack=8)
+        room = room_for({n: round(self.density * g.width) for n, g in self.groups.items()}, {n: g.width for n, g in self.groups.items()}, slack=self.slack)
 
         def forward(scores, x):
             top = ops.global_topk_mask(scores, self.offsets, self.k, self.floors)
@@ -215,24 +216,26 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the eager step is a baseline too")
     parser.add_argument("--cuda-graph", action="store_true", help="capture every variant's step, and time its replay")
+    parser.add_argument("--slack", type=int, default=8, help="with --cuda-graph: channels that a group may keep beyond what it keeps now")
+    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=list(LAYOUTS))
     parser.add_argument("--out", default="benchmarks/results/search_step")
     given = parser.parse_args()
     cells = []
     for model in given.models:
         for size in given.sizes:
             for precision in given.precisions:
-                problem = Problem(model, size, given.densities[0], precision, given.batch, given.device, given.cuda_graph)
+                problem = Problem(model, size, given.densities[0], precision, given.batch, given.device, given.cuda_graph, given.slack)
                 for density in given.densities:
                     problem.at(density)
-                    variants = {f"eager {layout}": problem.eager(layout) for layout in LAYOUTS}
+                    variants = {f"eager {layout}": problem.eager(layout) for layout in given.layouts}
                     if given.compile:
-                        variants |= {f"compile {layout}": problem.eager(layout, compiled=True) for layout in LAYOUTS}
-                    variants |= {f"dense {layout}": problem.dense(layout) for layout in LAYOUTS}
-                    variants |= {f"{gradient} {layout}": problem.ours(layout, gradient) for gradient in given.gradients for layout in LAYOUTS}
+                        variants |= {f"compile {layout}": problem.eager(layout, compiled=True) for layout in given.layouts}
+                    variants |= {f"dense {layout}": problem.dense(layout) for layout in given.layouts}
+                    variants |= {f"{gradient} {layout}": problem.ours(layout, gradient) for gradient in given.gradients for layout in given.layouts}
                     origin = provenance()
                     found = summarise(interleave(variants, given.rounds, problem.device, warm_up=1))
                     cell = {"model": model, "size": size, "precision": precision, "density": density, "batch": len(problem.labels), "rounds": given.rounds,
-                            "cuda_graph": given.cuda_graph, "kernels": ops.kernels.chosen().reason, **found} | origin
+                            "cuda_graph": given.cuda_graph, "slack": given.slack if given.cuda_graph else None, "kernels": ops.kernels.chosen().reason, **found} | origin
                     if given.out:
                         write_json(make_folder(given.out) / f"{model}-{size}-{precision}-{density}-{problem.device.type}.json", cell)
                     cells.append(cell)
