@@ -49,8 +49,8 @@ class PromptConfig:
     lr: float = 1e-3
     head_lr: float = 1e-3
     image_share: float = 0.1
-    low: float = 0.55
-    high: float = 0.85
+    low: float = 0.4
+    high: float = 0.7
     seed: int = 0
 
     def __post_init__(self) -> None:
