@@ -71,7 +71,7 @@ def test_a_student_learns_from_its_teacher_what_wrong_labels_do_not_say(network,
     shuffled = np.random.default_rng(0).permutation(digits.train.labels)
     wrong = Split(digits.train.images, digits.train.indices, shuffled)
     students = [copy.deepcopy(network) for _ in range(2)]
-    finetune(students[0], digits, FinetuneConfig(epochs=4, batch_size=32, lr=0.1), cpu, train=wrong)
-    finetune(students[1], digits, FinetuneConfig(epochs=4, batch_size=32, lr=0.1), cpu, train=wrong, teacher=Teacher.of(teacher, 1.0, 4.0, cpu))
+    finetune(students[0], digits, FinetuneConfig(epochs=8, batch_size=32, lr=0.1), cpu, train=wrong)
+    finetune(students[1], digits, FinetuneConfig(epochs=8, batch_size=32, lr=0.1), cpu, train=wrong, teacher=Teacher.of(teacher, 1.0, 4.0, cpu))
     alone, taught, best = (evaluate(n, digits.held_out, cpu).top1 for n in (*students, teacher))
-    assert alone < 40 and taught > 60 and taught > 0.8 * best
+    assert alone < 40 and taught > 60 and taught > 0.8 * best, (alone, taught, best)
