@@ -46,9 +46,7 @@ def own_backbone(hypernet: PretrainedHypernet, checkpoint: str | Path, task: str
     Raises:
         BackboneError, StorageError: see load_checkpoint.
     """
-    own, runtime = read_backbone(hypernet, checkpoint), choose_runtime(device, precision)
-    data = load_task(task, own.spec.image_size, data_dir) if isinstance(task, str) else task
-    return own.with_prior(task_prior(own, data, runtime, seed))
+    return on_task(read_backbone(hypernet, checkpoint), task, data_dir=data_dir, device=device, precision=precision, seed=seed)
 
 
 def on_task(hypernet: PretrainedHypernet, task: str | Task, *, data_dir: str | None = None, device: str = "auto", precision: str = "auto",

@@ -283,7 +283,7 @@ def test_a_masks_gradient_that_normalisation_cancels_is_as_near(implementation, 
         y = functional.conv2d(true[0] * true[1][:, None, None], weight.double(), bias.double(), 2, 2)
         functional.batch_norm(y, None, None, scale.double(), shift.double(), True, 0.0, 1e-3).backward(upstream.double())
         near(x.grad, true[0].grad)
-        near(mask.grad, true[1].grad, 2 * (true[0] * true[0].grad).detach().abs().sum((0, 2, 3)))  # twice, as x's gradient is a difference
+        near(mask.grad, true[1].grad, NEAR * 1e-2 / ROUNDING * (true[0] * true[0].grad).detach().abs().sum((0, 2, 3)))  # a hundredth of the terms for the largest element
 
 
 @given(st.integers(0, 3), st.integers(1, 40), st.integers(1, 6), st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]), st.integers(0, 999))
