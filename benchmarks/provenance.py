@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
-import torch
-import torchvision
-
-ROOT = Path(__file__).resolve().parent.parent
+from pass_transfer.origin import origin
 
 
-def provenance() -> dict[str, str]:
+def provenance() -> dict[str, Any]:
     """What stands beside every committed result."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    return {"command": " ".join(["python", *sys.argv]), "commit": commit, "machine": _machine(), "python": platform.python_version(),
-            "torch": torch.__version__, "torchvision": torchvision.__version__}
-
-
-def _machine() -> str:
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return f"{model}, {torch.get_num_threads()} threads" + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "")
+    return {"command": " ".join(["python", *sys.argv])} | origin()

@@ -16,12 +16,16 @@ from pass_transfer.masks import ChannelMasks
 
 UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 WORDS = {"density": "channels", "macs": "MACs", "params": "parameters"}
-FLOOR = 0.1  # of each group is always kept, so that no layer collapses
 
 
-def floors(groups: ChannelGroups, share: float = FLOOR) -> torch.Tensor:
-    """At least this many units of each group stay, (len(groups),) int64."""
-    return torch.tensor([max(1, math.ceil(share * group.width)) for group in groups.values()])
+def highest(scores: torch.Tensor, groups: ChannelGroups, density: float) -> torch.Tensor:
+    """The mask (total,) of a share of all units, those with the highest scores (total,), on the scores' device; with the straight-through gradient.
+
+    Every group keeps its floor, also where the density is too low for that.
+    """
+    count = max(int(groups.floors.sum()), round(density * groups.total))
+    offsets, floors = groups.bounds_on(scores.device)
+    return ops.global_topk_mask(scores, offsets, count, floors).mask
 
 
 def check_share(name: str, value: float) -> float:
@@ -104,12 +108,12 @@ class Cuts:
             raise MaskError("channel scores hold NaN or infinite values")
         if uniform:
             flat = groups.join({n: _ranks(s) for n, s in groups.split(flat).items()})
-        self.order = ops.ranking(flat, groups.offsets, floors(groups))
+        self.order = ops.ranking(flat, groups.offsets, groups.floors)
         self.groups, self.round_to = groups, round_to
         self.group_of = torch.bucketize(self.order, groups.offsets[1:], right=True)
-        self.least, self.most = int(floors(groups).sum()), groups.total
+        self.least, self.most = int(groups.floors.sum()), groups.total
         whole, self.lowest = whole_groups(groups, keep_layers), {}
-        for (name, group), floor in zip(groups.items(), floors(groups).tolist()):
+        for (name, group), floor in zip(groups.items(), groups.floors.tolist()):
             self.lowest[name] = group.width if name in whole else min(group.width, -(-floor // round_to) * round_to)
 
     def kept(self, count: int) -> dict[str, int]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from pass_transfer.backbones import CostTable
 from pass_transfer.errors import MaskError, UsageError
-from pass_transfer.selection import Cuts, floors, select
+from pass_transfer.selection import Cuts, select
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def scores(groups):
 
 
 def test_floors_keep_a_tenth_rounded_up(groups):
-    assert floors(groups).tolist() == [math.ceil(g.width / 10) for g in groups.values()]
+    assert groups.floors.tolist() == [math.ceil(g.width / 10) for g in groups.values()]
 
 
 @given(density=st.floats(0.11, 1))

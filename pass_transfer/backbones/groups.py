@@ -6,6 +6,7 @@ private output is another; a grouped convolution moves whole groups of its chann
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch_pruning
 
 COUPLINGS = ("grouped", "independent")
+FLOOR = 0.1  # of each group is always kept, so that no layer collapses
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class ChannelGroups(Mapping[str, ChannelGroup]):
         self._groups = dict(groups)
         self.steps = steps
         self.coupling = coupling
+        self._bounds: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __getitem__(self, name: str) -> ChannelGroup:
         return self._groups[name]
@@ -76,6 +79,17 @@ class ChannelGroups(Mapping[str, ChannelGroup]):
     def offsets(self) -> torch.Tensor:
         """Where each group starts in the concatenation of all groups' scores, (len + 1,) int64."""
         return torch.tensor([0, *torch.tensor([g.width for g in self.values()]).cumsum(0).tolist()])
+
+    @cached_property
+    def floors(self) -> torch.Tensor:
+        """At least this many units of each group are kept, (len,) int64."""
+        return torch.tensor([max(1, math.ceil(FLOOR * group.width)) for group in self.values()])
+
+    def bounds_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """(offsets, floors) on a device, where they stay: a step that is captured in a CUDA graph can fetch nothing."""
+        if device not in self._bounds:
+            self._bounds[device] = self.offsets.to(device), self.floors.to(device)
+        return self._bounds[device]
 
     def split(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
         """A tensor (total,) as views by group name."""

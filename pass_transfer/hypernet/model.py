@@ -16,13 +16,12 @@ import math
 import torch
 from torch import nn
 
-from pass_transfer import ops
 from pass_transfer.backbones import ChannelGroups
 from pass_transfer.hypernet.config import HypernetConfig
 from pass_transfer.hypernet.cores import make_core
 from pass_transfer.hypernet.encoder import PromptEncoder
 from pass_transfer.hypernet.weights import LayerWeights
-from pass_transfer.selection import floors
+from pass_transfer.selection import highest
 
 HEAD_SPREAD = 0.05  # of initial head weights
 
@@ -72,8 +71,7 @@ class Hypernet(nn.Module):
         return scores
 
     def _reference_mask(self, scores: torch.Tensor) -> torch.Tensor:
-        count = max(int(floors(self.groups).sum()), round(self.config.reference_density * self.groups.total))
-        return ops.global_topk_mask(scores.detach(), self.groups.offsets, count, floors(self.groups)).mask
+        return highest(scores.detach(), self.groups, self.config.reference_density)
 
     def _correction(self, codes: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
         """Bounded corrections (total,) with mean zero inside each group."""

@@ -15,8 +15,8 @@ from pass_transfer.network import Network
 from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.distill import Teacher
 from pass_transfer.tasks import Split, Task
-from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, evaluate, run_stage, to_images
-from pass_transfer.training.batches import augment
+from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, evaluate, run_stage
+from pass_transfer.training.batches import augmented
 from pass_transfer.training.replicas import Replicas
 
 
@@ -75,7 +75,7 @@ class FinetuneStage(Stage):
 
     def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
         """One SGD step on uint8 images (B, 3, S, S)."""
-        images = to_images(augment(pixels, draw, self.task.mirrored), self.runtime.device)
+        images = augmented(pixels, draw, self.task.mirrored, self.runtime.device)
         labels = labels.to(self.runtime.device)
         share, partner = self._blend(len(labels), draw)
         if share < 1:

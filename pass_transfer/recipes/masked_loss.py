@@ -12,11 +12,10 @@ from typing import Iterable
 import torch
 from torch import nn
 
-from pass_transfer import ops
 from pass_transfer.backbones import ChannelGroups
 from pass_transfer.hypernet import Hypernet
 from pass_transfer.masking import masked_forward
-from pass_transfer.selection import floors
+from pass_transfer.selection import highest
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.training import Runtime
@@ -39,12 +38,10 @@ class DensityRange:
 
 def straight_through_masks(scores: torch.Tensor, groups: ChannelGroups, density: float, uniform: bool = False) -> dict[str, torch.Tensor]:
     """Masks by group at a density, with the straight-through gradient to the scores (total,); uniform for the same share of every group."""
-    least = floors(groups)
     if uniform:
         places = torch.cat([part.detach().argsort(stable=True).argsort(stable=True).to(scores) / len(part) for part in groups.split(scores).values()])
         scores = scores + (places - scores).detach()
-    count = max(int(least.sum()), round(density * groups.total))
-    return groups.split(ops.global_topk_mask(scores, groups.offsets, count, least).mask)
+    return groups.split(highest(scores, groups, density))
 
 
 def masked_logits(network: Network, prompt: Prompt, frame: torch.Tensor, groups: ChannelGroups, masks, images: torch.Tensor, gradient: str = "exact",

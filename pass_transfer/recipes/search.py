@@ -24,8 +24,8 @@ from pass_transfer.prompts import KINDS, Prompt, default_pad
 from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.source_tasks import make_source_tasks, see
 from pass_transfer.tasks import Task
-from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage, to_images
-from pass_transfer.training.batches import augment, generator
+from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage
+from pass_transfer.training.batches import augmented, generator
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class SearchStage(Stage):
         """One step of one source task on uint8 images (B, 3, S, S)."""
         index = self.source_of(self.epoch, number)
         source, rows = self.sources[index], torch.tensor(self.sources[index].classes)
-        images = see(to_images(augment(pixels, draw, self.task.mirrored), self.runtime.device), source.view)
+        images = see(augmented(pixels, draw, self.task.mirrored, self.runtime.device), source.view)
         return masked_step(self.hypernet, self.network, self.prompts[index], images, torch.searchsorted(rows, labels).to(self.runtime.device),
                            self.densities.draw(draw), image_share=self.config.image_share, optimizers=self.optimizers.values(),
                            runtime=self.runtime, rows=rows, gradient=self.config.gradient,

@@ -21,8 +21,8 @@ from pass_transfer.recipes.heads import with_own_head
 from pass_transfer.recipes.map_labels import map_labels
 from pass_transfer.recipes.masked_loss import DensityRange, condition_scores, freeze, masked_logits, masked_step, straight_through_masks
 from pass_transfer.tasks import Task, load_task
-from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, choose_runtime, run_stage, to_images
-from pass_transfer.training.batches import augment
+from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, choose_runtime, run_stage
+from pass_transfer.training.batches import augmented
 from pass_transfer.zoo.entry import PretrainedHypernet
 
 
@@ -64,7 +64,8 @@ class TunePromptStage(Stage):
     name = "prompt"
 
     def __init__(self, hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, mapping: str, config: PromptConfig, runtime: Runtime):
-        self.hypernet, self.prompt = freeze(runtime.place(hypernet)), prompt.to(runtime.device)
+        self.hypernet = freeze(runtime.place(copy.deepcopy(hypernet))).train()  # cuDNN differentiates an LSTM in training mode only; nothing else depends on it
+        self.prompt = prompt.to(runtime.device)
         self.task, self.mapping, self.config, self.runtime = task, mapping, config, runtime
         self.source = network.backbone.get_submodule(classifier_name(network.backbone))
         linear = mapping == "linear"
@@ -103,7 +104,7 @@ class TunePromptStage(Stage):
 
     def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
         """One step on uint8 images (B, 3, S, S)."""
-        images = to_images(augment(pixels, draw, self.task.mirrored), self.runtime.device)
+        images = augmented(pixels, draw, self.task.mirrored, self.runtime.device)
         return masked_step(self.hypernet, self.network, self.prompt, images, labels.to(self.runtime.device), self.densities.draw(draw),
                            image_share=self.config.image_share, optimizers=self.optimizers.values(), runtime=self.runtime)
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 import time
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
 import torch
-import torch_pruning
-import torchvision
 
-from pass_transfer import __version__
 from pass_transfer.backbones import count_macs, find_groups
 from pass_transfer.errors import DivergedError
 from pass_transfer.files import make_folder, read_json, read_tensors, sha256, write_json, write_tensors
@@ -123,28 +117,3 @@ def packed(masks: ChannelMasks) -> dict[str, str]:
 def unpacked(digits: Mapping[str, str], widths: Mapping[str, int]) -> ChannelMasks:
     """What packed wrote."""
     return ChannelMasks({name: torch.tensor([bit == "1" for bit in f"{int(text, 16):0{widths[name]}b}"]) for name, text in digits.items()})
-
-
-@lru_cache
-def origin() -> dict[str, Any]:
-    """Where a cell comes from: commit, versions, machine."""
-    return {"commit": _commit(), "machine": _machine(), "versions": {"pass_transfer": __version__, "torch": torch.__version__,
-                                                                      "torchvision": torchvision.__version__, "torch_pruning": torch_pruning.__version__, "python": platform.python_version()}}
-
-
-def _commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() or None
-
-
-def _machine() -> str:
-    name = platform.processor() or platform.machine()
-    try:
-        name = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads" + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "")

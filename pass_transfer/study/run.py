@@ -17,9 +17,10 @@ from filelock import FileLock, Timeout
 from pass_transfer.baselines import random_scores
 from pass_transfer.errors import UsageError
 from pass_transfer.files import make_folder, write_json
+from pass_transfer.origin import origin
 from pass_transfer.progress import say
 from pass_transfer.selection import select
-from pass_transfer.study.cell import context_of, drop_search, make_cell, origin
+from pass_transfer.study.cell import context_of, drop_search, make_cell
 from pass_transfer.study.plan import Cell, Study
 from pass_transfer.study.store import is_missing, path_of, read_cell
 from pass_transfer.tasks import Task, load_task

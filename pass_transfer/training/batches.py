@@ -74,8 +74,8 @@ def augment(pixels: torch.Tensor, draw: torch.Generator, flip: bool = True) -> t
     """Random crop after reflection padding by an eighth of the side, and a horizontal flip, per image.
 
     Args:
-        pixels: uint8 (B, 3, S, S), channels_last.
-        draw: the source of randomness.
+        pixels: uint8 (B, 3, S, S), channels_last, on any device.
+        draw: the source of randomness, on the CPU, so that a seed has the same crops everywhere.
         flip: leave flips out where left and right matter (digits).
     """
     count, _, side, _ = pixels.shape
@@ -87,7 +87,13 @@ def augment(pixels: torch.Tensor, draw: torch.Generator, flip: bool = True) -> t
         columns = torch.where(mirrored, columns.flip(1), columns)
     rows, columns = _reflect(rows, side), _reflect(columns, side)
     source = pixels.permute(0, 2, 3, 1)
-    return source[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    sample, rows, columns = (place.to(pixels.device) for place in (torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]))
+    return source[sample, rows, columns].permute(0, 3, 1, 2)
+
+
+def augmented(pixels: torch.Tensor, draw: torch.Generator, flip: bool, device: torch.device) -> torch.Tensor:
+    """What a training step sees of uint8 images (B, 3, S, S): augmented on the device, as to_images gives them."""
+    return to_images(augment(pixels.to(device), draw, flip), device)
 
 
 def _reflect(index: torch.Tensor, side: int) -> torch.Tensor:

@@ -26,8 +26,8 @@ from pass_transfer.recipes.masked_loss import DensityRange, straight_through_mas
 from pass_transfer.recipes.task_importance import task_importance
 from pass_transfer.study.methods.method import Context, Found, Method, Scores
 from pass_transfer.tasks import Task
-from pass_transfer.training import LoopConfig, Runtime, Stage, run_stage, to_images
-from pass_transfer.training.batches import augment, generator
+from pass_transfer.training import LoopConfig, Runtime, Stage, run_stage
+from pass_transfer.training.batches import augmented, generator
 
 STARTS = ("l1", "taylor_l1", "none")
 
@@ -97,7 +97,7 @@ class ScoreStage(Stage):
 
     def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
         """One step on uint8 images (B, 3, S, S)."""
-        images, labels = to_images(augment(pixels, draw, self.task.mirrored), self.runtime.device), labels.to(self.runtime.device)
+        images, labels = augmented(pixels, draw, self.task.mirrored, self.runtime.device), labels.to(self.runtime.device)
         masks = straight_through_masks(self.scores(), self.groups, self.densities.draw(draw))
         seen = images if self.prompt is None else self.prompt(images)
         with self.runtime.autocast():
