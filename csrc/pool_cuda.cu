@@ -91,8 +91,9 @@ __global__ void __launch_bounds__(THREADS) pool_kernel(View<T> y, View<T> out, V
   }
 }
 
-// The gradient to what is pooled, made up from that of the maxima and their places.
-template <typename T>
+// The gradient to what is pooled, made up from that of the maxima and their places. KERNEL, STRIDE, PADDING: the windows', where
+// they are known; 0 where they are not.
+template <typename T, int KERNEL, int STRIDE, int PADDING>
 struct Unpooled {
   View<T> grad;
   View<uint8_t> places;
@@ -105,8 +106,8 @@ struct Unpooled {
 
   template <int V>
   __device__ Pack<T, V> row(int64_t row, int64_t c) const {
-    const int64_t n = row / (g.height * g.width);
-    return around<V>(n, c, static_cast<int>(row - n * (g.height * g.width)));
+    const unsigned positions = g.height * g.width, n = static_cast<unsigned>(row) / positions;  // norm_act_pool_backward sees to it that rows fit
+    return around<V>(n, c, static_cast<int>(static_cast<unsigned>(row) - n * positions));
   }
 
   __device__ T at(int64_t n, int64_t c, int64_t p) const { return around<1>(n, c, static_cast<int>(p)).at[0]; }
@@ -115,19 +116,34 @@ struct Unpooled {
   template <int V>
   __device__ Pack<T, V> around(int64_t n, int64_t c, int p) const {
     using A = typename Compute<T>::A;
-    const int h = p / g.width + g.padding, w = p % g.width + g.padding;
-    const int top = h < g.kernel ? 0 : (h - g.kernel) / g.stride + 1, left = w < g.kernel ? 0 : (w - g.kernel) / g.stride + 1;
-    const int bottom = min(h / g.stride, g.pooled_height - 1), right = min(w / g.stride, g.pooled_width - 1);
+    const int kernel = KERNEL ? KERNEL : g.kernel, stride = KERNEL ? STRIDE : g.stride, padding = KERNEL ? PADDING : g.padding;
+    const int y = static_cast<unsigned>(p) / static_cast<unsigned>(g.width), h = y + padding, w = p - y * g.width + padding;
+    const uint8_t* marks = places.data + n * places.sample + c * places.channel;
+    const T* values = grad.data + n * grad.sample + c * grad.channel;
     A sum[V] = {};
-    for (int i = top; i <= bottom; ++i)
-      for (int j = left; j <= right; ++j) {
-        const int64_t position = static_cast<int64_t>(i) * g.pooled_width + j;
-        const int tap = (h - i * g.stride) * g.kernel + w - j * g.stride;
-        const auto place = *reinterpret_cast<const Pack<uint8_t, V>*>(places.data + n * places.sample + c * places.channel + position * places.position);
-        const auto value = *reinterpret_cast<const Pack<T, V>*>(grad.data + n * grad.sample + c * grad.channel + position * grad.position);
+    auto add = [&](int i, int j) {  // what window (i, j) sends here
+      const int tap = (h - i * stride) * kernel + w - j * stride;
+      const int64_t position = static_cast<int64_t>(i) * g.pooled_width + j;
+      const auto place = *reinterpret_cast<const Pack<uint8_t, V>*>(marks + position * places.position);
+      const auto value = *reinterpret_cast<const Pack<T, V>*>(values + position * grad.position);
 #pragma unroll
-        for (int v = 0; v < V; ++v) sum[v] += place.at[v] == tap ? static_cast<A>(value.at[v]) : A(0);
-      }
+      for (int v = 0; v < V; ++v) sum[v] += place.at[v] == tap ? static_cast<A>(value.at[v]) : A(0);
+    };
+    const int bottom = h / stride, right = w / stride;  // the last windows that reach here, if they are there
+    if constexpr (KERNEL > 0) {
+      constexpr int REACH = (KERNEL - 1) / STRIDE + 1;  // windows that can reach a position, a side
+#pragma unroll
+      for (int up = REACH - 1; up >= 0; --up)
+#pragma unroll
+        for (int back = REACH - 1; back >= 0; --back) {
+          const int i = bottom - up, j = right - back;
+          if (i >= 0 && i < g.pooled_height && h - i * STRIDE < KERNEL && j >= 0 && j < g.pooled_width && w - j * STRIDE < KERNEL) add(i, j);
+        }
+    } else {
+      const int top = h < kernel ? 0 : (h - kernel) / stride + 1, left = w < kernel ? 0 : (w - kernel) / stride + 1;
+      for (int i = top; i <= min(bottom, g.pooled_height - 1); ++i)
+        for (int j = left; j <= min(right, g.pooled_width - 1); ++j) add(i, j);
+    }
     Pack<T, V> found;
 #pragma unroll
     for (int v = 0; v < V; ++v) found.at[v] = static_cast<T>(sum[v]);
@@ -135,14 +151,14 @@ struct Unpooled {
   }
 };
 
-template <typename T>
+template <typename T, typename Source>
 struct UnpooledSums : GradientSums<T, Gate::Open, false> {
-  Unpooled<T> source;
+  Source source;
 };
 
-template <typename T>
+template <typename T, typename Source>
 struct UnpooledNormalised : Normalised<T, Gate::Open> {
-  Unpooled<T> source;
+  Source source;
 };
 
 template <typename T, int V>
@@ -188,18 +204,26 @@ Tensor norm_act_pool_backward(const Tensor& grad_in, const Tensor& places_in, co
   Tensor out = empty_as(e, y, e.channels);
   if (out.numel() == 0) return out;
   if (grad.numel() == 0) return out.zero_();
+  TORCH_CHECK_VALUE(e.count() < (int64_t{1} << 32), "y is too large");
   PT_DISPATCH(y.scalar_type(), "norm_act_pool_backward", [&] {
     using A = typename Compute<scalar_t>::A;
     using Sum = typename Compute<scalar_t>::Sum;
     const View<scalar_t> v = view_of<scalar_t>(y);
-    const Unpooled<scalar_t> source{view_of<scalar_t>(grad), view_of<uint8_t>(places), windows(pooling, y.size(2), y.size(3))};
+    const Windows g = windows(pooling, y.size(2), y.size(3));
     const A *mean = affine.mean.const_data_ptr<A>(), *shift = affine.shift.const_data_ptr<A>(), least = bound<A>(false);
     const double* scale = affine.scale.const_data_ptr<double>();
     const Tensor slopes = at::empty({2, e.channels}, affine.scale.options());
     double *first = slopes.data_ptr<double>(), *second = first + e.channels;
-    const Tensor partial = every(UnpooledSums<scalar_t>{{{{}, v}, {}, mean, shift, scale, least}, source}, e, y);
-    finish<Sum>(partial, Slopes{first, second, static_cast<double>(e.count()), affine.invstd.const_data_ptr<double>()});
-    every(UnpooledNormalised<scalar_t>{{{{}, v}, {view_of<scalar_t>(out)}, mean, shift, scale, first, second, least}, source}, e, y);
+    auto walk_twice = [&](auto source) {
+      using Source = decltype(source);
+      const Tensor partial = every(UnpooledSums<scalar_t, Source>{{{{}, v}, {}, mean, shift, scale, least}, source}, e, y);
+      finish<Sum>(partial, Slopes{first, second, static_cast<double>(e.count()), affine.invstd.const_data_ptr<double>()});
+      every(UnpooledNormalised<scalar_t, Source>{{{{}, v}, {view_of<scalar_t>(out)}, mean, shift, scale, first, second, least}, source}, e, y);
+    };
+    const View<scalar_t> of_maxima = view_of<scalar_t>(grad);
+    const View<uint8_t> marks = view_of<uint8_t>(places);
+    if (g.kernel == 3 && g.stride == 2 && g.padding == 1) walk_twice(Unpooled<scalar_t, 3, 2, 1>{of_maxima, marks, g});
+    else walk_twice(Unpooled<scalar_t, 0, 0, 0>{of_maxima, marks, g});
   });
   return out;
 }

@@ -58,8 +58,9 @@ inline Extent extent_of(const Tensor& x) {
   return {x.size(0), x.size(1), positions, rows, x.dim() == 4 && rows && positions > 1 ? at::MemoryFormat::ChannelsLast : format_of(layout_of(x))};
 }
 
-// A tensor whose positions are evenly spaced: itself, if its strides allow that.
+// A tensor whose positions are evenly spaced in memory: itself, if its strides allow that.
 inline Tensor even(const Tensor& t, const Extent& e) {
+  if (t.dim() == 4 && t.stride(2) == 0 && t.size(2) > 1) return t.contiguous(e.format);  // expanded, as the gradient of a mean is
   if (t.dim() < 4 || t.size(2) == 1 || t.size(3) == 1 || t.stride(2) == t.size(3) * t.stride(3)) return t.dim() < 4 ? t.contiguous() : t;
   return t.contiguous(e.format);
 }
