@@ -237,7 +237,8 @@ def main() -> None:
                     cell = {"model": model, "size": size, "precision": precision, "density": density, "batch": len(problem.labels), "rounds": given.rounds,
                             "cuda_graph": given.cuda_graph, "slack": given.slack if given.cuda_graph else None, "kernels": ops.kernels.chosen().reason, **found} | origin
                     if given.out:
-                        write_json(make_folder(given.out) / f"{model}-{size}-{precision}-{density}-{problem.device.type}.json", cell)
+                        room = f"-room{given.slack}" if given.cuda_graph else ""
+                        write_json(make_folder(given.out) / f"{model}-{size}-{precision}-{density}-{problem.device.type}{room}.json", cell)
                     cells.append(cell)
                     print(f"{model} {size} px {precision} {density}: " + ", ".join(f"{n} {r:.2f}" for n, r in found["ratios"].items()), file=sys.stderr, flush=True)
     print(table(cells))
