@@ -18,14 +18,14 @@ UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 WORDS = {"density": "channels", "macs": "MACs", "params": "parameters"}
 
 
-def highest(scores: torch.Tensor, groups: ChannelGroups, density: float) -> torch.Tensor:
-    """The mask (total,) of a share of all units, those with the highest scores (total,), on the scores' device; with the straight-through gradient.
+def highest(scores: torch.Tensor, groups: ChannelGroups, density: float) -> ops.TopK:
+    """A share of all units, those with the highest scores (total,), on the scores' device; with the straight-through gradient.
 
     Every group keeps its floor, also where the density is too low for that.
     """
     count = max(int(groups.floors.sum()), round(density * groups.total))
     offsets, floors = groups.bounds_on(scores.device)
-    return ops.global_topk_mask(scores, offsets, count, floors).mask
+    return ops.global_topk_mask(scores, offsets, count, floors)
 
 
 def check_share(name: str, value: float) -> float:

@@ -49,6 +49,11 @@ class Hypernet(nn.Module):
         for head in self.heads:
             nn.init.normal_(head.weight, std=HEAD_SPREAD)
         self.register_buffer("prior", _flat(groups, prior))
+        self.places: dict[str, dict[str, str]] = {group.name: {} for group in groups.values()}  # of each group's members, the buffer with their units
+        for number, (group, step) in enumerate((group, step) for group in groups.values() for step in group.writes if step in groups.steps):
+            units = group.writes[step]
+            self.places[group.name][step] = f"units{number}"
+            self.register_buffer(f"units{number}", torch.argsort(units) if len(units) == group.width else units, persistent=False)
         self.weights = LayerWeights(backbone, groups, config.pooled)
 
     def reading(self, backbone: nn.Module, prior: dict[str, torch.Tensor] | None) -> Hypernet:
@@ -71,30 +76,34 @@ class Hypernet(nn.Module):
         return scores
 
     def _reference_mask(self, scores: torch.Tensor) -> torch.Tensor:
-        return highest(scores.detach(), self.groups, self.config.reference_density)
+        return highest(scores.detach(), self.groups, self.config.reference_density).mask
 
     def _correction(self, codes: torch.Tensor, fed: torch.Tensor) -> torch.Tensor:
         """Bounded corrections (total,) with mean zero inside each group."""
-        vectors = self.weights.vectors(self.groups.split(fed)).to(codes)
+        vectors = self.weights.vectors(fed).to(codes)
         vectors = vectors if self.config.reads_weights else torch.zeros_like(vectors)
-        spoken = self._recur(codes, vectors)
         if self.config.hears_prompt:
-            spoken = spoken - self._recur(torch.zeros_like(codes), vectors)
+            spoken, silent = self._recur(torch.stack([codes, torch.zeros_like(codes)]), vectors)
+            spoken = spoken - silent
+        else:
+            spoken, = self._recur(codes[None], vectors)
         raw = {step: head(row) for step, head, row in zip(self.groups.steps, self.heads, spoken)}
         bound, parts = self.config.correction, []
         for group in self.groups.values():
-            members = [_per_unit(raw[n], group.writes[n], group.width) for n in group.writes if n in raw]
+            members = [_per_unit(raw[n], getattr(self, place), group.width) for n, place in self.places[group.name].items()]
             inside = bound * torch.tanh(torch.stack(members).sum(0) / (bound * math.sqrt(len(members))))
             parts.append(inside - inside.mean())
         return torch.cat(parts)
 
     def _recur(self, codes: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        """What every step hears of the prompt and the core makes of it and of the layers' vectors, (steps, hidden)."""
-        inputs = torch.cat([vectors, codes[1:]], dim=1)
+        """What every step hears of each prompt's codes (prompts, 1 + steps, hidden) and the core makes of it and of the layers' vectors, (prompts, steps, hidden)."""
+        whole, heard = codes[:, 0], codes[:, 1:]
+        inputs = torch.cat([vectors.expand(len(codes), -1, -1), heard], dim=2)
         if self.config.core != "lstm":
-            return self.core(torch.cat([inputs, codes[:1].expand(len(inputs), -1)], dim=1)) + codes[1:]
-        outputs, _ = self.lstm(inputs[:, None], (codes[None, None, 0], self.cell[None, None].to(codes)))
-        return outputs[:, 0] + codes[1:]
+            inputs = torch.cat([inputs, whole[:, None].expand_as(heard)], dim=2)
+            return torch.stack([self.core(rows) for rows in inputs]) + heard
+        outputs, _ = self.lstm(inputs.transpose(0, 1), (whole[None].contiguous(), self.cell.to(codes).expand(1, len(codes), -1).contiguous()))
+        return outputs.transpose(0, 1) + heard
 
 
 def _flat(groups: ChannelGroups, prior: dict[str, torch.Tensor] | None) -> torch.Tensor:
@@ -107,9 +116,6 @@ def _units(groups: ChannelGroups, step: str) -> int:
     return next((len(g.writes[step]) for g in groups.values() if step in g.writes), 1)
 
 
-def _per_unit(values: torch.Tensor, units: torch.Tensor, width: int) -> torch.Tensor:
-    """Mean of channel values (C,) over each unit's channels, (width,)."""
-    if len(values) == width:
-        return values[torch.argsort(units.to(values.device))]
-    sums = values.new_zeros(width).index_add(0, units.to(values.device), values)
-    return sums * width / len(values)
+def _per_unit(values: torch.Tensor, places: torch.Tensor, width: int) -> torch.Tensor:
+    """Mean of channel values (C,) over each unit's channels, (width,); places are the units' channels, or the channels' units where a unit has several."""
+    return values[places] if len(values) == width else values.new_zeros(width).index_add(0, places, values) * width / len(values)

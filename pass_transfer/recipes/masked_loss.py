@@ -41,7 +41,7 @@ def straight_through_masks(scores: torch.Tensor, groups: ChannelGroups, density:
     if uniform:
         places = torch.cat([part.detach().argsort(stable=True).argsort(stable=True).to(scores) / len(part) for part in groups.split(scores).values()])
         scores = scores + (places - scores).detach()
-    return groups.split(highest(scores, groups, density))
+    return groups.split(highest(scores, groups, density).mask)
 
 
 def masked_logits(network: Network, prompt: Prompt, frame: torch.Tensor, groups: ChannelGroups, masks, images: torch.Tensor, gradient: str = "exact",

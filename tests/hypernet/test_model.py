@@ -136,9 +136,9 @@ def test_with_an_mlp_no_layer_hears_of_another_and_with_convolutions_the_next_on
         net = Hypernet(HypernetConfig(core=core), *networks("resnet18"), prior).double()
         vectors = torch.randn(len(net.groups.steps), net.config.pooled, dtype=torch.float64)
         codes = torch.randn(1 + len(vectors), net.config.hidden, dtype=torch.float64)
-        before = net._recur(codes, vectors)
+        before = net._recur(codes[None], vectors)[0]
         vectors[8] += 1
-        return (net._recur(codes, vectors) - before).abs().sum(1).gt(1e-9).nonzero().flatten().tolist()
+        return (net._recur(codes[None], vectors)[0] - before).abs().sum(1).gt(1e-9).nonzero().flatten().tolist()
 
     assert changed("mlp") == [8]
     assert changed("conv") == [6, 7, 8, 9, 10]

@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from pass_transfer import ops
+from pass_transfer.hypernet import Hypernet, HypernetConfig
 from pass_transfer.masking import masked_forward, room_for
+from pass_transfer.selection import highest
 
 if not torch.cuda.is_available():
     pytest.skip("no GPU", allow_module_level=True)
@@ -171,6 +173,20 @@ def test_mask_and_reduce_gives_both_gradients(dtype, share, shape, channels_last
     near(mask.grad, (x.detach().double() * upstream.double()).flatten(2).sum((0, 2)).cpu() if x.ndim > 2 else (x.detach().double() * upstream.double()).sum(0).cpu(), share)
 
 
+def capture(step):
+    """A CUDA graph of a step, and the tensors that its replay fills."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    return graph, captured
+
+
 @pytest.mark.parametrize("gradient", ["exact", "kept"])
 def test_a_step_in_a_graph_follows_the_scores(networks, gradient):
     network, groups = networks("resnet18")
@@ -187,15 +203,7 @@ def test_a_step_in_a_graph_follows_the_scores(networks, gradient):
         return logits, *torch.autograd.grad(logits.square().mean(), (scores, x))
 
     room = room_for({n: round(0.7 * w) for n, w in widths.items()}, widths)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step(room=room)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step(room=room)
+    graph, captured = capture(lambda: step(room=room))
     for seed in (1, 2):
         torch.manual_seed(seed)
         with torch.no_grad():
@@ -203,3 +211,30 @@ def test_a_step_in_a_graph_follows_the_scores(networks, gradient):
         graph.replay()
         for ours, theirs in zip(captured, step()):
             near(ours, theirs.detach().cpu(), 1e-3)
+
+
+def test_masks_are_made_from_a_prompt_inside_the_graph(networks):
+    network, groups = networks("resnet18")
+    hypernet = Hypernet(HypernetConfig(), network, groups).to(GPU).requires_grad_(False)
+    network = network.to(GPU).requires_grad_(False)
+    widths = {n: g.width for n, g in groups.items()}
+    frame, x = (0.1 * torch.randn(3, 64, 64, device=GPU)).requires_grad_(), torch.randn(8, 3, 32, 32, device=GPU)
+
+    def step(**fixed):
+        top = highest(hypernet(frame), groups, 0.5)
+        if fixed:
+            fixed["orders"] = groups.split(top.order)
+        logits = masked_forward(network, groups, groups.split(top.mask), x, **fixed)
+        return top.mask.detach(), logits, *torch.autograd.grad(logits.square().mean(), frame)
+
+    graph, captured = capture(lambda: step(room=widths))
+    masks = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            frame.copy_(0.1 * torch.randn_like(frame))
+        graph.replay()
+        for ours, theirs in zip(captured, step()):
+            near(ours, theirs.detach().cpu(), 1e-3)
+        masks.append(captured[0].clone())
+    assert not torch.equal(*masks)
