@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "load_hypernet": "pass_transfer.zoo.entry", "PretrainedHypernet": "pass_transfer.zoo.entry",
     "adapt": "pass_transfer.recipes.adapt", "AdaptConfig": "pass_transfer.recipes.adapt",
-    "on_task": "pass_transfer.recipes.own_backbone",
+    "on_task": "pass_transfer.recipes.prior",
     "own_backbone": "pass_transfer.recipes.own_backbone",
     "tune_prompt": "pass_transfer.recipes.tune_prompt",
     "load_pruned": "pass_transfer.pruned", "PrunedModel": "pass_transfer.pruned",

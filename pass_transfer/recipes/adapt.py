@@ -37,7 +37,8 @@ from pass_transfer.recipes.dense import DENSE, find_dense, load_dense, save_dens
 from pass_transfer.recipes.distill import TEMPERATURE, Teacher
 from pass_transfer.recipes.evaluation import Evaluation
 from pass_transfer.recipes.finetune import FinetuneConfig, finetune
-from pass_transfer.recipes.own_backbone import PRIOR_OF, keep_prior, on_kept_prior, read_backbone, weights_of
+from pass_transfer.recipes.own_backbone import read_backbone, weights_of
+from pass_transfer.recipes.prior import PRIOR_OF, keep_prior, on_kept_prior
 from pass_transfer.recipes.shrink import shrink
 from pass_transfer.recipes.tune_prompt import PromptConfig, tune
 from pass_transfer.selection import check_amount, check_share

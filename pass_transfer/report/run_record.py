@@ -15,7 +15,7 @@ from pass_transfer.pruned.folder import DESCRIPTION, WEIGHTS
 from pass_transfer.recipes.adapt import PROMPT, RESULT
 from pass_transfer.recipes.dense import DENSE
 from pass_transfer.recipes.evaluation import EVALUATION, Evaluation, load_evaluation
-from pass_transfer.recipes.own_backbone import PRIOR
+from pass_transfer.recipes.prior import PRIOR
 from pass_transfer.training import to_images
 from pass_transfer.training.run_folder import CONFIG, METRICS, read_metrics
 

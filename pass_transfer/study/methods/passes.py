@@ -10,7 +10,7 @@ from pass_transfer.errors import UsageError
 from pass_transfer.hypernet import Hypernet, HypernetConfig, make_prior
 from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.checks import check_positive, check_whole
-from pass_transfer.recipes.own_backbone import IMAGES, PRIOR_OF, task_prior
+from pass_transfer.recipes.prior import IMAGES, PRIOR_OF, task_prior
 from pass_transfer.recipes.search import SearchConfig, search
 from pass_transfer.recipes.task_importance import task_importance
 from pass_transfer.recipes.tune_prompt import PromptConfig, tune
