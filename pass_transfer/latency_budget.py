@@ -50,7 +50,7 @@ def fit_latency(cuts: Cuts, network: Callable[[ChannelMasks], nn.Module], budget
     Bisection over the ranking; then the cut and the next larger one are measured together,
     longer, and the search goes on above or below them where that contradicts it, with all that
     has been measured. Where it comes to no end, the largest cut that was measured longer and is
-    within the budget.
+    within the budget; where there is none, one more search takes the machine's pace as it was so far.
 
     Args:
         cuts: of one ranking.
@@ -81,6 +81,8 @@ def fit_latency(cuts: Cuts, network: Callable[[ChannelMasks], nn.Module], budget
             low, high = above, cuts.most
     fitting = max((count for count in judged if search.fits(count)), default=None)
     if fitting is None:
+        fitting = search.at_one_pace()
+    if fitting is None:
         raise MaskError(f"measurements of {budget.milliseconds} ms contradict each other on this machine: let nothing else run on it, or give --macs instead")
     say(f"batch {budget.batch} takes {search.estimate(fitting):.2f} ms of {budget.milliseconds:g}; measurements contradict each other here, so a larger cut may fit too: "
         "let nothing else run on this machine to know")
@@ -95,6 +97,7 @@ class _Search:
         self.reference = network(cuts.masks((cuts.least + cuts.most) // 2))
         self.paces: list[float] = []  # milliseconds of the reference
         self.ratios: dict[tuple[int, ...], list[float]] = {}  # of a cut's time to the reference's, by what it keeps
+        self.pace: float | None = None  # what the reference takes, once that is held fast
 
     def check_least(self) -> None:
         cuts = self.cuts
@@ -110,7 +113,14 @@ class _Search:
 
     def estimate(self, count: int) -> float:
         """Milliseconds of a measured cut at the machine's usual pace."""
-        return statistics.median(self.ratios[self._key(count)]) * statistics.median(self.paces)
+        return statistics.median(self.ratios[self._key(count)]) * (self.pace or statistics.median(self.paces))
+
+    def at_one_pace(self) -> int | None:
+        """The largest cut within the budget, measured longer, at the pace that all measurements so far had in the middle; None where it contradicts itself even so."""
+        self.pace = statistics.median(self.paces)
+        count = self.cuts.largest(self.fits, self.cuts.least, self.cuts.most)
+        self.measure(count, rounds=CAREFUL)
+        return count if self.fits(count) else None
 
     def measure(self, *counts: int, rounds: int = ROUNDS) -> None:
         """Measure cuts side by side; a longer measurement counts for as many as it has the rounds of."""
