@@ -7,13 +7,12 @@ kind of classifier differs more than one of another task.
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Iterator
 
 import torch
 
 from pass_transfer.backbones import ChannelGroups
-from pass_transfer.baselines import taylor
-from pass_transfer.masking import batch_statistics
+from pass_transfer.baselines import forward_selection, taylor
 from pass_transfer.network import Network
 from pass_transfer.recipes.heads import with_own_head
 from pass_transfer.tasks import Split
@@ -23,8 +22,11 @@ from pass_transfer.training.batches import generator
 BATCH = 128
 
 
+View = Callable[[torch.Tensor], torch.Tensor]
+
+
 def task_importance(network: Network, groups: ChannelGroups, split: Split, classes: int, runtime: Runtime, images: int, seed: int,
-                    view: Callable[[torch.Tensor], torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+                    view: View | None = None) -> dict[str, torch.Tensor]:
     """Taylor importance (width,) of every channel group for a task.
 
     Args:
@@ -33,10 +35,20 @@ def task_importance(network: Network, groups: ChannelGroups, split: Split, class
         images: how many of them to measure on.
         view: how images (B, 3, S, S) in [0, 1] are seen, if not as they are.
     """
+    return taylor(*_measured_on(network, groups, split, classes, runtime, images, seed, view))
+
+
+def task_selection(network: Network, groups: ChannelGroups, split: Split, classes: int, runtime: Runtime, images: int, seed: int) -> dict[str, torch.Tensor]:
+    """The order of forward selection, as scores (width,) of every channel group, for a task; arguments as of task_importance."""
+    return forward_selection(*_measured_on(network, groups, split, classes, runtime, images, seed), generator(seed, 13))
+
+
+def _measured_on(network: Network, groups: ChannelGroups, split: Split, classes: int, runtime: Runtime, images: int, seed: int, view: View | None = None):
+    """A backbone with the task's classifier, its groups, batches of images and labels, and how it runs on them."""
     own = with_own_head(network, split, classes, runtime, seed, view)
     chosen = torch.randperm(len(split), generator=generator(seed, 3))[:images]
 
-    def samples():
+    def samples() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for pixels, labels in batches(split, BATCH, order=chosen.split(BATCH)):
             seen = to_images(pixels, runtime.device)
             yield view(seen) if view else seen, labels.to(runtime.device)
@@ -45,4 +57,4 @@ def task_importance(network: Network, groups: ChannelGroups, split: Split, class
         with runtime.autocast():
             return own(seen)
 
-    return taylor(own.backbone, groups, samples(), forward)
+    return own.backbone, groups, samples(), forward

@@ -1,4 +1,4 @@
-"""Criteria that need no training: random, magnitudes, and first-order Taylor importance to the task."""
+"""Criteria that need no training: random, magnitudes, first-order Taylor importance to the task, and forward selection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pass_transfer.baselines import group_l1, group_l2, random_scores
 from pass_transfer.hypernet import blend, standardise
 from pass_transfer.recipes.checks import check_whole
-from pass_transfer.recipes.task_importance import task_importance
+from pass_transfer.recipes.task_importance import task_importance, task_selection
 from pass_transfer.study.methods.method import Context, Method, Scores
 
 STEP_IMAGES = 128
@@ -31,6 +31,10 @@ def _taylor(context: Context) -> Scores:
     return task_importance(context.network(), context.groups, context.task.train, context.task.classes, context.runtime, context.settings.images, context.seed)
 
 
+def _selection(context: Context) -> Scores:
+    return standardise(task_selection(context.network(), context.groups, context.task.train, context.task.classes, context.runtime, context.settings.images, context.seed))
+
+
 METHODS = {
     "random": Method(lambda context: random_scores(context.groups, context.seed)),
     "group_l1": Method(lambda context: _magnitude(context, group_l1)),
@@ -38,5 +42,6 @@ METHODS = {
     "uniform_l1": Method(lambda context: standardise(_magnitude(context, group_l1))),
     "taylor": Method(_taylor, lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
     "uniform_taylor": Method(lambda context: standardise(_taylor(context)), lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
+    "forward_selection": Method(_selection, lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
     "taylor_l1": Method(lambda context: blend(_magnitude(context, group_l1), _taylor(context)), lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
 }
