@@ -36,7 +36,7 @@ export PYTHONPATH="$PWD:$PWD/benchmarks" PASS_TRANSFER_KERNELS=$build PT_DEVICE=
 step tests $python -m pytest -p no:cacheprovider tests/ops/test_cuda.py tests/ops
 
 if [ "$device" = cuda ]; then
-  # What matters most comes first: time on such a machine may be short. MODELS and DENSITIES say how much of it.
+  # What matters most comes first: time on such a machine may be short. MODELS, DENSITIES, ROOM and LAYOUTS say how much of it.
   for model in ${MODELS:-resnet18 resnet50}; do
     for room in ${ROOM:-0 8}; do  # channels beyond those that are kept that a captured step has room for
       step "search_step_${model}_room$room" $python benchmarks/search_step.py --models "$model" --sizes 224 --densities ${DENSITIES:-0.5 0.3 0.7 0.9} --precisions bf16 \

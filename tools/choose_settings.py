@@ -1,4 +1,4 @@
-"""Chooses each method's settings by the held-out images of benchmarks/studies/strengths.yaml, and writes them into other studies:
+"""Chooses each method's settings by the held-out images of benchmarks/studies/strengths.yaml and depgraph.yaml, and writes them into other studies:
     python tools/choose_settings.py                                 # says what is chosen
     python tools/choose_settings.py benchmarks/studies/cifar100.yaml benchmarks/studies/others.yaml ...
 Of regularisers the best is taken, of lengths of a search the shortest that ends within 0.3 points of its method's best.
@@ -16,21 +16,20 @@ import yaml
 
 from pass_transfer.study import load_study, read_cells, rows
 
-STRENGTHS = "benchmarks/studies/strengths.yaml"
+STRENGTHS = ("benchmarks/studies/strengths.yaml", "benchmarks/studies/depgraph.yaml")
 CLOSE = 0.3  # points of held-out top-1
 LENGTH = "steps"
-ALSO = {"transfer_prompt_source": "transfer_prompt"}  # variants in the studies that search as long as their method
 LINE = re.compile(r"^  (\w+):[ ]*(\{.*\})?$")
 
 
 def choose() -> dict[str, dict[str, Any]]:
     """Method to its chosen settings."""
-    study = load_study(STRENGTHS)
-    held_out = {row.method: row.held_out for row in rows(read_cells(study)) if row.held_out is not None}
-    variants = defaultdict(dict)
-    for name, settings in study.methods.items():
-        if name in held_out:
-            variants[settings["method"]][name] = {key: value for key, value in settings.items() if key != "method"}
+    held_out, variants = {}, defaultdict(dict)
+    for study in map(load_study, STRENGTHS):
+        held_out |= {row.method: row.held_out for row in rows(read_cells(study)) if row.held_out is not None}
+        for name, settings in study.methods.items():
+            if name in held_out:
+                variants[settings["method"]][name] = {key: value for key, value in settings.items() if key != "method"}
     chosen = {}
     for method, own in variants.items():
         best = max(held_out[name] for name in own)
@@ -46,11 +45,8 @@ def write(path: Path, chosen: dict[str, dict[str, Any]]) -> None:
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         found = LINE.match(line)
-        name = found.group(1) if found else None
-        if name in chosen:
-            line = f"  {name}: {flow(chosen[name])}"
-        elif name in ALSO and ALSO[name] in chosen:
-            line = f"  {name}: {flow(yaml.safe_load(found.group(2)) | {LENGTH: chosen[ALSO[name]][LENGTH]})}"
+        if found and found.group(1) in chosen:
+            line = f"  {found.group(1)}: {flow(chosen[found.group(1)])}"
         lines.append(line)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

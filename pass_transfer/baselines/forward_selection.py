@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from pass_transfer.backbones import ChannelGroups
+from pass_transfer.errors import BackboneError
 from pass_transfer.masking import batch_statistics
 
 PLACES = 16  # of every map that are looked at: neighbours say the same
@@ -31,9 +32,15 @@ def forward_selection(backbone: nn.Module, groups: ChannelGroups, samples: Itera
         samples: batches of images (B, 3, S, S) in [0, 1] and labels (B,), on the backbone's device.
         forward: images to logits (B, classes), through the backbone.
         draw: of the places of a map that are looked at, on the CPU.
+
+    Raises:
+        BackboneError: a group that only convolutions with groups of their own read.
     """
     readers = {name: _Reader(backbone.get_submodule(name), group.width, units) for group in groups.values() for name, units in group.reads.items()
                if getattr(backbone.get_submodule(name), "groups", 1) == 1}
+    unread = [name for name, group in groups.items() if not any(reader in readers for reader in group.reads)]
+    if unread:
+        raise BackboneError(f"forward selection cannot rank {unread[0]}: no layer but grouped convolutions reads its channels")
     handles = [backbone.get_submodule(name).register_forward_hook(lambda layer, given, made, reader=reader: reader.look(given[0], made, draw)) for name, reader in readers.items()]
     try:
         with batch_statistics(backbone):
