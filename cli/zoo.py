@@ -38,7 +38,7 @@ def show(name: Name, as_json: options.Json = False) -> None:
 
 @app.command("verify")
 def verify(name: Name, as_json: options.Json = False) -> None:
-    """Recompute every hash of an entry, load it, and generate its masks again.
+    """Check an entry: every hash, and its masks made again.
 
     Example: pass-transfer zoo verify zoo/r18_tinyimnet
     """

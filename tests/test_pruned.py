@@ -205,6 +205,12 @@ def test_prediction_is_that_of_the_logits_with_class_names(saved, tmp_path):
     assert model.predict([]) == []
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (3, 32, 32), (2, 1, 32, 32)])
+def test_images_of_another_shape_are_refused(saved, shape):
+    with pytest.raises(UsageError, match=r"this model takes \(batch, 3, 32, 32\)"):
+        saved[0](torch.zeros(shape))
+
+
 def test_what_is_no_image_is_refused_by_name(saved, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     for path in (tmp_path / "bad.png", tmp_path / "missing.png"):

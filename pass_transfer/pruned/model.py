@@ -36,7 +36,10 @@ class PrunedModel(nn.Module):
         self.kept = {name: list(units) for name, units in kept.items()}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (B, classes) for images (B, 3, S, S) in [0, 1]."""
+        """Logits (B, classes) for images (B, 3, S, S) in [0, 1]. Raises UsageError for another shape."""
+        size = self.spec.image_size
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise UsageError(f"images are {tuple(images.shape)}; this model takes (batch, 3, {size}, {size}) in [0, 1], and predict() takes image files of any size")
         return self.network(images)
 
     @torch.no_grad()

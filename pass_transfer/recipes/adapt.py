@@ -298,7 +298,7 @@ class _Adapter:
         epochs = plan_epochs(config, len(self.task.train), self.entry.table.macs(masks.kept), self.runtime.device.type)
         recipe = FinetuneConfig(epochs=epochs, batch_size=min(config.batch_size, len(self.task.train)), lr=config.lr,
                                 weight_decay=config.weight_decay, seed=config.seed)
-        kept = None if dense else masks
+        kept, start = None if dense else masks, None
         if self.folder.has_checkpoint(stage):  # which holds all weights, so none are made for it
             network = self.entry.network(kept, self._deployed(prompt), self.task.classes).requires_grad_(True)
         else:
@@ -306,7 +306,7 @@ class _Adapter:
                              self.mapping, self.runtime, config.seed, config.reconstruct)
             start = evaluate(network, self.task.held_out, self.runtime)
             say(f"{stage}: {count_macs(network, size) / 1e6:.1f} M MACs, {start.top1:.1f} % on held-out images before fine-tuning, {epochs} epochs")
-        finetune(network, self.task, recipe, self.runtime, self.folder, stage, teacher=teacher)
+        finetune(network, self.task, recipe, self.runtime, self.folder, stage, teacher=teacher, start=start)
         return network
 
     def _measured(self, network: Network, dense: Network, masks: ChannelMasks, search_seconds: float) -> dict[str, Any]:

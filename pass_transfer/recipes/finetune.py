@@ -15,7 +15,7 @@ from pass_transfer.network import Network
 from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.distill import Teacher
 from pass_transfer.tasks import Split, Task
-from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, evaluate, run_stage
+from pass_transfer.training import Accuracy, LoopConfig, RunFolder, Runtime, Stage, evaluate, run_stage
 from pass_transfer.training.batches import augmented
 from pass_transfer.training.replicas import Replicas
 
@@ -130,17 +130,19 @@ def _parameter_groups(network: Network, config: FinetuneConfig) -> list[dict]:
 
 
 def finetune(network: Network, task: Task, config: FinetuneConfig, runtime: Runtime, run: RunFolder | None = None,
-             name: str = "finetune", train: Split | None = None, teacher: Teacher | None = None) -> list[dict]:
+             name: str = "finetune", train: Split | None = None, teacher: Teacher | None = None, start: Accuracy | None = None) -> list[dict]:
     """Fine-tune a network in place; it ends in eval mode with the best epoch's weights.
 
     Args:
         network: its classifier has one row per class of the task.
         train: the images to train on, if not all of task.train.
         teacher: a network to learn from, beside the labels.
+        start: accuracy on the held-out images as the network comes; given, its weights stay if no epoch is as good.
 
     Returns:
         One row of metrics per epoch.
     """
-    rows = run_stage(FinetuneStage(network, task, config, runtime, name, teacher), train or task.train, config.loop(), runtime, run)
+    rows = run_stage(FinetuneStage(network, task, config, runtime, name, teacher), train or task.train, config.loop(), runtime, run,
+                     None if start is None else start.top1)
     network.eval()
     return rows

@@ -19,4 +19,4 @@ def bench_table(found: Mapping[str, Any]) -> str:
         small, dense = rows[engine, batch, "small"], rows[engine, batch, "dense"]
         table.add_row(engine, str(batch), *(f"{r['median_ms']:.2f} ({r['q1_ms']:.2f}-{r['q3_ms']:.2f})" for r in (small, dense)), f"{small['images_per_second']:.0f}",
                       f"{dense['images_per_second']:.0f}", f"{dense['median_ms'] / small['median_ms']:.2f}")
-    return plain(120, table)
+    return plain(200, table)  # no wider than its columns; a narrower one would cut figures off

@@ -81,22 +81,26 @@ def learning_rate_factor(progress: float, warmup: float) -> float:
         return progress / warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / max(1e-9, 1 - warmup)))
 
-def run_stage(stage: Stage, train: Split, config: LoopConfig, runtime: Runtime, run: RunFolder | None = None) -> list[dict[str, Any]]:
+def run_stage(stage: Stage, train: Split, config: LoopConfig, runtime: Runtime, run: RunFolder | None = None, start_top1: float | None = None) -> list[dict[str, Any]]:
     """Train a stage to its end, or from its last checkpoint to its end.
 
     Returns one row of metrics per epoch (also in metrics.jsonl). The stage's modules
     end in the state of the epoch with the best held-out "top1" (the later of equal ones), the last one where the
     stage does not select.
 
+    Args:
+        start_top1: held-out "top1" before the first epoch, if that state is to be one of those chosen from.
+
     Raises:
         DivergedError: the loss is no longer a number.
         KeyboardInterrupt: after the step and a checkpoint; its text says how to continue.
     """
-    return _Loop(stage, train, config, runtime, run).run()
+    return _Loop(stage, train, config, runtime, run, start_top1).run()
 
 class _Loop:
-    def __init__(self, stage: Stage, train: Split, config: LoopConfig, runtime: Runtime, run: RunFolder | None):
+    def __init__(self, stage: Stage, train: Split, config: LoopConfig, runtime: Runtime, run: RunFolder | None, start_top1: float | None):
         self.stage, self.train, self.config, self.runtime, self.run_folder = stage, train, config, runtime, run
+        self.start_top1 = start_top1
         whole = max(1, len(train) // config.batch_size)
         self.steps = min(whole, config.steps_per_epoch or whole)
         self.epoch = self.step = 0
@@ -111,11 +115,15 @@ class _Loop:
 
     def run(self) -> list[dict[str, Any]]:
         self._restore()
+        if self.start_top1 is not None and self.best is None and not self.epoch:
+            self.best_top1, self.best = self.start_top1, self._state()
         with self.interrupt:
             while self.epoch < self.config.epochs:
                 self._run_epoch()
                 self._stop_if_asked()
         if self.best is not None:
+            if self.start_top1 is not None and all(row["held_out_top1"] < self.best_top1 for row in self.rows):
+                say(f"{self.stage.name}: no epoch is as good as the network was before the first one ({self.best_top1:.1f} % on held-out images), so that is kept")
             for name, module in self.stage.modules.items():
                 module.load_state_dict(self.best[name])
         return self.rows
@@ -176,11 +184,15 @@ class _Loop:
         say(f"{self.stage.name} {self.epoch + 1}/{self.config.epochs}: {shown}")
         if row.get("held_out_top1", -2.0) >= self.best_top1:
             self.best_top1 = row["held_out_top1"]
-            self.best = {n: {k: t.detach().clone() for k, t in m.state_dict().items()} for n, m in self.stage.modules.items()}
+            self.best = self._state()
         self.epoch, self.step, self.running, self.epoch_seconds = self.epoch + 1, 0, {}, 0.0
         if self.run_folder is not None and self.runtime.accelerator.is_main_process:
             self.run_folder.log(row)
         self._save()
+
+    def _state(self) -> dict[str, dict[str, torch.Tensor]]:
+        """A copy of the stage's modules as they are."""
+        return {n: {k: t.detach().clone() for k, t in m.state_dict().items()} for n, m in self.stage.modules.items()}
 
     def _save(self) -> None:
         self.saved_at = time.monotonic()

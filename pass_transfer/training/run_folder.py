@@ -80,7 +80,7 @@ class RunFolder:
         old = read_json(self.path / CONFIG)
         changed = sorted(k for k in {*old, *config} if old.get(k) != config.get(k) and k not in NOTED)
         if changed:
-            what = ", ".join(f"{k} was {old.get(k)!r}, now {config.get(k)!r}" for k in changed[:3])
+            what = ", ".join(f"{k} was {_shown(old.get(k))}, now {_shown(config.get(k))}" for k in changed[:3])
             raise RunError(f"{self.path} was started with other settings ({what}); give the same ones, or --force to start again")
         make_folder(self.work)
         self._lock()
@@ -198,6 +198,10 @@ def check_free(path: str | Path, *, resume: bool = False, force: bool = False) -
         raise RunError(f"{path} exists and is not a run folder; choose another --out")
     if not resume and not force:
         raise RunError(f"{path} already holds a run; continue it with --resume, replace it with --force, or choose another --out")
+
+
+def _shown(setting: Any) -> str:
+    return "not given" if setting is None else repr(setting)
 
 
 def _is_run(path: Path) -> bool:

@@ -144,6 +144,22 @@ def test_the_best_epoch_is_kept(little, digits, cpu):
     assert short.network.backbone.bn1.num_batches_tracked == 4, "a stage that does not select ends as it ends"
 
 
+def test_the_state_before_the_first_epoch_is_kept_where_no_epoch_is_as_good(little, digits, cpu, tmp_path, capsys):
+    stage = Classify(little, digits, cpu)
+    start = copy.deepcopy(stage.network.state_dict())
+    stage.held_out = [{"top1": 89.9}, {"top1": 60.0}]
+    run_stage(stage, digits.train, LoopConfig(2, 64, steps_per_epoch=2), cpu, RunFolder(tmp_path / "run", CONFIG), start_top1=90.0)
+    assert all(torch.equal(t, start[n]) for n, t in stage.network.state_dict().items())
+    assert "no epoch is as good as the network was before the first one (90.0 %" in capsys.readouterr().err
+    again = Classify(little, digits, cpu, stop=0)
+    run_stage(again, digits.train, LoopConfig(2, 64, steps_per_epoch=2), cpu, RunFolder(tmp_path / "run", CONFIG, resume=True))
+    assert all(torch.equal(t, start[n]) for n, t in again.network.state_dict().items()), "a resumed run knows it from its checkpoint"
+    better = Classify(little, digits, cpu)
+    better.held_out = [{"top1": 90.0}, {"top1": 20.0}]
+    run_stage(better, digits.train, LoopConfig(2, 64, steps_per_epoch=2), cpu, start_top1=90.0)
+    assert better.network.backbone.bn1.num_batches_tracked == 2, "the later of equal ones"
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_run(little, digits, cpu, bad):
     stage = Classify(little, digits, cpu)

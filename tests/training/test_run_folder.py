@@ -64,7 +64,7 @@ def test_resuming_where_nothing_is_starts_a_run(tmp_path):
 def test_resuming_with_other_settings_is_refused_and_names_them(run):
     with pytest.raises(RunError, match="lr was 0.1, now 0.2"):
         RunFolder(run.path, CONFIG | {"lr": 0.2}, resume=True)
-    with pytest.raises(RunError, match="extra was None, now 1"):
+    with pytest.raises(RunError, match="extra was not given, now 1"):
         RunFolder(run.path, CONFIG | {"extra": 1}, resume=True)
     assert RunFolder(run.path, CONFIG | {"versions": {"torch": "9"}}, resume=True).resumed
 
