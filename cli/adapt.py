@@ -22,7 +22,7 @@ def adapt(
     batch: options.Batch = 1,
     round_to: options.RoundTo = 8,
     keep_layers: options.KeepLayers = None,
-    transfer: Annotated[str, typer.Option("--transfer", help="prompt: tune a prompt on the task. mask: take the source task's masks.")] = "prompt",
+    transfer: Annotated[str, typer.Option("--transfer", help="prompt: tune a prompt on the task. mask: take the source task's masks. selection: forward selection on the task, without a prompt.")] = "prompt",
     prior: Annotated[str, typer.Option("--prior", help="What a prompt's masks correct: scores measured on the task, or the source's.")] = "task",
     budget: Annotated[str, typer.Option("--budget", help="quick or full training.")] = "quick",
     epochs: Annotated[Optional[int], typer.Option("--epochs", help="Fine-tuning epochs, instead of what --budget gives.")] = None,

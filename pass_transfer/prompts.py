@@ -48,6 +48,11 @@ class Prompt(nn.Module):
         """The prompt as an image (3, S, S), zero inside the frame."""
         return self.values * self.border
 
+    def silence(self) -> None:
+        """All values zero: a frame that says nothing, whose masks are the prior's."""
+        with torch.no_grad():
+            self.values.zero_()
+
     def forward(self, images: torch.Tensor, frame: torch.Tensor | None = None) -> torch.Tensor:
         """Prompted images (B, 3, S, S) in [0, 1]; `frame` stands in for the prompt's own."""
         frame = self.frame() if frame is None else frame

@@ -18,6 +18,7 @@ from torch import nn
 from pass_transfer.backbones import ChannelGroups
 from pass_transfer.errors import BackboneError
 from pass_transfer.masking import batch_statistics
+from pass_transfer.precise import precise
 
 PLACES = 16  # of every map that are looked at: neighbours say the same
 RIDGE = 1e-2  # of the mean variance
@@ -66,7 +67,7 @@ class _Reader:
         self.width = width
         self.inputs = torch.argsort(units, stable=True)  # unit by unit
         weight = layer.weight.detach().flatten(2) if layer.weight.ndim > 2 else layer.weight.detach()[:, :, None]
-        self.weight = weight[:, self.inputs.to(weight.device)].reshape(len(weight), width, -1).double()  # (outputs, units, the rest)
+        self.weight = precise(weight[:, self.inputs.to(weight.device)].reshape(len(weight), width, -1))  # (outputs, units, the rest)
         self.count, self.sums, self.products, self.slopes = 0, 0.0, 0.0, 0.0
 
     def look(self, given: torch.Tensor, made: torch.Tensor, draw: torch.Generator) -> None:
@@ -74,13 +75,13 @@ class _Reader:
         with torch.autocast(given.device.type, enabled=False):
             maps = given.detach().float()[:, self.inputs.to(given.device)].reshape(len(given), self.width, -1)  # a unit's inputs are places of its map
             places = torch.randperm(maps.shape[2], generator=draw)[:PLACES].to(given.device)
-            rows = maps[:, :, places].transpose(1, 2).flatten(0, 1).double()
+            rows = precise(maps[:, :, places].transpose(1, 2).flatten(0, 1))
             self.count += len(rows)
             self.sums, self.products = self.sums + rows.sum(0), self.products + rows.T @ rows
         made.register_hook(self._weigh)
 
     def _weigh(self, gradient: torch.Tensor) -> None:
-        squares = gradient.detach().double().square()
+        squares = precise(gradient.detach()).square()
         self.slopes = self.slopes + squares.flatten(2).sum((0, 2)) if squares.ndim > 2 else self.slopes + squares.sum(0)
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:

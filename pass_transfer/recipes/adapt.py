@@ -47,7 +47,7 @@ from pass_transfer.training import Accuracy, RunFolder, Runtime, choose_runtime,
 from pass_transfer.training.run_folder import check_free
 from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 
-TRANSFERS = ("prompt", "mask")
+TRANSFERS = ("prompt", "mask", "selection")
 BUDGETS = ("quick", "full")
 LATENCY_BATCHES = (1, 32)
 CUTS = ("macs", "params", "density", "latency_ms")
@@ -72,7 +72,8 @@ class AdaptConfig:
         macs, params, density, latency_ms: the budget; exactly one is given (generate_masks says how).
         latency_batch: images at once that latency_ms is for.
         round_to, keep_layers: groups keep multiples of this many channels (docs/speed.md has what 1, 8 and 16 cost); layers to leave alone.
-        transfer: "prompt" tunes a prompt on the task, "mask" takes the source masks.
+        transfer: "prompt" tunes a prompt on the task, "mask" takes the source masks, "selection" the order of
+            forward selection on the task, which a prompt of zeros leaves as it is.
         prior: what a prompt's masks correct: scores measured on the "task", or the "source"'s.
         budget: "quick" or "full" training; `epochs` overrides it.
         label_mapping: "auto", "linear", "frequency" or "iterative".
@@ -181,6 +182,8 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
     check_free(out, resume=resume, force=force)
     trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
     entry = trained if backbone is None else read_backbone(trained, backbone)
+    if config.transfer == "selection" and not entry.net.config.hears_prompt:
+        raise UsageError(f"--transfer selection: the hypernetwork of {entry.name} hears no prompt, so that no prompt keeps it from correcting that order")
     runtime = choose_runtime(device, precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, entry.spec.image_size, data_dir)
@@ -198,7 +201,7 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
     if config.distill:
         identity["teacher"] = None if given is None else sha256(given / WEIGHTS)
     run = RunFolder(out, identity | config.settled() | {"threads": torch.get_num_threads(), "versions": _versions()}, resume=resume, force=force, started=started)
-    if entry.own_weights and backbone is None:
+    if entry.own_weights and backbone is None and config.transfer != "selection":
         keep_prior(entry, run.path)
     try:
         return _Adapter(entry, data, mapping, config, runtime, run, given).run()
@@ -226,8 +229,9 @@ class _Adapter:
         """The small network made, saved and measured; the job's result but for the dense network's accuracy."""
         torch.manual_seed(self.config.seed)
         start = self.folder.begin("prompt")
-        if self.entry.own_weights or (self.config.transfer == "prompt" and self.config.prior == "task"):
-            self.entry = on_kept_prior(self.entry, self.task, self.runtime, self.config.seed, self.folder.path)
+        selected = self.config.transfer == "selection"
+        if self.entry.own_weights or selected or (self.config.transfer == "prompt" and self.config.prior == "task"):
+            self.entry = on_kept_prior(self.entry, self.task, self.runtime, self.config.seed, self.folder.path, "selection" if selected else "importance")
         prompt, search_seconds = self._prompt(start)
         masks = self._masks(prompt)
         say(f"keeping {masks.density:.1%} of the channels, {self.entry.macs_share(masks, self.task.classes):.1%} of the dense MACs")
@@ -270,6 +274,8 @@ class _Adapter:
         prompt = self.entry.prompt()
         if self.config.transfer == "prompt":
             self._tune(prompt)
+        elif self.config.transfer == "selection":
+            prompt.silence()
         seconds = self.folder.seconds - start
         write_tensors(self.folder.path / PROMPT, prompt.state_dict())
         write_json(note, {"seconds": seconds})

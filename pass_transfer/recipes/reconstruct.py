@@ -15,6 +15,7 @@ from torch import nn
 
 from pass_transfer.backbones import ChannelGroups
 from pass_transfer.network import Network
+from pass_transfer.precise import precise
 from pass_transfer.tasks import Split
 from pass_transfer.training import Runtime, batches, to_images
 from pass_transfer.training.batches import generator
@@ -79,7 +80,7 @@ class _Fit:
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What to add to the weights of the kept inputs, (O, K), and to the bias, (O,)."""
-        x, y, xx, xy = ((total.cpu() if total.device.type == "mps" else total).double() / self.count for total in self.sums)  # Apple GPUs have no float64
+        x, y, xx, xy = (precise(total) / self.count for total in self.sums)
         inside = xx.addr_(x, x, alpha=-1)
         inside.diagonal().add_(RIDGE * inside.diagonal().mean().clamp(min=1e-12))
         added = torch.linalg.solve(inside, xy.addr_(x, y, alpha=-1)).T

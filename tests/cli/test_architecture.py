@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 # Ground floor first; rooms of one line do not know each other. docs/architecture.md draws the same.
 FLOORS = (
     ("errors",),
-    ("files", "hub", "origin", "progress", "ops"),
+    ("files", "hub", "origin", "progress", "precise", "ops"),
     ("backbones", "tasks"),
     ("prompts", "label_mapping", "network", "surgery", "masking", "latency"),
     ("masks",),

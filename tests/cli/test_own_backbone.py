@@ -40,6 +40,17 @@ def own_run(entry, checkpoint, few_photos, tmp_path_factory):
     return folder, arguments
 
 
+def test_forward_selection_is_measured_on_the_new_weights(entry, checkpoint, few_photos, call, tmp_path):
+    given = ["adapt", "--hypernet", entry, "--task", few_photos, "--epochs", "1", "--batch-size", "8", "--device", "cpu", "--transfer", "selection"]
+    assert call(*given, "--backbone", checkpoint, "--out", tmp_path / "mine")[0] == call(*given, "--out", tmp_path / "its")[0] == 0
+    mine, its = (read_tensors(tmp_path / name / "prior.safetensors") for name in ("mine", "its"))
+    assert any(not torch.equal(mine[name], its[name]) for name in its)
+    loaded = pt.own_backbone(pt.load_hypernet(entry), checkpoint, few_photos, device="cpu")
+    pt.adapt(loaded, str(few_photos), out=tmp_path / "again", epochs=1, batch_size=8, device="cpu", transfer="selection")
+    again = read_tensors(tmp_path / "again" / "prior.safetensors")
+    assert all(torch.equal(again[name], mine[name]) for name in mine), "not the prior that the loaded one came with"
+
+
 def test_the_hypernetwork_reads_the_new_weights_and_corrects_the_new_prior(entry):
     hypernet, mine = pt.load_hypernet(entry), network(3)
     before = hypernet.fingerprint()

@@ -24,7 +24,7 @@ from pass_transfer.training import choose_runtime
 from pass_transfer.zoo.entry import load_hypernet
 
 TINY = {"transfer_prompt": {"steps": 1}, "pass_from_scratch": {"steps": 1, "images": 64}, "learned_score": {"steps": 1, "start": "l1"}, "vpns": {"steps": 1, "start": "none"},
-        "taylor": {"images": 64}, "uniform_taylor": {"images": 64}, "taylor_l1": {"images": 64}, "abc": {"sources": 2, "cycles": 1},
+        "taylor": {"images": 64}, "uniform_taylor": {"images": 64}, "taylor_l1": {"images": 64}, "source_selection": {"images": 64}, "forward_selection": {"images": 64}, "abc": {"sources": 2, "cycles": 1},
         **{name: {"steps": 1} for name in ("slim", "group_l1_sparse", "growreg", "depgraph")}}
 
 

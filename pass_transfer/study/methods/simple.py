@@ -1,4 +1,4 @@
-"""Criteria that need no training: random, magnitudes, first-order Taylor importance to the task, and forward selection."""
+"""Criteria that need no training: random, magnitudes, first-order Taylor importance to the task, and forward selection on the task or on the entry's source."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pass_transfer.hypernet import blend, standardise
 from pass_transfer.recipes.checks import check_whole
 from pass_transfer.recipes.task_importance import task_importance, task_selection
 from pass_transfer.study.methods.method import Context, Method, Scores
+from pass_transfer.tasks import Task, load_task
 
 STEP_IMAGES = 128
 
@@ -23,6 +24,13 @@ class TaylorSettings:
         check_whole(self, images=1)
 
 
+@dataclass(frozen=True)
+class SourceSettings(TaylorSettings):
+    """data: the folder of the entry's source dataset, if it does not come from the hub."""
+
+    data: str = ""
+
+
 def _magnitude(context: Context, of) -> Scores:
     return of(context.entry.backbone(), context.groups, context.entry.spec.image_size)
 
@@ -31,8 +39,12 @@ def _taylor(context: Context) -> Scores:
     return task_importance(context.network(), context.groups, context.task.train, context.task.classes, context.runtime, context.settings.images, context.seed)
 
 
-def _selection(context: Context) -> Scores:
-    return standardise(task_selection(context.network(), context.groups, context.task.train, context.task.classes, context.runtime, context.settings.images, context.seed))
+def _selection(context: Context, of: Task) -> Scores:
+    return standardise(task_selection(context.network(), context.groups, of.train, of.classes, context.runtime, context.settings.images, context.seed))
+
+
+def _source(context: Context) -> Task:
+    return load_task(context.entry.config["source"]["task"], context.entry.spec.image_size, context.settings.data or None)
 
 
 METHODS = {
@@ -42,6 +54,7 @@ METHODS = {
     "uniform_l1": Method(lambda context: standardise(_magnitude(context, group_l1))),
     "taylor": Method(_taylor, lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
     "uniform_taylor": Method(lambda context: standardise(_taylor(context)), lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
-    "forward_selection": Method(_selection, lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
+    "source_selection": Method(lambda context: _selection(context, _source(context)), lambda settings: settings.images / STEP_IMAGES, SourceSettings),
+    "forward_selection": Method(lambda context: _selection(context, context.task), lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
     "taylor_l1": Method(lambda context: blend(_magnitude(context, group_l1), _taylor(context)), lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
 }
