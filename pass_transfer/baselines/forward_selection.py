@@ -85,13 +85,13 @@ class _Reader:
         self.slopes = self.slopes + squares.flatten(2).sum((0, 2)) if squares.ndim > 2 else self.slopes + squares.sum(0)
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Covariance (C, C) of the inputs, and what their errors cost, (C, C), in shares of what losing all of them would; on the CPU."""
+        """Covariance (C, C) of the inputs, and what their errors cost, (C, C), in shares of what losing all of them would."""
         mean = self.sums / self.count
         covariance = self.products / self.count - torch.outer(mean, mean)
         covariance.diagonal().add_(RIDGE * covariance.diagonal().mean().clamp(min=1e-12))
         weighted = (self.weight * self.slopes[:, None, None]).permute(1, 0, 2).flatten(1)
         cost = weighted @ self.weight.permute(1, 0, 2).flatten(1).T
-        return covariance.cpu(), (cost / (cost * covariance).sum().clamp(min=1e-30)).cpu()
+        return covariance, cost / (cost * covariance).sum().clamp(min=1e-30)
 
 
 def order(moments: list[tuple[torch.Tensor, torch.Tensor]], width: int) -> torch.Tensor:
@@ -100,20 +100,19 @@ def order(moments: list[tuple[torch.Tensor, torch.Tensor]], width: int) -> torch
     Args:
         moments: of each reader, the inputs' covariance (C, C) and the cost of their errors (C, C).
     """
-    left = torch.ones(width, dtype=torch.bool)
-    scores = torch.zeros(width, dtype=torch.float64)
-    # What is not yet explained of the inputs, and that as the readers' cost sees it: R and R Q R.
+    device = moments[0][0].device
+    left = torch.ones(width, dtype=torch.bool, device=device)
+    scores = torch.zeros(width, dtype=torch.float64, device=device)
+    # R, what is not yet explained of the inputs, and the diagonal of R Q R, which is that as the readers' cost sees it.
     rest = [covariance.clone() for covariance, _ in moments]
-    priced = [covariance @ cost @ covariance for covariance, cost in moments]
+    priced = [((covariance @ cost) * covariance).sum(1) for covariance, cost in moments]
     for place in range(width, 0, -1):
-        gain = sum((p.diagonal() / r.diagonal().clamp(min=1e-12) for p, r in zip(priced, rest)), torch.zeros(width, dtype=torch.float64))
+        gain = sum((p / r.diagonal().clamp(min=1e-12) for p, r in zip(priced, rest)), scores.new_zeros(width))
         chosen = int(gain.masked_fill(~left, -torch.inf).argmax())
         left[chosen], scores[chosen] = False, place
         for r, p, (_, cost) in zip(rest, priced, moments):
-            column = r[:, chosen].clone()
-            own = column[chosen].clamp(min=1e-12)
-            seen = cost @ column
-            moved = r @ seen / own
-            p.addr_(column, moved, alpha=-1.0).addr_(moved, column, alpha=-1.0).addr_(column, column, alpha=float(column @ seen / own**2))
-            r.addr_(column, column, alpha=float(-1 / own))
-    return scores
+            row = r[chosen].clone()  # R is symmetric
+            share, seen = row / row[chosen].clamp(min=1e-12), cost @ row
+            p += share.square() * (row @ seen) - 2 * share * (r @ seen)
+            r.addr_(share, row, alpha=-1.0)
+    return scores.cpu()
