@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from pass_transfer.cli import options
 
+if TYPE_CHECKING:
+    from pass_transfer.study import Study
+
 app = typer.Typer(help="Compare methods under one protocol.\n\nOver tasks, budgets and seeds, as a YAML file says.\n\nExample: pass-transfer study run benchmarks/studies/cifar100.yaml --dry-run", no_args_is_help=True, rich_markup_mode=None)
 
 File = Annotated[Path, typer.Argument(help="Study file (YAML).")]
+Cells = Annotated[Optional[Path], typer.Option("--cells", help="Folder of the cells, in place of the study's `out`: for a study that is made again on another machine.")]
 
 
 @app.command("run")
 def run(
     file: File,
+    cells: Cells = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is missing and how long it will take on this machine.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try cells that failed before once more.")] = False,
     device: options.Device = "auto",
@@ -31,11 +37,12 @@ def run(
     \b
       pass-transfer study run studies/quick.yaml --dry-run
       pass-transfer study run studies/quick.yaml
+      pass-transfer study run benchmarks/studies/cifar100.yaml --cells runs/cifar100
     """
     from pass_transfer.report import estimate_table
-    from pass_transfer.study import estimate, load_study, run_study
+    from pass_transfer.study import estimate, run_study
 
-    study = load_study(file)
+    study = _study(file, cells)
     found = estimate(study, device, precision, retry_failed) if dry_run else run_study(study, device=device, precision=precision, retry_failed=retry_failed)
     text = estimate_table(found) if dry_run else f"{found['done']} cells done, {found['failed']} failed, {found['elsewhere']} with other processes; they are in {study.out}"
     print(json.dumps(found) if as_json else text)
@@ -44,6 +51,7 @@ def run(
 @app.command("report")
 def report(
     file: File,
+    cells: Cells = None,
     out: Annotated[Optional[Path], typer.Option("--out", help="Folder for report.html, table.md, table.csv and the pictures (default: report/ beside the cells).")] = None,
     against: Annotated[Optional[str], typer.Option("--against", help="A method; the tables say by how many points it is above each other one, seed by seed.")] = None,
 ) -> None:
@@ -58,6 +66,12 @@ def report(
       pass-transfer study report studies/quick.yaml --against group_l1
     """
     from pass_transfer.report import study_report
+
+    print(study_report(_study(file, cells), file, out, against))
+
+
+def _study(file: Path, cells: Optional[Path]) -> Study:
     from pass_transfer.study import load_study
 
-    print(study_report(load_study(file), file, out, against))
+    study = load_study(file)
+    return study if cells is None else dataclasses.replace(study, out=cells)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Iterable, Mapping, Sequence
 
 from pass_transfer.report.drawing import Picture, Theme, heat_map, legend_below, new_figure, style
 from pass_transfer.study import Row, Study, comparable, shared_channels
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#888888", "#ee7733")  # told apart by those who see no red or green
 MARKERS = "osD^vPX*"
+LINES = ("-", "--", ":", "-.")
+NO_SEARCH = 0.1  # seconds at which a method without a search stands on a logarithmic axis
 WIDE = 8.8  # inches
 
 
@@ -27,23 +30,34 @@ def study_pictures(rows: Sequence[Row], cells: Sequence[Mapping[str, Any]], stud
     return {picture.name: picture for picture in made}
 
 
-def _look(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each method; more of them than colours differ by the marker."""
-    return {name: (COLOURS[n % len(COLOURS)], MARKERS[n // len(COLOURS) % len(MARKERS)]) for n, name in enumerate(methods)}
+@dataclass(frozen=True)
+class _Look:
+    """How a method is drawn."""
+
+    color: str
+    marker: str
+    linestyle: str
+    fillstyle: str
+
+
+def _looks(methods: Iterable[str]) -> dict[str, _Look]:
+    """Of each method; more of them than there are colours differ by line and marker, hollow ones first."""
+    names, many = list(dict.fromkeys(methods)), len(COLOURS)
+    return {name: _Look(COLOURS[n % many], MARKERS[(n + n // many) % len(MARKERS)], LINES[n // many % len(LINES)], ("full", "none")[n // many % 2]) for n, name in enumerate(names)}
 
 
 def _accuracy(name: str, part: Sequence[Row]) -> Picture:
     """Accuracy against MACs, one line a method, with the deviation over seeds."""
-    look = _look(list(dict.fromkeys(row.method for row in part)))
+    looks = _looks(row.method for row in part)
 
     def draw(theme: Theme):
-        figure = new_figure(3.6 + 0.2 * (len(look) // 3), WIDE)
+        figure = new_figure(3.6 + 0.2 * (len(looks) // 3), WIDE)
         axes = style(figure.add_subplot(), theme, grid="both", x="MACs kept (%)", y="top-1 on the test images (%)")
         handles = []
-        for method, (colour, marker) in look.items():
+        for method, look in looks.items():
             points = sorted((100 * row.macs_share, row.top1, row.deviation or 0) for row in part if row.method == method)
             x, y, deviation = zip(*points)
-            handles.append(axes.errorbar(x, y, yerr=deviation, color=colour, marker=marker, capsize=3, linewidth=1.2, label=method))
+            handles.append(axes.errorbar(x, y, yerr=deviation, capsize=3, linewidth=1.2, label=method, **asdict(look)))
         legend_below(figure, theme, handles, 3)
         return figure
 
@@ -56,12 +70,13 @@ def _search(name: str, part: Sequence[Row]) -> Picture:
     budgets = [row.budget for row in part]
     budget = max(dict.fromkeys(budgets), key=budgets.count)
     shown = [row for row in part if row.budget == budget]
-    look = _look([row.method for row in shown])
+    looks = _looks(row.method for row in part)  # as in the other picture
 
     def draw(theme: Theme):
         figure = new_figure(3.6 + 0.2 * (len(shown) // 3), WIDE)
-        axes = style(figure.add_subplot(), theme, grid="both", x="seconds of the search", y="top-1 on the test images (%)", title=f"{budget:.0%} of the MACs")
-        handles = [axes.scatter(max(row.search_seconds, 0.1), row.top1, s=50, color=look[row.method][0], marker=look[row.method][1], label=row.method, zorder=3) for row in shown]
+        axes = style(figure.add_subplot(), theme, grid="both", x=f"seconds of the search (without one: {NO_SEARCH})", y="top-1 on the test images (%)", title=f"{budget:.0%} of the MACs")
+        handles = [axes.errorbar(max(row.search_seconds, NO_SEARCH), row.top1, yerr=row.deviation or 0, capsize=3, markersize=7, label=row.method, **asdict(looks[row.method]) | {"linestyle": "none"})
+                   for row in shown]
         axes.set_xscale("log")
         legend_below(figure, theme, handles, 3)
         return figure

@@ -11,6 +11,7 @@ import numpy as np
 from pass_transfer.latency import interleave
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
+from pass_transfer.progress import say
 from pass_transfer.recipes.finetune import FinetuneStage
 from pass_transfer.recipes.heads import IMAGES as HEAD_IMAGES
 from pass_transfer.recipes.reconstruct import IMAGES as RECONSTRUCTED
@@ -37,6 +38,8 @@ def estimate(study: Study, device: str = "auto", precision: str = "auto", retry_
     """
     entry, runtime = load_hypernet(study.hypernet), choose_runtime(device, precision)
     missing = [cell for cell in study.cells() if is_missing(study, cell, made_with(entry, runtime), retry_failed)]
+    if missing:
+        say("measuring a few training steps on this machine")
     speeds = {name: _Speed(entry, load_task(name, entry.spec.image_size, study.tasks[name]), study, runtime) for name in {cell.task for cell in missing}}
     found: dict[str, dict[str, float]] = {}
     searched = set()

@@ -82,11 +82,15 @@ def load_study(path: str | Path) -> Study:
         StorageError: the file cannot be read.
     """
     path = Path(path)
+    text = read_text(path)
     try:
-        node = yaml.compose(read_text(path), Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UsageError(f"{path}{f':{mark.line + 1}' if mark else ''}: not YAML ({getattr(error, 'problem', error)})") from error
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.reader.ReaderError as error:
+        raise UsageError(f"{path}:{text.count(chr(10), 0, error.position) + 1}: not YAML ({error.reason})") from error
+    except yaml.MarkedYAMLError as error:
+        raise UsageError(f"{path}{f':{error.problem_mark.line + 1}' if error.problem_mark else ''}: not YAML ({error.problem})") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: not a study (nested too deeply)") from error
     return _Reader(path).study(node)
 
 
@@ -100,6 +104,8 @@ class _Reader:
         return UsageError(f"{self.path}:{node.start_mark.line + 1}: {why}")
 
     def value(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            self.items(node, "this")
         try:
             return yaml.SafeLoader("").construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError, TypeError) as error:
@@ -129,20 +135,26 @@ class _Reader:
         values = {name: getattr(self, f"_{name}")(parts[name][1]) for name in parts}
         return Study(**{"hypernet": "zoo/r18_tinyimnet", "out": Path("studies") / self.path.stem} | values)
 
+    def text(self, node: yaml.Node, what: str) -> str:
+        value = self.value(node)
+        if not isinstance(value, str) or not value:
+            raise self.refuse(node, f"{what} is {value!r}; it is a name or a path")
+        return value
+
     def _hypernet(self, node: yaml.Node) -> str:
-        return str(self.value(node))
+        return self.text(node, "hypernet")
 
     def _out(self, node: yaml.Node) -> Path:
-        return Path(str(self.value(node)))
+        return Path(self.text(node, "out"))
 
-    def _named(self, node: yaml.Node, what: str) -> dict[str, tuple[yaml.Node, Any]]:
-        """Names with values, of a mapping or of a plain list (then without values)."""
-        if isinstance(node, yaml.SequenceNode):
-            names = [(str(self.value(item)), item) for item in node.value]
-            if len({name for name, _ in names}) < len(names) or not names:
-                raise self.refuse(node, f"{what} has to hold every name once")
-            return {name: (item, None) for name, item in names}
-        return {name: (key, self.value(value)) for name, (key, value) in self.items(node, what).items()}
+    def _named(self, node: yaml.Node, what: str) -> dict[str, tuple[yaml.Node, yaml.Node | None]]:
+        """Names with the nodes of their values, of a mapping or of a plain list (then without values)."""
+        if not isinstance(node, yaml.SequenceNode):
+            return {name: (key, None if self.value(value) is None else value) for name, (key, value) in self.items(node, what).items()}
+        names = [(self.text(item, f"one of {what}"), item) for item in node.value]
+        if len({name for name, _ in names}) < len(names) or not names:
+            raise self.refuse(node, f"{what} has to hold every name once")
+        return {name: (item, None) for name, item in names}
 
     def _tasks(self, node: yaml.Node) -> dict[str, str | None]:
         found = {}
@@ -151,38 +163,47 @@ class _Reader:
                 check_name(name)
             except UsageError as error:
                 raise self.refuse(place, str(error)) from error
-            found[name] = None if folder is None else str(folder)
+            found[name] = None if folder is None else self.text(folder, f"the folder of {name}")
         return found
 
     def _methods(self, node: yaml.Node) -> dict[str, dict[str, Any]]:
         found = {}
-        for name, (place, settings) in self._named(node, "methods").items():
-            if settings is not None and not isinstance(settings, dict):
-                raise self.refuse(place, f"the settings of {name} have to be `name: value` lines")
+        for name, (place, given) in self._named(node, "methods").items():
+            settings = self.items(given, f"what is given for {name}") if given else {}
             if not re.fullmatch(NAME, name):
                 raise self.refuse(place, f"{name!r} is no name of a method: letters, digits and _ only")
+            found[name] = {key: self.value(value) for key, (_, value) in settings.items()}
             try:
-                method_of(name, settings or {})
+                method_of(name, found[name])
             except UsageError as error:
-                raise self.refuse(place, f"{name}: {error}") from error
-            found[name] = settings or {}
+                why = re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), str(error))
+                meant = next((key for key in settings if re.search(rf"(?<!\w){re.escape(key)}(?!\w)", why)), None)
+                raise self.refuse(settings[meant][0] if meant else place, f"{name}: {why}") from error
         return found
 
     def _list(self, node: yaml.Node, what: str) -> Sequence[tuple[yaml.Node, Any]]:
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
         found = [(item, self.value(item)) for item in nodes]
-        if not found or len({value for _, value in found if not isinstance(value, (list, dict))}) < len(found):
-            raise self.refuse(node, f"{what} has to hold every value once, and at least one")
+        if not found:
+            raise self.refuse(node, f"{what} has to hold at least one value")
         return found
 
+    def once(self, node: yaml.Node, what: str, names: Sequence[str]) -> None:
+        if len(set(names)) < len(names):
+            raise self.refuse(node, f"{what} has to hold every value once")
+
     def _budgets(self, node: yaml.Node) -> tuple[float, ...]:
-        for place, value in self._list(node, "budgets"):
+        found = self._list(node, "budgets")
+        for place, value in found:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
                 raise self.refuse(place, f"budget {value!r} is no share of the dense network's MACs above 0 and at most 1")
-        return tuple(float(value) for _, value in self._list(node, "budgets"))
+        self.once(node, "budgets", [f"{value:g}" for _, value in found])  # as cells are named
+        return tuple(float(value) for _, value in found)
 
     def _seeds(self, node: yaml.Node) -> tuple[int, ...]:
-        return tuple(self._whole(place, "seed", 0, value) for place, value in self._list(node, "seeds"))
+        found = [self._whole(place, "seed", 0, value) for place, value in self._list(node, "seeds")]
+        self.once(node, "seeds", list(map(str, found)))
+        return tuple(found)
 
     def _epochs(self, node: yaml.Node) -> int:
         return self._whole(node, "epochs", 1)

@@ -9,7 +9,9 @@ from pass_transfer.errors import RunError
 from pass_transfer.files import read_json
 from pass_transfer.study.plan import Cell, Study
 
-FIELDS = {"method", "task", "budget", "seed", "config", "made_with"}
+FIELDS = {"method", "task", "budget", "seed", "seconds", "config", "made_with"}
+RESULTS = {"macs_share", "top1", "held_out_top1", "held_out_top1_before", "search_seconds", "kept", "channels", "masks"}  # of a cell that did not fail
+ELSEWHERE = "choose another folder for the cells with --cells or the study's `out`"
 
 
 def path_of(study: Study, cell: Cell) -> Path:
@@ -31,18 +33,21 @@ def read_cell(study: Study, cell: Cell, made_with: Mapping[str, Any] | None = No
     if not path.exists():
         return None
     note = read_json(path)
-    if not isinstance(note, dict) or not FIELDS <= set(note):
-        raise RunError(f"{path} is no cell of a study; give the study another `out`, or remove that file")
-    config, expected = note["config"], study.identity(cell)
-    if config != expected:
-        odd = next(name for name in [*expected, *config] if config.get(name) != expected.get(name))
-        raise RunError(f"{path} was made with other settings than this study's ({odd} was {config.get(odd)}, now {expected.get(odd)}); "
-                       "give the study another `out`, or remove that file")
-    if made_with is not None and note["made_with"] != dict(made_with):
-        odd = next(name for name in made_with if note["made_with"].get(name) != made_with[name])
-        raise RunError(f"{path} was made with another {odd} ({note['made_with'].get(odd)}, now {made_with[odd]}), and one table is to hold what is alike; "
-                       "give the study another `out`, or remove that file")
+    if not isinstance(note, dict) or not FIELDS <= set(note) or not ("failed" in note or RESULTS <= set(note)) or not all(isinstance(note[name], dict) for name in ("config", "made_with")):
+        raise RunError(f"{path} is no cell of a study; {ELSEWHERE}, or remove that file")
+    odd = _difference(note["config"], study.identity(cell))
+    if odd:
+        raise RunError(f"{path} was made with other settings than this study's ({odd[0]} was {odd[1]}, now {odd[2]}); {ELSEWHERE}, or remove that file")
+    odd = None if made_with is None else _difference(note["made_with"], made_with)
+    if odd:
+        raise RunError(f"{path} was made with another {odd[0]} ({odd[1]}, now {odd[2]}), and one table is to hold what is alike; {ELSEWHERE}, or remove that file")
     return note
+
+
+def _difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting that is not the same: its name and both values."""
+    absent = "not given"
+    return next(((name, then.get(name, absent), now.get(name, absent)) for name in [*now, *then] if then.get(name, absent) != now.get(name, absent)), None)
 
 
 def is_missing(study: Study, cell: Cell, made_with: Mapping[str, Any] | None = None, retry_failed: bool = False) -> bool:

@@ -162,6 +162,27 @@ def test_cells_of_another_entry_or_precision_are_not_mixed_in(study, call, refus
     assert "made with another entry" in refused("study", "run", path, "--device", "cpu", "--precision", "no")
 
 
+@pytest.mark.parametrize("change, why", [
+    (lambda note: note["config"].pop("train_images"), "train_images was not given, now 64"), (lambda note: note.update(config=5), "is no cell of a study"),
+    (lambda note: note.pop("top1"), "is no cell of a study"), (lambda note: note["made_with"].update(colour="red"), "made with another colour (red, now not given)")])
+def test_cells_that_were_altered_are_refused_by_name(study, call, refused, tmp_path, change, why):
+    path, file = study(["random"], budgets=[0.5]), tmp_path / "cells" / "digits-0.5-random-0.json"
+    assert call("study", "run", path)[0] == 0
+    note = json.loads(file.read_text())
+    change(note)
+    file.write_text(json.dumps(note))
+    said = refused("study", "run", path)
+    assert f"{file} " in said and why in said and "--cells" in said
+
+
+def test_a_study_can_be_made_again_in_another_folder(study, call, tmp_path):
+    path = study(["random"], budgets=[0.5])
+    assert call("study", "run", path)[0] == 0
+    assert call("study", "run", path, "--precision", "bf16", "--cells", tmp_path / "again")[0] == 0
+    assert call("study", "report", path, "--cells", tmp_path / "again")[0] == 0
+    assert (tmp_path / "again" / "report" / "report.html").exists() and len(list((tmp_path / "again").glob("*.json"))) == 1
+
+
 def test_a_report_shows_what_the_study_asks_for_alone(study, call):
     assert call("study", "run", study(["random", "group_l1"], budgets=[0.5, 0.4]))[0] == 0
     code, text, _ = call("study", "report", study(["group_l1"], budgets=[0.4]))

@@ -61,14 +61,16 @@ def test_a_method_may_come_in_variants(tmp_path):
     ("[0.5, 0.3]", "[]", 9, "at least one"), ("[0.5, 0.3]", "[0.5, 0.5]", 9, "every value once"),
     ("[0, 1]", "[0, -1]", 10, "seed is -1"), ("[0, 1]", "[0, a]", 10, "seed is 'a'"),
     ("epochs: 2", "epochs: 0", 11, "epochs is 0"), ("epochs: 2", "reconstruct: 2", 11, "reconstruct is 2"), ("epochs: 2", "epoch: 2", 11, "unknown field 'epoch'"),
-    ("    steps: 3", "    steps: many", 7, "steps is 'many'"), ("    steps: 3", "    step: 3", 7, "unknown setting 'step'"), ("    steps: 3", "    steps: -1", 7, "steps"),
-    ("  random:", "  random:\n    uniform: 1", 6, "uniform is 1"), ("  random:", "  random:\n    coupling: loose", 6, "coupling is 'loose'"), ("  random:", "  mine:\n    method: slim\n    coupling: independent", 6, "slim cannot score"),
-    ("  random:", "  mine:\n    method: ranbom", 6, "unknown method 'ranbom'"), ("  random:", "  random:\n    method: group_l1", 6, "another name"),
-    ("  random:", "  my/own:\n    method: random", 6, "no name of a method"), ("  random:", "  mine:\n    method: pass_from_scratch\n    core: gru", 6, "lstm, conv, mlp"),
-    ("  random:", "  mine:\n    method: pass_from_scratch\n    hears_prompt: 0", 6, "hears_prompt is 0"),
-    ("  random:", "  random: fast", 6, "settings of random"), ("  random:", "  random:\n  random:", 7, "given twice"),
-    ("  random:", "  random:\n    method: [random]", 6, "unknown method ['random']"), ("out: results/core", "out: 2024-13-01", 12, "cannot be read"),
-    ("methods:\n", "methods: {\n", 12, "not YAML"), ("seeds: [0, 1]\n", "", 1, "seeds is missing"),
+    ("    steps: 3", "    steps: many", 8, "steps is 'many'"), ("    steps: 3", "    step: 3", 8, "unknown setting 'step'"), ("    steps: 3", "    steps: -1", 8, ": steps is -1"),
+    ("  random:", "  random:\n    uniform: 1", 7, "uniform is 1"), ("  random:", "  random:\n    coupling: loose", 7, "coupling is 'loose'"), ("  random:", "  mine:\n    method: slim\n    coupling: independent", 8, "slim cannot score"),
+    ("  random:", "  mine:\n    method: ranbom", 7, "unknown method 'ranbom'"), ("  random:", "  random:\n    method: group_l1", 7, "another name"),
+    ("  random:", "  my/own:\n    method: random", 6, "no name of a method"), ("  random:", "  mine:\n    method: pass_from_scratch\n    core: gru", 8, "lstm, conv, mlp"),
+    ("  random:", "  mine:\n    method: pass_from_scratch\n    hears_prompt: 0", 8, "hears_prompt is 0"),
+    ("  random:", "  random: fast", 6, "given for random"), ("  random:", "  random:\n  random:", 7, "given twice"),
+    ("  random:", "  random:\n    method: [random]", 7, "unknown method ['random']"), ("out: results/core", "out: 2024-13-01", 12, "cannot be read"),
+    ("methods:\n", "methods: {\n", 12, "not YAML"), ("epochs: 2", "epochs: \x01", 11, "not YAML"), ("    steps: 3", "    steps: 3\n    steps: 4", 9, "'steps' is given twice"),
+    ("[0.5, 0.3]", "[[0.5]]", 9, "budget [0.5]"), ("[0.5, 0.3]", "[!!set {a}]", 9, "budget {'a'}"), ("[0.5, 0.3]", "[0.3333331, 0.3333332]", 9, "every value once"), ("[0, 1]", "[1, 1]", 10, "every value once"),
+    ("out: results/core", "out:", 12, "out is None"), ("out: results/core", "out: [a]", 12, "out is ['a']"), ("data/c100", "{a: 1}", 3, "folder of cifar100 is"), ("data/c100", "{a: 1, a: 2}", 3, "'a' is given twice"), ("seeds: [0, 1]\n", "", 1, "seeds is missing"),
 ])
 def test_a_mistake_is_refused_by_line(tmp_path, old, new, line, why):
     assert old in GOOD
@@ -79,7 +81,7 @@ def test_a_mistake_is_refused_by_line(tmp_path, old, new, line, why):
     assert why in str(refusal.value) and str(path) in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "- a", "just words", "5", "{a: 1", "\ttabs: 1"])
+@pytest.mark.parametrize("text", ["", "[]", "- a", "just words", "5", "{a: 1", "\ttabs: 1", "[" * 3000])
 def test_what_is_no_study_is_refused(tmp_path, text):
     with pytest.raises(UsageError, match="core.yaml"):
         load_study(write(tmp_path, text))

@@ -100,4 +100,4 @@ def _search(context: Context) -> Scores:
     return colony.scores(colony.best)
 
 
-METHODS = {"abc": Method(_search, lambda settings: 120 * settings.sources * (2 * settings.cycles + 1), BeeSettings, each_budget=True, coupled=True)}
+METHODS = {"abc": Method(_search, lambda settings: 40 * settings.sources * (2 * settings.cycles + 1), BeeSettings, each_budget=True, coupled=True)}
