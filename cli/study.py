@@ -37,7 +37,7 @@ def run(
     \b
       pass-transfer study run studies/quick.yaml --dry-run
       pass-transfer study run studies/quick.yaml
-      pass-transfer study run benchmarks/studies/cifar100.yaml --cells runs/cifar100
+      pass-transfer study run studies/quick.yaml --cells runs/quick
     """
     from pass_transfer.report import estimate_table
     from pass_transfer.study import estimate, run_study
