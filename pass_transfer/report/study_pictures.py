@@ -41,7 +41,7 @@ class _Look:
 
 
 def _looks(methods: Iterable[str]) -> dict[str, _Look]:
-    """Of each method; more of them than there are colours differ by line and marker, hollow ones first."""
+    """Of each method; more of them than there are colours have other markers, hollow and filled in turn, and other lines."""
     names, many = list(dict.fromkeys(methods)), len(COLOURS)
     return {name: _Look(COLOURS[n % many], MARKERS[(n + n // many) % len(MARKERS)], LINES[n // many % len(LINES)], ("full", "none")[n // many % 2]) for n, name in enumerate(names)}
 

@@ -105,7 +105,7 @@ class _Reader:
 
     def value(self, node: yaml.Node) -> Any:
         if isinstance(node, yaml.MappingNode):
-            self.items(node, "this")
+            self.items(node, "this")  # refuses a name that is given twice, of which YAML takes the last
         try:
             return yaml.SafeLoader("").construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError, TypeError) as error:

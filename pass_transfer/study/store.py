@@ -11,7 +11,7 @@ from pass_transfer.study.plan import Cell, Study
 
 FIELDS = {"method", "task", "budget", "seed", "seconds", "config", "made_with"}
 RESULTS = {"macs_share", "top1", "held_out_top1", "held_out_top1_before", "search_seconds", "kept", "channels", "masks"}  # of a cell that did not fail
-ELSEWHERE = "choose another folder for the cells with --cells or the study's `out`"
+REMEDY = "choose another folder for the cells with --cells or the study's `out`, or remove that file"
 
 
 def path_of(study: Study, cell: Cell) -> Path:
@@ -34,13 +34,13 @@ def read_cell(study: Study, cell: Cell, made_with: Mapping[str, Any] | None = No
         return None
     note = read_json(path)
     if not isinstance(note, dict) or not FIELDS <= set(note) or not ("failed" in note or RESULTS <= set(note)) or not all(isinstance(note[name], dict) for name in ("config", "made_with")):
-        raise RunError(f"{path} is no cell of a study; {ELSEWHERE}, or remove that file")
+        raise RunError(f"{path} is no cell of a study; {REMEDY}")
     odd = _difference(note["config"], study.identity(cell))
     if odd:
-        raise RunError(f"{path} was made with other settings than this study's ({odd[0]} was {odd[1]}, now {odd[2]}); {ELSEWHERE}, or remove that file")
+        raise RunError(f"{path} was made with other settings than this study's ({odd[0]} was {odd[1]}, now {odd[2]}); {REMEDY}")
     odd = None if made_with is None else _difference(note["made_with"], made_with)
     if odd:
-        raise RunError(f"{path} was made with another {odd[0]} ({odd[1]}, now {odd[2]}), and one table is to hold what is alike; {ELSEWHERE}, or remove that file")
+        raise RunError(f"{path} was made with another {odd[0]} ({odd[1]}, now {odd[2]}), and one table is to hold what is alike; {REMEDY}")
     return note
 
 
