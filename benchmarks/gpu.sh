@@ -2,14 +2,16 @@
 # Build, tests, sanitizer and benchmarks of the kernels on a machine with CUDA, in one go:
 #     benchmarks/gpu.sh [OUT]           # results as JSON in OUT, benchmarks/results/gpu by default
 # It needs nvcc, and a Python with torch, torchvision, torch-pruning, safetensors, filelock, pytest,
-# hypothesis and pytest-benchmark; what is missing is installed if pip can, from the folder WHEELS if
-# that is set (a machine without a network). PYTHON names another Python.
+# pytest-xdist, hypothesis and pytest-benchmark; what is missing is installed if pip can, from the
+# folder WHEELS if that is set (a machine without a network). PYTHON names another Python, WORKERS says
+# how many processes run tests side by side (what is timed runs alone).
 # DEVICE=cpu rehearses it without a GPU: the same steps, small shapes, no sanitizer.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-benchmarks/results/gpu}
 python=${PYTHON:-python3}
 device=${DEVICE:-cuda}
+workers=${WORKERS:-8}
 mkdir -p "$out"
 failed=()
 
@@ -26,14 +28,14 @@ step() {  # name, command...
   fi
 }
 
-$python -c "import torch_pruning, safetensors, filelock, hypothesis, pytest_benchmark" 2> /dev/null ||
+$python -c "import torch_pruning, safetensors, filelock, hypothesis, pytest_benchmark, xdist" 2> /dev/null ||
   step requirements $python -m pip install -q ${WHEELS:+--no-index --no-deps --find-links "$WHEELS"} torch-pruning safetensors filelock pytest hypothesis \
-    pytest-benchmark sortedcontainers py-cpuinfo iniconfig pluggy packaging pygments
+    pytest-benchmark pytest-xdist execnet sortedcontainers py-cpuinfo iniconfig pluggy packaging pygments
 
 if [ "$device" = cuda ]; then build=cuda; else build=cpp; fi
 step build env PASS_TRANSFER_BUILD=$build $python setup.py build_ext --inplace
 export PYTHONPATH="$PWD:$PWD/benchmarks" PASS_TRANSFER_KERNELS=$build PT_DEVICE=$device
-step tests $python -m pytest -p no:cacheprovider tests/ops/test_cuda.py tests/ops
+step tests $python -m pytest -p no:cacheprovider -n "$workers" tests/ops
 
 if [ "$device" = cuda ]; then
   # What matters most comes first: time on such a machine may be short. MODELS, DENSITIES, ROOM and LAYOUTS say how much of it.
@@ -44,7 +46,7 @@ if [ "$device" = cuda ]; then
     done
   done
   # not what needs the profiler, which the sanitizer keeps out
-  step sanitizer compute-sanitizer --error-exitcode 1 $python -m pytest -p no:cacheprovider -x tests/ops/test_cuda.py -k "not graph and not one_launch"
+  step sanitizer compute-sanitizer --target-processes all --error-exitcode 1 $python -m pytest -p no:cacheprovider -n "$workers" tests/ops/test_cuda.py -k "not graph and not one_launch"
   step operators $python -m pytest -p no:cacheprovider benchmarks/test_kernels.py --benchmark-enable --benchmark-json="$out/operators.json"
 else
   step operators $python -m pytest -p no:cacheprovider benchmarks/test_kernels.py -k "topk or 512" --benchmark-enable --benchmark-json="$out/operators.json"

@@ -187,8 +187,8 @@ def capture(step):
     return graph, captured
 
 
-@pytest.mark.parametrize("gradient", ["exact", "kept"])
-def test_a_step_in_a_graph_follows_the_scores(networks, gradient):
+def search_step(networks, gradient):
+    """A step that keeps half of ResNet-18's channels by their scores, the scores, and the room that it needs in a graph."""
     network, groups = networks("resnet18")
     network = network.to(GPU).requires_grad_(False)
     offsets, floors = groups.offsets.to(GPU), torch.ones(len(groups), dtype=torch.long, device=GPU)
@@ -202,12 +202,29 @@ def test_a_step_in_a_graph_follows_the_scores(networks, gradient):
         logits = masked_forward(network, groups, groups.split(top.mask), x, gradient, **fixed)
         return logits, *torch.autograd.grad(logits.square().mean(), (scores, x))
 
-    room = room_for({n: round(0.7 * w) for n, w in widths.items()}, widths)
+    return step, scores, room_for({n: round(0.7 * w) for n, w in widths.items()}, widths)
+
+
+def shuffle(scores):
+    with torch.no_grad():
+        scores.copy_(torch.randn_like(scores) * 0.1 + torch.linspace(0, 1, len(scores), device=GPU)[torch.randperm(len(scores), device=GPU)])
+
+
+@pytest.mark.parametrize("gradient", ["exact", "kept"])
+def test_room_for_more_channels_changes_nothing(networks, gradient):
+    step, scores, room = search_step(networks, gradient)
+    shuffle(scores)
+    for ours, theirs in zip(step(room=room), step()):
+        near(ours, theirs.detach().cpu(), 1e-3)
+
+
+@pytest.mark.parametrize("gradient", ["exact", "kept"])
+def test_a_step_in_a_graph_follows_the_scores(networks, gradient):
+    step, scores, room = search_step(networks, gradient)
     graph, captured = capture(lambda: step(room=room))
     for seed in (1, 2):
         torch.manual_seed(seed)
-        with torch.no_grad():
-            scores.copy_(torch.randn_like(scores) * 0.1 + torch.linspace(0, 1, groups.total, device=GPU)[torch.randperm(groups.total, device=GPU)])
+        shuffle(scores)
         graph.replay()
         for ours, theirs in zip(captured, step()):
             near(ours, theirs.detach().cpu(), 1e-3)
