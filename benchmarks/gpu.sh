@@ -28,9 +28,16 @@ step() {  # name, command...
   fi
 }
 
-$python -c "import torch_pruning, safetensors, filelock, hypothesis, pytest_benchmark, xdist" 2> /dev/null ||
-  step requirements $python -m pip install -q ${WHEELS:+--no-index --no-deps --find-links "$WHEELS"} torch-pruning safetensors filelock pytest hypothesis \
-    pytest-benchmark pytest-xdist execnet sortedcontainers py-cpuinfo iniconfig pluggy packaging pygments
+missing=$($python -c "
+import sys
+from importlib.metadata import PackageNotFoundError, version
+for name in sys.argv[1:]:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        print(name)
+" torch-pruning safetensors filelock hypothesis sortedcontainers pytest iniconfig pluggy packaging pygments pytest-benchmark py-cpuinfo pytest-xdist execnet)
+[ -z "$missing" ] || step requirements $python -m pip install -q ${WHEELS:+--no-index --no-deps --find-links "$WHEELS"} $missing
 
 if [ "$device" = cuda ]; then build=cuda; else build=cpp; fi
 step build env PASS_TRANSFER_BUILD=$build $python setup.py build_ext --inplace
