@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import setup
@@ -82,9 +83,12 @@ def arguments() -> dict:
         return {}
     # No code here waits for a floating-point trap, and with them a choice between two numbers would not be vectorised.
     flags = ["-O3", "-fno-trapping-math", "-fopenmp", "-g0"]
-    extensions = {"cpp": lambda: CppExtension("pass_transfer._C", sources(".cpp"), extra_compile_args={"cxx": flags}),
+    # Some compilers link libstdc++ into what they build. Its symbols stay there, or half of them would be those of
+    # the copy that PyTorch has loaded, and an error's message would crash or be cut short.
+    link = ["-Wl,--exclude-libs,ALL"] if sys.platform == "linux" else []
+    extensions = {"cpp": lambda: CppExtension("pass_transfer._C", sources(".cpp"), extra_compile_args={"cxx": flags}, extra_link_args=link),
                   "cuda": lambda: CUDAExtension("pass_transfer._C", sources(".cpp", ".cu"), define_macros=[("PASS_TRANSFER_CUDA", None)],
-                                                extra_compile_args={"cxx": flags, "nvcc": ["-O3", "--expt-relaxed-constexpr"]})}
+                                                extra_compile_args={"cxx": flags, "nvcc": ["-O3", "--expt-relaxed-constexpr"]}, extra_link_args=link)}
 
     class OptionalBuild(BuildExtension):
         """Tries one kind of build after the other; if none succeeds the package is left without the extension."""

@@ -42,6 +42,27 @@ def test_what_is_built_notes_its_torch(little):
     assert (built[0].parent / "_C.torch-version").read_text() == torch.__version__
 
 
+FORMATS = """#include <Python.h>
+#include <sstream>
+PyMODINIT_FUNC PyInit__C() {
+  static PyModuleDef d = {PyModuleDef_HEAD_INIT, "_C"};
+  PyObject* m = PyModule_Create(&d);
+  std::ostringstream text;
+  text << "number " << 42;
+  PyModule_AddStringConstant(m, "text", text.str().c_str());
+  return m;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("c++") is None or sys.platform != "linux", reason="no C++ compiler, or one that links otherwise")
+def test_an_extension_with_a_libstdcpp_of_its_own_formats_numbers(little):
+    (little / "csrc" / "a.cpp").write_text(FORMATS)
+    _, built = build(little, cwd=little, PASS_TRANSFER_BUILD="cpp", LDFLAGS="-static-libstdc++ -static-libgcc -Wl,-Bsymbolic-functions")
+    found = subprocess.run([sys.executable, "-c", "import torch, _C; print(_C.text)"], cwd=built[0].parent, capture_output=True, text=True, check=False)
+    assert found.stdout == "number 42\n", found.stderr
+
+
 @pytest.mark.skipif(torch.version.cuda is None or shutil.which("nvcc") is None or shutil.which("c++") is None, reason="no nvcc, or a PyTorch without CUDA")
 def test_where_cuda_does_not_compile_the_cpus_operators_are_built(little):
     (little / "csrc" / "b.cu").write_text("this is no source\n")

@@ -18,6 +18,13 @@ GPU = "cuda"
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
+@pytest.fixture(autouse=True)
+def in_full_precision(monkeypatch):
+    """Convolutions and matrix products in float32 itself, not in tf32."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def near(value, reference, share):
     assert value.shape == reference.shape
     if reference.numel():
@@ -65,7 +72,6 @@ def test_scores_that_are_no_number_are_refused(bad):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("groups, gradient", [(1, "exact"), (1, "kept"), (1, "margin"), (4, "exact")])
 def test_masked_convolution_is_the_float64_one(dtype, share, layout, groups, gradient):
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     leaves = [torch.randn(3, 16, 9, 8).contiguous(memory_format=layout), torch.randn(24, 16 // groups, 3, 3), torch.randn(24), (torch.rand(16) < 0.5).float(), (torch.rand(24) < 0.5).float()]
     gpu = [t.to(GPU, dtype if n < 3 or dtype is torch.float64 else torch.float32).requires_grad_() for n, t in enumerate(leaves)]  # masks are not rounded
     cpu = [t.detach().cpu().double().requires_grad_() for t in gpu]
@@ -83,8 +89,6 @@ def test_masked_convolution_is_the_float64_one(dtype, share, layout, groups, gra
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("normed, added, relu, shadow", [(True, False, True, True), (True, True, True, True), (True, False, False, False), (False, False, True, True), (False, True, False, False)])
 def test_a_fused_layer_is_the_float64_one(dtype, share, layout, normed, added, relu, shadow):
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-
     def image(*shape):
         return torch.randn(*shape).contiguous(memory_format=layout).to(dtype)
 
@@ -129,7 +133,6 @@ def test_a_stem_is_folded_without_a_trace(dtype, layout, channels, kernel, paddi
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("pool, outs, kept", [((3, 2, 1), 16, 8), ((3, 2, 1), 16, 16), ((2, 2, 0), 11, 5), ((3, 1, 1), 8, 8), ((5, 3, 2), 9, 9)])
 def test_pooling_in_the_layer_is_the_float64_one(dtype, share, layout, pool, outs, kept):
-    torch.backends.cudnn.allow_tf32 = False
     x, weight, scale, shift = torch.randn(3, 4, 12, 13), torch.randn(outs, 4, 3, 3), torch.randn(outs), torch.randn(outs)
     upstream, order, found = torch.randn(3, kept, *[(s + 2 * pool[2] - pool[0]) // pool[1] + 1 for s in (12, 13)]), torch.randperm(outs), []
     for device, kind in ((GPU, dtype), ("cpu", torch.float64)):
