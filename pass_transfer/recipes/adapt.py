@@ -77,7 +77,7 @@ class AdaptConfig:
         prior: what a prompt's masks correct: scores measured on the "task", or the "source"'s.
         budget: "quick" or "full" training; `epochs` overrides it.
         label_mapping: "auto", "linear", "frequency" or "iterative".
-        deploy_prompt: whether the prompt is part of the saved network.
+        deploy_prompt: whether the prompt is part of the saved network, as it is trained along with it; "selection" has none.
         reconstruct: whether kept channels take over what cut ones carried (reconstruct.py).
         distill, temperature: share of the loss by which the small network learns what the
             dense one says, which is fine-tuned first then; and what softens that (distill.py).
@@ -295,8 +295,8 @@ class _Adapter:
         tune(self.entry.net, network, prompt, self.task, self.config.tuning(), self.runtime, self.folder, self.mapping)
 
     def _deployed(self, prompt: Prompt) -> Prompt | None:
-        """A copy of the prompt that is trained and saved with the network."""
-        return copy.deepcopy(prompt) if self.config.deploy_prompt else None
+        """A copy of the prompt that is trained and saved with the network; a prompt of zeros says nothing, and is none."""
+        return copy.deepcopy(prompt) if self.config.deploy_prompt and self.config.transfer != "selection" else None
 
     def _finetuned(self, stage: str, masks: ChannelMasks, prompt: Prompt, teacher: Teacher | None = None, dense: bool = False) -> Network:
         """The network under masks, or the dense one, fine-tuned for as many epochs as the budget has for the one under the masks."""
@@ -318,7 +318,7 @@ class _Adapter:
     def _measured(self, network: Network, dense: Network, masks: ChannelMasks, search_seconds: float) -> dict[str, Any]:
         test = self.task.test
         accuracy: Accuracy = evaluate(network, test, self.runtime)
-        plain = evaluate(lambda x: network(x, use_prompt=False), test, self.runtime) if network.prompt is not None else accuracy
+        plain = None if network.prompt is None else evaluate(lambda x: network(x, use_prompt=False), test, self.runtime).top1
         Evaluation.of(test, accuracy.predictions, self.task.classes).save(self.folder.path)
         size = self.entry.spec.image_size
         latency = measure_latency({"small": network, "dense": dense}, size, sorted({*LATENCY_BATCHES, self.config.latency_batch}))
@@ -326,7 +326,7 @@ class _Adapter:
         PrunedModel(network.cpu(), spec, self.task.class_names, {n: m.nonzero().flatten().tolist() for n, m in masks.items()}).save(self.folder.path)
         return {
             "task": self.task.name, "hypernet": self.entry.name, "transfer": self.config.transfer, "seed": self.config.seed,
-            "device": str(self.runtime.device), "top1": accuracy.top1, "top5": accuracy.top5, "top1_without_prompt": plain.top1,
+            "device": str(self.runtime.device), "top1": accuracy.top1, "top5": accuracy.top5, "top1_without_prompt": plain,
             "dense_top1": None, "macs": count_macs(network, size), "dense_macs": count_macs(dense.cpu(), size),
             "parameters": count_parameters(network.backbone), "dense_parameters": count_parameters(dense.backbone),
             "latency_ms": {str(b): t for b, t in latency["small"].items()}, "dense_latency_ms": {str(b): t for b, t in latency["dense"].items()},

@@ -13,7 +13,7 @@ def accuracy_picture(result: Mapping[str, Any]) -> Picture:
     """Top-1 against MACs: the small network, the same without its prompt, the dense one where it was trained."""
     small, dense = result["macs"] / 1e6, result["dense_macs"] / 1e6
     points = [("small", small, result["top1"], "o", "small")]
-    if result["top1_without_prompt"] != result["top1"]:
+    if result["top1_without_prompt"] not in (None, result["top1"]):
         points.append(("small, without its prompt", small, result["top1_without_prompt"], "D", "wrong"))
     if result["dense_top1"] is not None:
         points.append(("dense", dense, result["dense_top1"], "o", "dense"))

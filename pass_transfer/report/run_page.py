@@ -27,7 +27,7 @@ def run_pictures(record: RunRecord) -> dict[str, Picture]:
     trained = {STAGES[stage]: record.rows(stage) for stage in ("finetune", "dense") if record.rows(stage)}
     made += [pictures.curves_picture("finetuning", trained)] if trained else []
     made += [pictures.curves_picture("prompt_tuning", {STAGES["prompt"]: record.rows("prompt")})] if record.rows("prompt") else []
-    made.append(image_pictures.prompt_picture(_prompts(record)))
+    made += [image_pictures.prompt_picture(prompts)] if (prompts := _prompts(record)) else []
     if record.evaluation is not None and confused_pairs(record.evaluation.confusion, 1):
         shown = classes_to_show(record.evaluation.confusion, SHOWN_CLASSES)
         made.append(image_pictures.confusion_picture(record.evaluation.confusion, shown, record.model.class_names))
@@ -50,9 +50,10 @@ def run_page(record: RunRecord, drawn: Mapping[str, Picture], samples: Mapping[s
 def _lead(result: Mapping[str, Any]) -> str:
     batch = next(iter(result["latency_ms"]))
     small, dense = result["latency_ms"][batch], result["dense_latency_ms"][batch]
+    found = "by forward selection on the task" if result["transfer"] == "selection" else f"from {result['hypernet']} by {result['transfer']} transfer"
     return (f"With {_share(result, 'macs')} of the dense network's multiply-accumulates and {_share(result, 'parameters')} of its parameters, it recognises "
-            f"{result['top1']:.2f} % of {result['images']} test images and is {dense / small:.2f} times as fast at batch {batch}. Its channel masks came from "
-            f"{result['hypernet']} by {result['transfer']} transfer; finding them took {result['search_seconds']:.0f} s, the whole job {result['seconds']:.0f} s.")
+            f"{result['top1']:.2f} % of {result['images']} test images and is {dense / small:.2f} times as fast at batch {batch}. Its channel masks came "
+            f"{found}; finding them took {result['search_seconds']:.0f} s, the whole job {result['seconds']:.0f} s.")
 
 
 def _share(result: Mapping[str, Any], key: str) -> str:
@@ -81,11 +82,15 @@ def _comparison(record: RunRecord, drawn: Mapping[str, Picture]) -> list[Html]:
 
 
 def _prompts(record: RunRecord) -> dict[str, Any]:
+    """The prompts of a run that say something; one of zeros, as forward selection has it, is none."""
     deployed = record.model.network.prompt
-    return {"gave the masks": record.prompt} | ({} if deployed is None else {"in the small network": deployed.frame().detach()})
+    frames = {"gave the masks": record.prompt} | ({} if deployed is None else {"in the small network": deployed.frame().detach()})
+    return {title: frame for title, frame in frames.items() if frame.any()}
 
 
 def _prompt(record: RunRecord, drawn: Mapping[str, Picture], samples: Mapping[str, bytes]) -> list[Html]:
+    if "prompt" not in drawn:
+        return [element("h2", "What the network sees"), cards(_samples(record, samples))]
     caption = "Grey changes nothing; full colour is the strongest value, in brightness from 0 to 1."
     if record.model.network.prompt is None:
         caption += " The small network was saved without a prompt."

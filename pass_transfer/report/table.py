@@ -34,7 +34,9 @@ def comparison(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """The rows of that table: a quantity of the small network, of the dense one, and how they compare."""
     dense_top1 = result["dense_top1"]
     rows = [("top-1 (%)", f"{result['top1']:.2f}", "not trained" if dense_top1 is None else f"{dense_top1:.2f}", "" if dense_top1 is None else f"{result['top1'] - dense_top1:+.2f}"),
-            ("top-5 (%)", f"{result['top5']:.2f}", "", ""), ("top-1 without prompt (%)", f"{result['top1_without_prompt']:.2f}", "", "")]
+            ("top-5 (%)", f"{result['top5']:.2f}", "", "")]
+    if result["top1_without_prompt"] is not None:
+        rows.append(("top-1 without prompt (%)", f"{result['top1_without_prompt']:.2f}", "", ""))
     for name, key in (("MACs (M)", "macs"), ("parameters (M)", "parameters")):
         small, dense = result[key], result[f"dense_{key}"]
         rows.append((name, f"{small / 1e6:.2f}", f"{dense / 1e6:.2f}", f"{small / dense:.1%}"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,7 +40,10 @@ def test_forward_selection_takes_the_place_of_a_prompt(adapting, few_photos, ent
     code, printed, err = call(*adapting("--task", few_photos, "--out", out, "--transfer", "selection"))
     assert code == 0 and "selection transfer" in " ".join(printed.split()) and "forward selection of the channels" in err
     scores = read_tensors(out / "prior.safetensors")
-    assert not stored_prompt(hypernet, out).values.any()
+    assert not stored_prompt(hypernet, out).values.any() and pt.load_pruned(out).network.prompt is None
+    assert json.loads((out / "result.json").read_text())["top1_without_prompt"] is None and "without prompt" not in printed
+    shown = [Path(picture).stem for picture in pt.write_report(out)["pictures"]]
+    assert "accuracy" in shown and "prompt" not in shown
     ours = pt.on_task(hypernet, few_photos, device="cpu", ranking="selection")
     assert all(torch.equal(ours.groups.split(ours.net.prior)[name], scores[name]) for name in hypernet.groups)
     again = ours.generate_masks(stored_prompt(hypernet, out), macs=0.5, round_to=8, classes=2)
