@@ -77,7 +77,8 @@ def _wrong_usage(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         print(context.get_help(), file=sys.stderr)
         return 2
-    return _fail(f"{error.format_message().rstrip('.')}. See {context.command_path if context else 'pass-transfer'} --help", 2)
+    said = error.format_message().rstrip(".")
+    return _fail(f"{said}{'' if said.endswith('?') else '.'} See {context.command_path if context else 'pass-transfer'} --help", 2)
 
 
 def _fail(message: str, code: int, kind: str = "error: ") -> int:

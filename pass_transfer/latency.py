@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import statistics
 import time
 from typing import Callable, Mapping, Sequence
@@ -9,8 +11,11 @@ from typing import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
+from pass_transfer.progress import say
+
 WARM_UP = 3
 ROUNDS = 15
+BUSY = 1.5  # processes that want to run for each processor, above which times are those of the queue
 
 
 def interleave(runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, device: torch.device = torch.device("cpu"),
@@ -50,11 +55,24 @@ def random_images(batch: int, image_size: int, device: torch.device, memory_form
     return torch.rand(batch, 3, image_size, image_size, device=device).contiguous(memory_format=memory_format)
 
 
+def waiting() -> float:
+    """Processes that want to run, for each processor, over the last minute; 0 where the system does not say."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
+
+
+@functools.cache  # a latency budget measures many times
+def _say_that_it_is_busy() -> None:
+    say(f"the machine is busy ({waiting():.1f} processes for each processor): milliseconds measured now are not those of an idle one; "
+        "pass-transfer bench measures a run's network again")
+
+
 @torch.inference_mode()
 def measure_latency(networks: Mapping[str, nn.Module], image_size: int, batch_sizes: Sequence[int] = (1, 32),
                     rounds: int = ROUNDS) -> dict[str, dict[int, float]]:
-    """Median milliseconds of a forward pass in float32, channels_last, by network and batch size."""
+    """Median milliseconds of a forward pass in float32, channels_last, by network and batch size; on a busy CPU it says that they will not be an idle one's."""
     device = next(next(iter(networks.values())).parameters()).device
+    if device.type == "cpu" and waiting() > BUSY:
+        _say_that_it_is_busy()
     result: dict[str, dict[int, float]] = {name: {} for name in networks}
     for batch_size in batch_sizes:
         images = random_images(batch_size, image_size, device)

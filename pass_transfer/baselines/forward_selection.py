@@ -19,6 +19,7 @@ from pass_transfer.backbones import ChannelGroups
 from pass_transfer.errors import BackboneError
 from pass_transfer.masking import batch_statistics
 from pass_transfer.precise import precise
+from pass_transfer.progress import progress_bar
 
 PLACES = 16  # of every map that are looked at: neighbours say the same
 RIDGE = 1e-2  # of the mean variance
@@ -51,7 +52,12 @@ def forward_selection(backbone: nn.Module, groups: ChannelGroups, samples: Itera
     finally:
         for handle in handles:
             handle.remove()
-    return {name: order([readers[reader].moments() for reader in group.reads if reader in readers], group.width) for name, group in groups.items()}
+    found = {}
+    with progress_bar("forward selection", groups.total, "channels") as bar:
+        for name, group in groups.items():
+            found[name] = order([readers[reader].moments() for reader in group.reads if reader in readers], group.width)
+            bar.advance(group.width)
+    return found
 
 
 class _Reader:

@@ -48,6 +48,7 @@ from pass_transfer.training.run_folder import check_free
 from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 
 TRANSFERS = ("prompt", "mask", "selection")
+UNUSED = {"prompt": (), "mask": ("prior", "prompt_steps", "prompt_lr"), "selection": ("prior", "prompt_steps", "prompt_lr", "deploy_prompt")}  # settings, by transfer
 BUDGETS = ("quick", "full")
 LATENCY_BATCHES = (1, 32)
 CUTS = ("macs", "params", "density", "latency_ms")
@@ -132,7 +133,7 @@ class AdaptConfig:
 
     def settled(self) -> dict[str, Any]:
         """The fields that decide the small network."""
-        idle = {"with_dense"} if self.distill else {"with_dense", "distill", "temperature"}
+        idle = {"with_dense", *UNUSED[self.transfer]} | (set() if self.distill else {"distill", "temperature"})
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in idle}
 
     def cut(self, device: torch.device) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
     given = None if dense is None else find_dense(dense, entry.spec, data, out if force else None)
     identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": trained.fingerprint(), "backbone": weights_of(entry), "task": task,
                 "data_dir": None if data_dir is None else str(data_dir), "classes": data.classes, "images": len(data.train),
-                "tuning": dataclasses.asdict(config.tuning()), "device": runtime.device.type, "precision": runtime.precision,
+                "tuning": dataclasses.asdict(config.tuning()) if config.transfer == "prompt" else None, "device": runtime.device.type, "precision": runtime.precision,
                 "backbone_file": None if backbone is None else str(backbone), "dense_run": None if dense is None else str(dense)}
     if config.distill:
         identity["teacher"] = None if given is None else sha256(given / WEIGHTS)
@@ -321,6 +322,7 @@ class _Adapter:
         plain = None if network.prompt is None else evaluate(lambda x: network(x, use_prompt=False), test, self.runtime).top1
         Evaluation.of(test, accuracy.predictions, self.task.classes).save(self.folder.path)
         size = self.entry.spec.image_size
+        say("measuring the latency of both networks")
         latency = measure_latency({"small": network, "dense": dense}, size, sorted({*LATENCY_BATCHES, self.config.latency_batch}))
         spec = dataclasses.replace(self.entry.spec, classes=self.task.classes)
         PrunedModel(network.cpu(), spec, self.task.class_names, {n: m.nonzero().flatten().tolist() for n, m in masks.items()}).save(self.folder.path)

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from pass_transfer.files import read_json
 from pass_transfer.latency import measure_latency
 from pass_transfer.latency_budget import check_batch
 from pass_transfer.progress import say
 from pass_transfer.recipes.adapt import LATENCY_BATCHES, stored_prompt
 from pass_transfer.recipes.own_backbone import as_in_run, read_backbone
 from pass_transfer.training import choose_runtime
+from pass_transfer.training.run_folder import CONFIG
 from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 
 MULTIPLE = 8  # channel counts that arithmetic comes in
@@ -30,7 +32,7 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
         run: a run folder of adapt whose tuned prompt is taken; the source task's otherwise.
         backbone: a checkpoint with one's own weights, as given to adapt. Without a run, whose
             prior is taken, they are ranked by their magnitude alone.
-        classes: of the task, if not the source's.
+        classes: of the task, if not the run's, or the source's without one.
         latency: whether to measure it, dense and small side by side.
         device: to measure on.
         batch: images at once that a latency_ms is for.
@@ -49,7 +51,9 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
     trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
     entry = trained if backbone is None else read_backbone(trained, backbone)
     prompt = entry.prompt() if run is None else stored_prompt(entry, run)
-    entry = entry if run is None else as_in_run(entry, trained, run)
+    if run is not None:
+        entry = as_in_run(entry, trained, run)
+        classes = classes or read_json(Path(run) / CONFIG)["classes"]
     budget_is_timed = cut.get("latency_ms") is not None
     place = choose_runtime(device, "no").device if latency or budget_is_timed else None
     masks = entry.generate_masks(prompt, classes=classes, **({"device": place, "batch": batch} if budget_is_timed else {}), **cut)

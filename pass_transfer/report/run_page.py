@@ -134,7 +134,7 @@ def _confusion(record: RunRecord, drawn: Mapping[str, Picture]) -> list[Html]:
     pairs = [(names[c.label], names[c.prediction], f"{c.count} of {c.images}") for c in confused_pairs(confusion, SHOWN_ROWS)]
     if not pairs:
         return [heading, card(element("p", "Every test image was recognised."))]
-    lowest = [(names[c.label], f"{c.top1:.2f}", c.images, "" if c.worst is None else f"{names[c.worst.prediction]} ({c.worst.count} images)") for c in lowest_classes(confusion, SHOWN_ROWS)]
+    lowest = [(names[c.label], f"{c.top1:.2f}", c.images, "" if c.worst is None else f"{names[c.worst.prediction]} ({c.worst.count} image{'s' * (c.worst.count > 1)})") for c in lowest_classes(confusion, SHOWN_ROWS)]
     caption = "Per cent of each class's test images."
     if len(names) > SHOWN_CLASSES:
         caption += " Only classes of the most confused pairs are shown; what is missing from a row was taken for other classes."

@@ -51,6 +51,11 @@ def test_without_a_verb_the_help_is_wrong_usage(call):
         assert (code, out) == (2, "") and "Commands" in err
 
 
+def test_an_unknown_verb_is_wrong_usage_with_what_may_be_meant(call):
+    code, out, err = call("evaluate")
+    assert (code, out) == (2, "") and "Did you mean 'eval'? See pass-transfer --help" in err
+
+
 def test_env_tells_versions_and_device(call):
     facts = json.loads(call("env", "--json")[1])
     assert {"pass_transfer", "python", "torch", "torchvision", "runtime", "kernels"} <= facts.keys() and facts["kernels"]

@@ -53,8 +53,10 @@ def test_forward_selection_takes_the_place_of_a_prompt(adapting, few_photos, ent
         assert torch.equal(again[name], kept)
         assert kept.all() or scores[name][kept].min() >= scores[name][~kept].max(), "the first ones of the order are kept"
     assert any(len(set(values.tolist())) > 2 for values in scores.values())
-    found = json.loads(call("inspect", "--hypernet", entry, "--run", out, "--classes", "2", "--no-latency", "--json")[1])["groups"]
-    assert {group["name"]: group["kept"] for group in found} == kept_of(out)
+    found, result = json.loads(call("inspect", "--hypernet", entry, "--run", out, "--no-latency", "--json")[1]), json.loads((out / "result.json").read_text())
+    assert {group["name"]: group["kept"] for group in found["groups"]} == kept_of(out)
+    assert found["macs"] == result["macs"] and found["dense_parameters"] == result["dense_parameters"], "with as many classes as the run"
+    assert not {"prior", "prompt_steps", "prompt_lr", "deploy_prompt"} & json.loads((out / "config.json").read_text()).keys()
 
 
 def test_another_is_refused(adapting, few_photos, refused, entry):
