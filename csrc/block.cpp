@@ -126,9 +126,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> maske
   }
   const Tensor a = kernels.norm_act(y, 0, out_kept, affine, residual, relu);
   const Tensor rest = out_kept < out_count ? kernels.norm_act(y, out_kept, out_count - out_kept, affine, residual_shadow, relu) : Tensor();
-  auto if_normed = [&](const Tensor& t, const Tensor& like) { return norm_weight ? t : at::empty({0}, like.options()); };
-  return {a, or_empty(rest, x), if_normed(y, x), if_normed(affine.mean, affine.mean), affine.invstd, if_normed(affine.scale, affine.scale),
-          if_normed(affine.shift, affine.shift), no_places};
+  auto if_normed = [&](const Tensor& t) { return norm_weight ? t : at::empty({0}, t.options()); };
+  return {a, or_empty(rest, x), if_normed(y), if_normed(affine.mean), affine.invstd, if_normed(affine.scale), if_normed(affine.shift), no_places};
 }
 
 // Gradients to (x, in_mask, residual). `mean` and what follows it are the forward pass's, empty where nothing was normalised.

@@ -11,19 +11,19 @@ struct Total {
 };
 
 template <typename T, typename A>
-PT_MULTIVERSION void scale(const T* x, T* out, A m, int64_t count) {
+PT_MULTIVERSION void scale(const T* __restrict x, T* __restrict out, A m, int64_t count) {
   for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(static_cast<A>(x[i]) * m);
 }
 
 template <typename T, typename A>
-PT_MULTIVERSION void scale_rows(const T* x, int64_t x_row, T* out, int64_t o_row, const A* m, int64_t rows, int64_t channels) {
+PT_MULTIVERSION void scale_rows(const T* __restrict x, int64_t x_row, T* __restrict out, int64_t o_row, const A* __restrict m, int64_t rows, int64_t channels) {
   for (int64_t r = 0; r < rows; ++r, x += x_row, out += o_row)
     for (int64_t c = 0; c < channels; ++c) out[c] = static_cast<T>(static_cast<A>(x[c]) * m[c]);
 }
 
 // <x, g>, summed in double, over a run of one channel's positions; with WRITES, m * g goes to `out` in the same pass.
 template <typename T, typename A, bool WRITES>
-PT_MULTIVERSION double dot(const T* x, const T* g, T* out, A m, int64_t count) {
+PT_MULTIVERSION double dot(const T* __restrict x, const T* __restrict g, T* __restrict out, A m, int64_t count) {
   double lanes[LANES] = {}, sum = 0;
   int64_t i = 0;
   for (; i + LANES <= count; i += LANES) {
@@ -44,7 +44,8 @@ PT_MULTIVERSION double dot(const T* x, const T* g, T* out, A m, int64_t count) {
 
 // The same over rows of all channels, STEP at a time: sums (C,) grow by <x_c, g_c>.
 template <typename T, typename A, bool WRITES, int64_t STEP>
-PT_MULTIVERSION void dot_rows(const T* x, int64_t x_row, const T* g, int64_t g_row, T* out, int64_t o_row, const A* m, int64_t rows, int64_t channels, double* sums) {
+PT_MULTIVERSION void dot_rows(const T* __restrict x, int64_t x_row, const T* __restrict g, int64_t g_row, T* __restrict out, int64_t o_row,
+                              const A* __restrict m, int64_t rows, int64_t channels, double* __restrict sums) {
   for (int64_t r = 0; r < rows; r += STEP, x += STEP * x_row, g += STEP * g_row) {
     for (int64_t c = 0; c < channels; ++c) {
       double sum = sums[c];
@@ -96,8 +97,10 @@ Tensor mask_gradient(const Tensor& x, const Maybe& shadow, const Tensor& mask, T
   const int64_t ins = x.size(1);
   Tensor found = channel_dots(x, g, 0);
   if (shadow) found = at::cat({found, g.size(1) > ins ? channel_dots(*shadow, g, ins) : at::zeros({shadow->size(1)}, found.options())});
-  const Tensor m = mask.narrow(0, 0, ins);
-  if (masks && !m.eq(1).all().item<bool>()) g.narrow(1, 0, ins).mul_(m.to(g.scalar_type()).view({1, ins, 1, 1}));
+  const Tensor m = mask.narrow(0, 0, ins).to(at::kDouble).contiguous();
+  const double* values = m.const_data_ptr<double>();
+  const int64_t ones = std::find_if(values, values + ins, [](double v) { return v != 1; }) - values;  // those in front are left as they are
+  if (masks && ones < ins) g.narrow(1, ones, ins - ones).mul_(m.narrow(0, ones, ins - ones).to(g.scalar_type()).view({1, ins - ones, 1, 1}));
   return found.to(mask.scalar_type());
 }
 

@@ -30,48 +30,67 @@ Tensor take_channels(const Tensor& x_in, const Tensor& numbers_in) {
   return out;
 }
 
+// to[i] = from[offsets[i]] * factors[i]; without factors as they are. What is scattered is read for itself, so that rounding runs over vectors.
+template <typename S, typename T>
+PT_MULTIVERSION void take(const S* __restrict from, const int64_t* __restrict offsets, const float* __restrict factors, T* __restrict to, int64_t count) {
+  using A = typename Sums<T>::type;
+  constexpr int64_t BLOCK = 256;
+  S block[BLOCK];
+  for (int64_t first = 0; first < count; first += BLOCK) {
+    const int64_t some = std::min(BLOCK, count - first);
+    for (int64_t i = 0; i < some; ++i) block[i] = from[offsets[first + i]];
+    if (factors) {
+      for (int64_t i = 0; i < some; ++i) to[first + i] = static_cast<T>(static_cast<A>(block[i]) * static_cast<A>(factors[first + i]));
+    } else {
+      for (int64_t i = 0; i < some; ++i) to[first + i] = static_cast<T>(block[i]);
+    }
+  }
+}
+
 // Rows `outs` and columns `ins` of a weight (O, I, kh, kw), each times its input's mask, laid out as `layout` has it.
-template <typename T>
+template <typename S, typename T>
 void gather_into(const Tensor& weight, const int64_t* outs, int64_t out_count, const int64_t* ins, int64_t in_count, const float* mask, Tensor& to,
                  Layout layout) {
   const int64_t area = weight.size(2) * weight.size(3), width = weight.size(3);
-  const T* from = weight.const_data_ptr<T>();
+  const S* from = weight.const_data_ptr<S>();
   T* target = to.data_ptr<T>();
   const int64_t so = weight.stride(0), si = weight.stride(1), sh = weight.stride(2), sw = weight.stride(3);
+  std::vector<int64_t> offsets(in_count);
+  for (int64_t i = 0; i < in_count; ++i) offsets[i] = (ins ? ins[i] : i) * si;
   at::parallel_for(0, out_count, std::max<int64_t>(1, 32768 / std::max<int64_t>(1, in_count * area)), [&](int64_t a, int64_t b) {
     for (int64_t o = a; o < b; ++o) {
-      const T* row = from + (outs ? outs[o] : o) * so;
+      const S* row = from + (outs ? outs[o] : o) * so;
       T* out = target + o * in_count * area;
       if (layout == Layout::Planes) {
         for (int64_t i = 0; i < in_count; ++i, out += area) {
-          const T* cell = row + (ins ? ins[i] : i) * si;
+          const S* cell = row + offsets[i];
           const T factor = mask ? static_cast<T>(mask[i]) : T(1);
           if (sw == 1 && sh == width) {
-            for (int64_t k = 0; k < area; ++k) out[k] = cell[k] * factor;
+            for (int64_t k = 0; k < area; ++k) out[k] = static_cast<T>(cell[k]) * factor;
           } else {
-            for (int64_t k = 0; k < area; ++k) out[k] = cell[(k / width) * sh + (k % width) * sw] * factor;
+            for (int64_t k = 0; k < area; ++k) out[k] = static_cast<T>(cell[(k / width) * sh + (k % width) * sw]) * factor;
           }
         }
       } else {
-        for (int64_t k = 0; k < area; ++k, out += in_count) {
-          const T* cell = row + (k / width) * sh + (k % width) * sw;
-          for (int64_t i = 0; i < in_count; ++i) out[i] = cell[(ins ? ins[i] : i) * si] * (mask ? static_cast<T>(mask[i]) : T(1));
-        }
+        for (int64_t k = 0; k < area; ++k, out += in_count) take<S, T>(row + (k / width) * sh + (k % width) * sw, offsets.data(), mask, out, in_count);
       }
     }
   });
 }
 
 Tensor gather_weight(const Tensor& weight_in, at::ScalarType type, const Selection& outs, const Selection& ins, const Tensor& mask, Layout layout) {
-  const Tensor weight = weight_in.to(type);
-  Tensor to = at::empty({outs.count, ins.count, weight.size(2), weight.size(3)}, weight.options(), format_of(layout));
+  const bool rounds = weight_in.scalar_type() == at::kFloat && at::isReducedFloatingType(type);  // while it gathers; else before
+  const Tensor weight = rounds ? weight_in : weight_in.to(type);
+  Tensor to = at::empty({outs.count, ins.count, weight.size(2), weight.size(3)}, weight.options().dtype(type), format_of(layout));
   if (to.numel() == 0) return to;
   const Tensor rows = outs.index.defined() ? outs.index.contiguous() : Tensor(), columns = ins.index.defined() ? ins.index.contiguous() : Tensor();
   const int64_t* out_index = rows.defined() ? rows.const_data_ptr<int64_t>() : nullptr;
   const int64_t* in_index = columns.defined() ? columns.const_data_ptr<int64_t>() : nullptr;
   const float* factors = mask.defined() ? mask.const_data_ptr<float>() : nullptr;
-  PT_DISPATCH(weight.scalar_type(), "gather_weight",
-                                  [&] { gather_into<scalar_t>(weight, out_index, outs.count, in_index, ins.count, factors, to, layout); });
+  PT_DISPATCH(type, "gather_weight", [&] {
+    if (rounds) gather_into<float, scalar_t>(weight, out_index, outs.count, in_index, ins.count, factors, to, layout);
+    else gather_into<scalar_t, scalar_t>(weight, out_index, outs.count, in_index, ins.count, factors, to, layout);
+  });
   return to;
 }
 

@@ -12,7 +12,7 @@ inline A bound(bool relu) {
 }
 
 template <typename T, typename A>
-PT_MULTIVERSION void activate(const T* y, const T* residual, T* out, A mean, A scale, A shift, bool relu, int64_t count) {
+PT_MULTIVERSION void activate(const T* __restrict y, const T* __restrict residual, T* __restrict out, A mean, A scale, A shift, bool relu, int64_t count) {
   const A least = bound<A>(relu);
   if (residual) {
     for (int64_t i = 0; i < count; ++i) {
@@ -28,8 +28,8 @@ PT_MULTIVERSION void activate(const T* y, const T* residual, T* out, A mean, A s
 }
 
 template <typename T, typename A>
-PT_MULTIVERSION void activate_rows(const T* y, int64_t y_row, const T* residual, int64_t r_row, T* out, int64_t o_row, const A* mean, const A* scale,
-                                   const A* shift, bool relu, int64_t rows, int64_t channels) {
+PT_MULTIVERSION void activate_rows(const T* __restrict y, int64_t y_row, const T* __restrict residual, int64_t r_row, T* __restrict out, int64_t o_row,
+                                   const A* __restrict mean, const A* __restrict scale, const A* __restrict shift, bool relu, int64_t rows, int64_t channels) {
   const A least = bound<A>(relu);
   for (int64_t r = 0; r < rows; ++r, y += y_row, out += o_row) {
     if (residual) {
@@ -56,7 +56,8 @@ inline A let_through(const T& grad, const T& a, A least) {
 
 // Sums, in double, of g and of g * (y - mean) over a run, where g is the gradient that ReLU lets through; `passed` gets g if it is there.
 template <typename T, typename A>
-PT_MULTIVERSION void sum_run(const T* grad, const T* a, const T* y, T* passed, A mean, bool relu, int64_t count, double* s1, double* s2) {
+PT_MULTIVERSION void sum_run(const T* __restrict grad, const T* __restrict a, const T* __restrict y, T* __restrict passed, A mean, bool relu, int64_t count,
+                             double* s1, double* s2) {
   const A least = bound<A>(relu);
   double first[LANES] = {}, second[LANES] = {};
   int64_t i = 0;
@@ -84,8 +85,9 @@ PT_MULTIVERSION void sum_run(const T* grad, const T* a, const T* y, T* passed, A
 
 // The same for every channel, STEP rows at a time.
 template <typename T, typename A, bool PASSES, int64_t STEP>
-PT_MULTIVERSION void sum_rows(const T* grad, int64_t g_row, const T* a, int64_t a_row, const T* y, int64_t y_row, T* passed, int64_t p_row,
-                              const A* mean, bool relu, int64_t rows, int64_t channels, double* s1, double* s2) {
+PT_MULTIVERSION void sum_rows(const T* __restrict grad, int64_t g_row, const T* __restrict a, int64_t a_row, const T* __restrict y, int64_t y_row,
+                              T* __restrict passed, int64_t p_row, const A* __restrict mean, bool relu, int64_t rows, int64_t channels, double* __restrict s1,
+                              double* __restrict s2) {
   const A least = bound<A>(relu);
   for (int64_t r = 0; r < rows; r += STEP, grad += STEP * g_row, a += STEP * a_row, y += STEP * y_row) {
     for (int64_t c = 0; c < channels; ++c) {
@@ -103,10 +105,14 @@ PT_MULTIVERSION void sum_rows(const T* grad, int64_t g_row, const T* a, int64_t 
   }
 }
 
-// scale * (g - s1 - (y - mean) * slope): s1 is g's mean, slope that of g * (y - mean) by the variance. In double: over the
-// batch these terms cancel.
-template <typename T, typename A>
-PT_MULTIVERSION void spread(const T* grad, const T* a, const T* y, T* out, A mean, double scale, double s1, double slope, bool relu, int64_t count) {
+// scale * (g - s1 - (y - mean) * slope): s1 is g's mean, slope that of g * (y - mean) by the variance. Over the batch these
+// terms cancel, so they are in double, but where T rounds them more coarsely than float32 anyway.
+template <typename T>
+using Terms = std::conditional_t<(sizeof(T) < sizeof(float)), float, double>;
+
+template <typename T, typename A, typename W = Terms<T>>
+PT_MULTIVERSION void spread(const T* __restrict grad, const T* __restrict a, const T* __restrict y, T* __restrict out, A mean, W scale, W s1, W slope, bool relu,
+                            int64_t count) {
   const A least = bound<A>(relu);
   for (int64_t i = 0; i < count; ++i) {
     const A g = let_through<T, A>(grad[i], a[i], least);
@@ -114,9 +120,10 @@ PT_MULTIVERSION void spread(const T* grad, const T* a, const T* y, T* out, A mea
   }
 }
 
-template <typename T, typename A>
-PT_MULTIVERSION void spread_rows(const T* grad, int64_t g_row, const T* a, int64_t a_row, const T* y, int64_t y_row, T* out, int64_t o_row,
-                                 const A* mean, const double* scale, const double* s1, const double* slope, bool relu, int64_t rows, int64_t channels) {
+template <typename T, typename A, typename W = Terms<T>>
+PT_MULTIVERSION void spread_rows(const T* __restrict grad, int64_t g_row, const T* __restrict a, int64_t a_row, const T* __restrict y, int64_t y_row,
+                                 T* __restrict out, int64_t o_row, const A* __restrict mean, const W* __restrict scale, const W* __restrict s1,
+                                 const W* __restrict slope, bool relu, int64_t rows, int64_t channels) {
   const A least = bound<A>(relu);
   for (int64_t r = 0; r < rows; ++r, grad += g_row, a += a_row, y += y_row, out += o_row)
     for (int64_t c = 0; c < channels; ++c) {
@@ -127,7 +134,7 @@ PT_MULTIVERSION void spread_rows(const T* grad, int64_t g_row, const T* a, int64
 
 // What ReLU lets through: no normalisation.
 template <typename T, typename A>
-PT_MULTIVERSION void pass_through(const T* grad, const T* a, T* out, bool relu, int64_t count) {
+PT_MULTIVERSION void pass_through(const T* __restrict grad, const T* __restrict a, T* __restrict out, bool relu, int64_t count) {
   const A least = bound<A>(relu);
   for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(let_through<T, A>(grad[i], a[i], least));
 }
@@ -198,7 +205,7 @@ void normalised_planes(const Extent& e, const Gradient<T, A>& g) {
     }
     const auto [shift, slope] = shift_and_slope(e, g, sum, c);
     for (int64_t n = 0; n < e.batch; ++n)
-      spread(g.grad.run(n, c), g.a.run(n, c), g.y.run(n, c), g.out.run(n, c), g.mean[c], g.scale[c], shift, slope, g.relu, e.positions);
+      spread<T, A>(g.grad.run(n, c), g.a.run(n, c), g.y.run(n, c), g.out.run(n, c), g.mean[c], g.scale[c], shift, slope, g.relu, e.positions);
   });
 }
 
@@ -215,11 +222,11 @@ void normalised_rows(const Extent& e, const Gradient<T, A>& g) {
     add(g.passed.data ? sum_rows<T, A, true, 1> : sum_rows<T, A, false, 1>, first + most, rows - most);
     for (int64_t c = 0; c < e.channels; ++c) to[c] = {one[c], two[c]};
   });
-  std::vector<double> shift(e.channels), slope(e.channels);
+  std::vector<Terms<T>> scale(g.scale, g.scale + e.channels), shift(e.channels), slope(e.channels);
   for (int64_t c = 0; c < e.channels; ++c) std::tie(shift[c], slope[c]) = shift_and_slope(e, g, sums[c], c);
   at::parallel_for(0, e.rows(), grain(e.channels), [&](int64_t from, int64_t to) {
-    spread_rows(g.grad.from_row(from), g.grad.row, g.a.from_row(from), g.a.row, g.y.from_row(from), g.y.row, g.out.from_row(from), g.out.row, g.mean, g.scale,
-                shift.data(), slope.data(), g.relu, to - from, e.channels);
+    spread_rows<T, A>(g.grad.from_row(from), g.grad.row, g.a.from_row(from), g.a.row, g.y.from_row(from), g.y.row, g.out.from_row(from), g.out.row, g.mean,
+                scale.data(), shift.data(), slope.data(), g.relu, to - from, e.channels);
   });
 }
 

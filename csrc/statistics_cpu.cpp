@@ -37,7 +37,8 @@ PT_MULTIVERSION void moments(const T* y, double pivot, int64_t count, Moments* t
 
 // Of every channel, STEP rows at a time.
 template <typename T, typename A, int64_t STEP>
-PT_MULTIVERSION void moments_rows(const T* y, int64_t row, const double* pivot, int64_t rows, int64_t channels, double* sums, double* squares) {
+PT_MULTIVERSION void moments_rows(const T* __restrict y, int64_t row, const double* __restrict pivot, int64_t rows, int64_t channels, double* __restrict sums,
+                                  double* __restrict squares) {
   for (int64_t r = 0; r < rows; r += STEP, y += STEP * row)
     for (int64_t c = 0; c < channels; ++c) {
       double sum = sums[c], square = squares[c];

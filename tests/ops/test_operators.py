@@ -286,6 +286,37 @@ def test_a_masks_gradient_that_normalisation_cancels_is_as_near(implementation, 
         near(mask.grad, true[1].grad, NEAR * 1e-2 / ROUNDING * (true[0] * true[0].grad).detach().abs().sum((0, 2, 3)))  # a hundredth of the terms for the largest element
 
 
+@pytest.mark.parametrize("kept", [5, 17, 24])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_fused_layer_of_16_bits_is_as_near_as_what_torch_does_alone(operators, dtype, layout, kept):
+    """Of 24 inputs `kept` are computed with, the others listen, and the weights are in float32, as under autocast."""
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        x, residual, upstream = (randn(generator, 4, channels, 12, 12, layout=layout).to(dtype) for channels in (24, 20, 20))
+        weight, scale, shift, order = randn(generator, 20, 24, 3, 3) / 15, 1 + randn(generator, 20) / 5, randn(generator, 20) / 5, torch.randperm(24, generator=generator)
+        mask = (torch.arange(24) < kept).float()
+        mask[0] = 0.5
+
+        def eager(x, mask, residual):
+            y = functional.conv2d(x * mask.to(x.dtype)[:, None, None], weight[:, order].to(x.dtype), padding=1)
+            return (functional.batch_norm(y, None, None, *(t.to(mask.dtype) for t in (scale, shift)), True, 0.0, 1e-3) + residual).relu()
+
+        def fused(x, mask, residual):
+            return ops.masked_conv_norm_act(x[:, :kept], weight, shadow=x[:, kept:].detach() if kept < 24 else None, in_mask=mask, in_order=order, norm_weight=scale, norm_bias=shift,
+                                            eps=1e-3, residual=residual, padding=1)[0]
+
+        def run(layer, of, sums):
+            leaves = [x.to(of).requires_grad_(), mask.to(sums).requires_grad_(), residual.to(of).requires_grad_()]
+            y = layer(*leaves)
+            y.backward(upstream.to(of))
+            return [y.detach(), leaves[0].grad[:, :kept], leaves[1].grad, leaves[2].grad]
+
+        true = run(eager, torch.float64, torch.float64)
+        for found, theirs, expected in zip(run(fused, dtype, torch.float32), run(eager, dtype, torch.float32), true):
+            assert (found - expected).norm() <= 1.5 * (theirs - expected).norm()
+
+
 @given(st.integers(0, 3), st.integers(1, 40), st.integers(1, 6), st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]), st.integers(0, 999))
 def test_mask_and_reduce_gives_both_gradients(operators, batch, channels, side, channels_last, dtype, seed):
     generator = torch.Generator().manual_seed(seed)
