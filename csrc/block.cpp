@@ -6,6 +6,8 @@
 // layer's. So a dropped channel's exact gradient costs the forward convolution of kept inputs
 // to all outputs and the backward one of kept outputs to all inputs, and nothing is scattered.
 #include "convolve.h"
+#include "cost.h"
+#include "gather.h"
 
 #include <algorithm>
 
@@ -22,8 +24,12 @@ Selection selection(const Maybe& order, int64_t count, int64_t width, const Tens
   const Tensor index = order->narrow(0, 0, count).contiguous();
   if (index.is_cpu()) {
     const int64_t* values = index.const_data_ptr<int64_t>();
-    for (int64_t i = 0; i < count; ++i)
+    std::vector<bool> named(width);
+    for (int64_t i = 0; i < count; ++i) {
       TORCH_CHECK_VALUE(values[i] >= 0 && values[i] < width, name, "[", i, "] is ", values[i], "; the weight has ", width, " such channels");
+      TORCH_CHECK_VALUE(!named[values[i]], name, " names channel ", values[i], " twice");
+      named[values[i]] = true;
+    }
   }
   return {index, count};
 }
@@ -33,6 +39,20 @@ Tensor gathered(const Tensor& weight, const Selection& outs, const Selection& in
   if (!outs.index.defined() && !ins.index.defined() && !mask.defined() && outs.count == weight.size(0) && ins.count == weight.size(1)) return weight.to(x.scalar_type());
   return kernels_for(weight).gather_weight(weight, x.scalar_type(), outs, ins, mask, layout_of(x));
 }
+
+// Whether to use a weight as it is, on activations whose channels are put in their places: on the CPU, where that is less work.
+bool stays_whole(const Tensor& weight, const Selection& outs, const Selection& ins, const Tensor& x, at::IntArrayRef out_sides) {
+  const int64_t area = weight.size(2) * weight.size(3), in_positions = x.size(0) * x.size(2) * x.size(3), out_positions = x.size(0) * out_sides[0] * out_sides[1];
+  return x.is_cpu() && !gathering_weights_pays(weight.size(1), ins.count, weight.size(0), outs.count, area, in_positions, out_positions);
+}
+
+Tensor all_of(const Selection& which, const Tensor& like) { return which.index.defined() ? which.index : at::arange(which.count, like.options().dtype(at::kLong)); }
+
+// Channels of a selection among all of a width, zeros for the others, and the selection's channels again.
+Tensor placed(const Tensor& x, const Selection& which, int64_t width) {
+  return !which.index.defined() && which.count == width ? x : scatter(x, all_of(which, x), width);
+}
+Tensor picked(const Tensor& x, const Selection& which) { return !which.index.defined() && which.count == x.size(1) ? x : gather(x, all_of(which, x)); }
 
 Pooling pooling(at::IntArrayRef values, const Maybe& norm_weight, const Maybe& residual, const Tensor& x) {
   if (values.empty()) return {};
@@ -103,9 +123,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> maske
   const int64_t ins = x.size(1);
   const Kernels& kernels = kernels_for(x);
   const Selection in = selection(in_order, ins, weight.size(1), x, "in_order"), out = selection(out_order, out_count, weight.size(0), x, "out_order");
-  const Tensor part = gathered(weight, out, in, factors(in_mask, ins), x);
+  const Tensor m = factors(in_mask, ins);
   // Normalisation takes a bias out again; what it rounded away would stay.
-  const Tensor y = convolve(x, part, bias && !norm_weight ? Maybe(out.of(bias->to(x.scalar_type()))) : std::nullopt, w);
+  const Maybe added = bias && !norm_weight ? Maybe(bias->to(x.scalar_type())) : std::nullopt;
+  Tensor y;
+  if (stays_whole(weight, out, in, x, check_window(x, weight, w))) {
+    y = picked(convolve(placed(m.defined() ? kernels.mask_channels(x, m) : x, in, weight.size(1)), weight.to(x.scalar_type()), added, w), out);
+  } else {
+    y = convolve(x, gathered(weight, out, in, m, x), added ? Maybe(out.of(*added)) : std::nullopt, w);
+  }
 
   const auto sums = x.options().dtype(sums_of(x)), doubles = x.options().dtype(at::kDouble);
   const Tensor no_places = at::empty({0}, x.options().dtype(at::kByte));
@@ -159,8 +185,12 @@ std::tuple<Tensor, Tensor, Tensor> masked_conv_norm_act_backward(
 
   Tensor dx, dmask;
   if (needs[0] || needs[1]) {
-    const Tensor part = gathered(weight, out, in, Tensor(), x);
-    Tensor inner = convolve_back(g, x, ins + shadows, part, w);
+    Tensor inner;
+    if (stays_whole(weight, out, in, x, g.sizes().slice(2))) {
+      inner = picked(convolve_back(placed(g, out, weight.size(0)), x, weight.size(1), weight.to(x.scalar_type()), w), in);
+    } else {
+      inner = convolve_back(g, x, ins + shadows, gathered(weight, out, in, Tensor(), x), w);
+    }
     if (needs[1] && in_mask) {
       dmask = kernels.mask_gradient(x, shadow, *in_mask, inner, needs[0]);
     } else if (needs[0] && in_mask) {

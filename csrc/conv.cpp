@@ -4,6 +4,7 @@
 // and into that pass; masked_conv_norm_act takes lists of channels instead.
 #include "convolve.h"
 #include "cost.h"
+#include "gather.h"
 
 namespace pass_transfer {
 
@@ -25,15 +26,6 @@ Tensor kept_of(const Tensor& mask, const char* name) {
   TORCH_CHECK_VALUE(mask.sum().item<double>() == static_cast<double>(kept.numel()) && mask.index_select(0, kept).eq(1).all().item<bool>(),
                     name, " holds other values than 0 and 1");
   return kept;
-}
-
-// Channels of a tensor, in its own layout.
-Tensor gather(const Tensor& x, const Tensor& index) { return kernels_for(x).take_channels(x, index); }
-
-// The inverse: zeros elsewhere.
-Tensor scatter(const Tensor& part, const Tensor& index, int64_t channels) {
-  const Tensor numbers = at::full({channels}, -1, index.options()).index_copy_(0, index, at::arange(index.numel(), index.options()));
-  return kernels_for(part).take_channels(part, numbers);
 }
 
 // A mask over input channels as a factor on the weight (O, C / groups, kh, kw).

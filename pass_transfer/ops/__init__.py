@@ -122,10 +122,10 @@ def masked_conv_norm_act(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
         shadow: (B, s, H, W), those that follow in in_order; in_mask is zero there.
         weight: (O, I, kh, kw), whole; bias: (O,). Weights must be frozen.
         in_mask: (i + s,) in the order of the channels.
-        in_order: (>= i + s,) int64, which of the weight's inputs they are; None: as they are.
+        in_order: (>= i + s,) int64, which of the weight's inputs they are, each once; None: as they are.
         norm_weight, norm_bias: (O,), or both None for no normalisation; eps: added to the variance.
         residual, residual_shadow: added before ReLU, in the shape of the results.
-        out_order: (>= out_count,) int64, which of the weight's outputs are made; None: as they are.
+        out_order: (>= out_count,) int64, which of the weight's outputs are made, each once; None: as they are.
         out_kept, out_count: how many of them are kept, and made at all; all, if not given.
         pool: kernel, stride and padding of a square maximum pooling at the end; empty for none.
 

@@ -178,11 +178,13 @@ def blocks(draw):
     """Keyword arguments of masked_conv_norm_act, and a generator."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     layout = draw(st.sampled_from([torch.contiguous_format, torch.channels_last]))
-    width, outs = draw(st.integers(1, 12)), draw(st.integers(1, 12))
+    few = draw(st.booleans())  # positions, so that most of what there is to move is the weight
+    width, outs = (draw(st.integers(24, 48) if few else st.integers(1, 12)) for _ in range(2))
     ins = draw(st.integers(1, width))
     shadows = draw(st.integers(0, width - ins))
     kernel, stride, dilation, padding = (draw(st.integers(a, b)) for a, b in ((1, 3), (1, 2), (1, 2), (0, 2)))
-    batch, side = draw(st.integers(1, 3)), draw(st.integers(5, 8))
+    batch, side = draw(st.sampled_from([(1, 1), (2, 3), (4, 2), (5, 3)])) if few else (draw(st.integers(1, 3)), draw(st.integers(5, 8)))
+    kernel, padding = (draw(st.sampled_from([(1, 0), (3, 2)]))) if few else (kernel, padding)
     count = draw(st.integers(1, outs))
     kept = draw(st.integers(1, count))
     out = (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
@@ -386,9 +388,9 @@ def test_a_convolution_that_does_not_fit_is_refused_with_the_arguments_name(oper
 @given(st.data())
 def test_a_fused_layer_that_does_not_fit_is_refused_with_the_arguments_name(operators, data):
     bad = {"x": BAD["x"], "weight": [torch.zeros(3, 3, 3, 3), *BAD["weight"][1:], torch.zeros(3, 4, 3, 3, requires_grad=True)], "in_mask": BAD["in_mask"][:1] + [torch.ones(5)],
-           "shadow": [torch.zeros(2, 1, 5, 5), torch.zeros(2, 9, 6, 6), torch.zeros(2, 1, 6, 6).double()], "in_order": [torch.tensor([0, 1, 2, 4]), torch.tensor([0.0]), torch.tensor([-1, 0, 1, 2]), torch.tensor([0])],
+           "shadow": [torch.zeros(2, 1, 5, 5), torch.zeros(2, 9, 6, 6), torch.zeros(2, 1, 6, 6).double()], "in_order": [torch.tensor([0, 1, 2, 4]), torch.tensor([0, 1, 2, 1]), torch.tensor([0.0]), torch.tensor([-1, 0, 1, 2]), torch.tensor([0])],
            "norm_weight": [torch.ones(2), None], "norm_bias": [torch.ones(2), None], "residual": [torch.zeros(2, 3, 4, 5), torch.zeros(2, 3, 4, 4).double()],
-           "residual_shadow": [torch.zeros(2, 2, 4, 4)], "out_order": [torch.tensor([0, 1, 3]), torch.tensor([[0]])], "out_kept": [0, -1, 4], "out_count": [0, 4],
+           "residual_shadow": [torch.zeros(2, 2, 4, 4)], "out_order": [torch.tensor([0, 1, 3]), torch.tensor([0, 1, 0]), torch.tensor([[0]])], "out_kept": [0, -1, 4], "out_count": [0, 4],
            "stride": BAD["stride"], "padding": BAD["padding"], "dilation": BAD["dilation"]}
     name = data.draw(st.sampled_from(sorted(bad)))
     value = data.draw(st.sampled_from(bad[name]))
@@ -446,6 +448,16 @@ def test_exactly_k_of_many_scores_with_many_ties(implementation, n):
         again = ops.global_topk_mask(scores, offsets, k, floors).mask
         assert int(mask.sum()) == k == int(kept.sum()) and set(mask.tolist()) <= {0.0, 1.0} and (kept >= floors).all() and torch.equal(mask, again)
         assert torch.equal(mask, ops.reference.global_topk_mask(scores, offsets, k, floors)[0])
+
+
+@pytest.mark.parametrize("images, whole", [(2, True), (400, False)])
+def test_a_weight_is_gathered_where_many_positions_meet_it(operators, images, whole):
+    generator = torch.Generator().manual_seed(0)
+    x, weight = randn(generator, images, 32, 1, 1).requires_grad_(), randn(generator, 60, 64, 1, 1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
+        y, _ = ops.masked_conv_norm_act(x, weight, in_order=torch.randperm(64, generator=generator), out_order=torch.randperm(60, generator=generator), out_kept=40)
+        y.sum().backward()
+    assert [e.input_shapes[1] for e in profile.events() if e.name == "aten::mm"] == ([[64, 60], [60, 64]] if whole else [[32, 40], [40, 32]])
 
 
 def test_a_weight_without_gradient_costs_none(operators):
