@@ -1,6 +1,7 @@
 """One step of a search (forward, loss, gradients to scores and prompt; backbone frozen), against what PyTorch does alone.
 
     python benchmarks/search_step.py --models resnet18 --sizes 64 224 --densities 0.3 0.5 0.9
+    python benchmarks/search_step.py --show    # the table of what has been measured, from the JSON files
 
 Every round runs each variant once, one after the other, so that they see the same machine.
 Ratios are medians over rounds of (variant / the fastest of eager PyTorch and, with --compile,
@@ -15,6 +16,7 @@ import argparse
 import copy
 import statistics
 import sys
+from pathlib import Path
 
 import torch
 import torchvision
@@ -22,7 +24,7 @@ from torch import nn
 
 from pass_transfer import ops
 from pass_transfer.backbones import ChannelGroups, find_groups
-from pass_transfer.files import make_folder, write_json
+from pass_transfer.files import make_folder, read_json, write_json
 from pass_transfer.latency import interleave
 from pass_transfer.masking import batch_statistics, masked_forward, room_for
 
@@ -192,15 +194,23 @@ def summarise(times: dict[str, list[float]]) -> dict:
 def table(cells: list[dict]) -> str:
     """Ratios to the fastest baseline, each variant in its better layout; in brackets the worst ratio to a baseline of the same layout."""
     kinds = [k for k in ("dense", "exact", "kept") if any(n.startswith(k) for c in cells for n in c["ratios"])]
-    lines = [f"| network | px | batch | precision | density | fastest baseline | {' | '.join(kinds)} |", "|" + "---|" * (6 + len(kinds))]
+    asked = ["model", "size", "batch", "precision", "density", "rounds"] + ["slack"] * any(c["cuda_graph"] for c in cells)
+    heads = [{"model": "network", "size": "px", "slack": "room"}.get(name, name) for name in asked] + ["fastest baseline", *kinds]
+    rows = [heads, ["---"] * len(heads)]
     for c in cells:
-        columns = []
+        taken = c["milliseconds"][c["baseline"]]
+        row = [str(c[name]) for name in asked] + [f"{c['baseline']}, {taken:.{0 if taken >= 100 else 1}f} ms"]
         for kind in kinds:
             names = [n for n in c["ratios"] if n.startswith(kind)]
-            columns.append(f"{min(c['ratios'][n] for n in names):.2f} ({max(c['ratios_in_layout'][n] for n in names):.2f})" if names else "")
-        lines.append(f"| {c['model']} | {c['size']} | {c['batch']} | {c['precision']} | {c['density']} | {c['baseline']}, {c['milliseconds'][c['baseline']]:.0f} ms | "
-                     + " | ".join(columns) + " |")
-    return "\n".join(lines)
+            row.append(f"{min(c['ratios'][n] for n in names):.2f} ({max(c['ratios_in_layout'][n] for n in names):.2f})" if names else "")
+        rows.append(row)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def measured(folder: str, device: str) -> list[dict]:
+    """The cells that are kept in a folder for a kind of device, in the order of what was asked for."""
+    cells = [read_json(path) for path in sorted(Path(folder).glob(f"*-{device}*.json"))]
+    return sorted(cells, key=lambda c: (c["model"], c["size"], c["precision"] != "float32", c["density"], c["slack"] or 0))
 
 
 def main() -> None:
@@ -219,7 +229,10 @@ def main() -> None:
     parser.add_argument("--slack", type=int, default=8, help="with --cuda-graph: channels that a group may keep beyond what it keeps now")
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=list(LAYOUTS))
     parser.add_argument("--out", default="benchmarks/results/search_step")
+    parser.add_argument("--show", action="store_true", help="measure nothing: print the table of what --out holds for --device")
     given = parser.parse_args()
+    if given.show:
+        return print(table(measured(given.out, given.device)))
     cells = []
     for model in given.models:
         for size in given.sizes:

@@ -4,6 +4,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=$(command -v "${1:-python}")
+[ "${python#/}" = "$python" ] && python=$PWD/$python
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
