@@ -29,6 +29,8 @@ def accuracy_picture(result: Mapping[str, Any]) -> Picture:
             handles.append(axes.axvline(dense, color=theme.muted, linestyle=(0, (4, 3)), linewidth=1.2, label=missing))
         low, high = min(p[2] for p in points), max(p[2] for p in points)
         axes.set(xlim=(0, 1.08 * dense), ylim=(max(0, low - 5), min(101, high + 5)))
+        bottom, top = axes.get_ylim()
+        axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= min(100, top)])
         legend_below(figure, theme, handles, 1)
         return figure
 
