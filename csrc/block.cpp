@@ -4,7 +4,8 @@
 // Channels come in an order: kept ones first. What follows them in the input (`shadow`) is
 // read by the mask's gradient alone, what follows them in the output is computed for the next
 // layer's. So a dropped channel's exact gradient costs the forward convolution of kept inputs
-// to all outputs and the backward one of kept outputs to all inputs, and nothing is scattered.
+// to all outputs and the backward one of kept outputs to all inputs, and nothing is scattered, but
+// on the CPU where a weight is so large beside the activations that it is used as it is.
 #include "convolve.h"
 #include "cost.h"
 #include "gather.h"
@@ -46,6 +47,7 @@ bool stays_whole(const Tensor& weight, const Selection& outs, const Selection& i
   return x.is_cpu() && !gathering_weights_pays(weight.size(1), ins.count, weight.size(0), outs.count, area, in_positions, out_positions);
 }
 
+// The numbers of a selection's channels.
 Tensor all_of(const Selection& which, const Tensor& like) { return which.index.defined() ? which.index : at::arange(which.count, like.options().dtype(at::kLong)); }
 
 // Channels of a selection among all of a width, zeros for the others, and the selection's channels again.

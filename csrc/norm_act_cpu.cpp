@@ -105,11 +105,11 @@ PT_MULTIVERSION void sum_rows(const T* __restrict grad, int64_t g_row, const T* 
   }
 }
 
-// scale * (g - s1 - (y - mean) * slope): s1 is g's mean, slope that of g * (y - mean) by the variance. Over the batch these
-// terms cancel, so they are in double, but where T rounds them more coarsely than float32 anyway.
+// What terms that cancel over the batch are in, but where T rounds what comes of them more coarsely than float32 anyway.
 template <typename T>
 using Terms = std::conditional_t<(sizeof(T) < sizeof(float)), float, double>;
 
+// scale * (g - s1 - (y - mean) * slope): s1 is g's mean, slope that of g * (y - mean) by the variance.
 template <typename T, typename A, typename W = Terms<T>>
 PT_MULTIVERSION void spread(const T* __restrict grad, const T* __restrict a, const T* __restrict y, T* __restrict out, A mean, W scale, W s1, W slope, bool relu,
                             int64_t count) {

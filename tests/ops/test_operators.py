@@ -182,9 +182,9 @@ def blocks(draw):
     width, outs = (draw(st.integers(24, 48) if few else st.integers(1, 12)) for _ in range(2))
     ins = draw(st.integers(1, width))
     shadows = draw(st.integers(0, width - ins))
-    kernel, stride, dilation, padding = (draw(st.integers(a, b)) for a, b in ((1, 3), (1, 2), (1, 2), (0, 2)))
-    batch, side = draw(st.sampled_from([(1, 1), (2, 3), (4, 2), (5, 3)])) if few else (draw(st.integers(1, 3)), draw(st.integers(5, 8)))
-    kernel, padding = (draw(st.sampled_from([(1, 0), (3, 2)]))) if few else (kernel, padding)
+    kernel, padding = draw(st.sampled_from([(1, 0), (3, 2)]) if few else st.tuples(st.integers(1, 3), st.integers(0, 2)))
+    stride, dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    batch, side = draw(st.sampled_from([(1, 1), (2, 3), (4, 2), (5, 3)]) if few else st.tuples(st.integers(1, 3), st.integers(5, 8)))
     count = draw(st.integers(1, outs))
     kept = draw(st.integers(1, count))
     out = (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
