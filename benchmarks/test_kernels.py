@@ -2,7 +2,8 @@
 
     python -m pytest benchmarks/test_kernels.py --benchmark-enable --benchmark-json=kernels.json
 
-Timings are for reading; nothing here fails because it is slow. `PT_DEVICE=cuda` runs on a GPU.
+Timings are for reading; nothing here fails because it is slow. `PT_DEVICE=cuda` runs on a GPU,
+`PT_PRECISION=bf16` in bfloat16, where the fused layer's weights stay in float32 as under autocast.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from pass_transfer import ops
 
 DEVICE = os.environ.get("PT_DEVICE", "cpu")
+DTYPE = {"float32": torch.float32, "bf16": torch.bfloat16}[os.environ.get("PT_PRECISION", "float32")]
 DENSITY = 0.5
 BATCH = 32 if DEVICE == "cpu" else 256
 IMPLEMENTATIONS = {"compiled": (DEVICE,), "plain": ()}
@@ -70,7 +72,7 @@ def test_mask_channels(benchmark, implementation, channels, side, layout):
 @pytest.mark.parametrize("channels, side", CONVOLUTIONS)
 def test_masked_conv2d(benchmark, implementation, channels, side, gradient, layout):
     x = image(channels, side, layout).requires_grad_()
-    weight = torch.randn(channels, channels, 3, 3, device=DEVICE)
+    weight = torch.randn(channels, channels, 3, 3, device=DEVICE, dtype=DTYPE)
     mask, support = half(channels).requires_grad_(), half(channels)
     upstream = torch.randn_like(x) * support[:, None, None]
     timed(benchmark, lambda: ops.masked_conv2d(x, weight, None, mask, padding=1, gradient=gradient, support=support).backward(upstream))
@@ -90,4 +92,4 @@ def test_masked_conv_norm_act(benchmark, implementation, channels, side, listene
 
 
 def image(channels: int, side: int, layout: str) -> torch.Tensor:
-    return torch.randn(BATCH, channels, side, side, device=DEVICE).contiguous(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
+    return torch.randn(BATCH, channels, side, side, device=DEVICE, dtype=DTYPE).contiguous(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)

@@ -75,9 +75,10 @@ std::tuple<Tensor, Tensor> masked_conv2d(const Tensor& x_in, const Tensor& weigh
   const Window w(stride, padding, dilation, groups.expect_int());
   const Gradient mode = gradient_of(gradient);
   check(x_in, weight, bias, in_mask, out_mask, support, in_margin, out_margin, w);
+  for (const auto& [set, name] : {std::pair{out_mask, "out_mask"}, std::pair{support, "support"}, std::pair{in_margin, "in_margin"}, std::pair{out_margin, "out_margin"}})
+    if (set) kept_of(*set, name);  // refused here rather than in the backward pass
   const Tensor x = dense(x_in), kept = in_mask ? kept_of(*in_mask, "in_mask") : Tensor(), none = at::empty({0}, x.options());
   if (!out_mask) return {masked_input(x, weight, bias, in_mask, kept, w), none};
-  kept_of(*out_mask, "out_mask");
   const Maybe heard = heard_of(mode, out_mask, out_margin);
   const Tensor out = heard ? kept_of(*heard, "out_margin") : Tensor();
   if (!heard || !some_of(out, weight.size(0), w.groups)) {

@@ -61,9 +61,12 @@ def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) ->
 
 
 def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
-    """x (B, C, ...) times mask (C,), or (B, C) for a mask of each sample's own.
+    """x (B, C, ...) times mask (C,), or (B, C) for a mask of each sample's own; bool or floating.
 
     The mask's gradient is <x_c, dL/dy_c>, also where the mask is zero.
+
+    Raises:
+        KernelError: shapes, dtypes or devices that do not fit; it names the argument.
     """
     if mask.ndim != 1 or not mask.is_floating_point():
         return reference.mask_channels(x, mask)
@@ -120,7 +123,8 @@ def masked_conv_norm_act(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
     Args:
         x: (B, i, H, W), the first channels of in_order.
         shadow: (B, s, H, W), those that follow in in_order; in_mask is zero there.
-        weight: (O, I, kh, kw), whole; bias: (O,). Weights must be frozen.
+        weight: (O, I, kh, kw), whole, in x's dtype, or in float32 with an x of 16 bits;
+            bias: (O,). Weights must be frozen.
         in_mask: (i + s,) in the order of the channels.
         in_order: (>= i + s,) int64, which of the weight's inputs they are, each once; None: as they are.
         norm_weight, norm_bias: (O,), or both None for no normalisation; eps: added to the variance.

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pass_transfer.ops.autocast import as_autocast
+
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -194,19 +196,19 @@ def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
 
 def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *rest) -> Tensor:
     """ops.masked_conv2d by the compiled kernel."""
-    return _kernels.masked_conv2d(*_as_autocast(x, weight, bias), *rest)[0]
+    return _kernels.masked_conv2d(*as_autocast(x, weight, bias), *rest)[0]
 
 
 def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *rest) -> Tensor:
     """ops.masked_linear by the compiled kernel."""
-    return _kernels.masked_linear(*_as_autocast(x, weight, bias), *rest)
+    return _kernels.masked_linear(*as_autocast(x, weight, bias), *rest)
 
 
 def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_order: Tensor | None, weight: Tensor, bias: Tensor | None,
                          norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, residual: Tensor | None, residual_shadow: Tensor | None,
                          *rest) -> tuple[Tensor, Tensor | None]:
     """ops.masked_conv_norm_act by the compiled kernel."""
-    x, bias, shadow, residual, residual_shadow = _as_autocast(x, bias, shadow, residual, residual_shadow)  # weights are rounded while they are gathered
+    x, bias, shadow, residual, residual_shadow = as_autocast(x, bias, shadow, residual, residual_shadow)  # weights are rounded while they are gathered
     *rest, pool = rest
     fused = pool if pool and x.is_cuda and norm_weight is not None and residual is None else []
     a, rest_of_a, *_ = _kernels.masked_conv_norm_act(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, residual, residual_shadow,
@@ -215,11 +217,3 @@ def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | Non
     if pool and not fused:
         a, rest_of_a = (None if t is None else torch.nn.functional.max_pool2d(t, *pool) for t in (a, rest_of_a))
     return a, rest_of_a
-
-
-def _as_autocast(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
-    """The tensors in the dtype that autocast gives a convolution, where it is on. Masks stay as they are."""
-    if not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
-        return [x, *others]
-    dtype = torch.get_autocast_dtype(x.device.type)
-    return [None if t is None else t.to(dtype) for t in (x, *others)]

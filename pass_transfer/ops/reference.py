@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pass_transfer.errors import KernelError, MaskError
+from pass_transfer.ops import checks
+from pass_transfer.ops.autocast import as_autocast
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -39,12 +40,7 @@ def select(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> Tensor:
 
 def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """ops.global_topk_mask in plain torch."""
-    if scores.ndim != 1 or offsets.ndim != 1 or floors.ndim != 1 or offsets[-1] != len(scores) or len(floors) != len(offsets) - 1:
-        raise MaskError(f"scores {tuple(scores.shape)}, offsets ending at {int(offsets.flatten()[-1])} and {floors.numel()} floors do not belong together")
-    if not bool(torch.isfinite(scores).all()):
-        raise MaskError("channel scores hold NaN or infinite values")
-    if not int(floors.sum()) <= k <= len(scores):
-        raise MaskError(f"cannot keep {k} of {len(scores)} channels with floors that sum to {int(floors.sum())}")
+    checks.check_selection(scores, offsets, k, floors)
     chosen = select(scores.detach(), offsets, k, floors)
     layers = chosen.split(offsets.diff().tolist())
     kept = torch.stack([layer.sum() for layer in layers]) if layers else floors.clone()
@@ -54,7 +50,7 @@ def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) ->
 
 
 class _MaskChannels(torch.autograd.Function):
-    """x times a mask, whose gradient is a sum over positions in float64: what is left where it cancels is not its rounding."""
+    """x times a mask, whose gradient is a sum over positions in a wider type: what is left where it cancels is not its rounding."""
 
     @staticmethod
     def forward(ctx, x: Tensor, mask: Tensor) -> Tensor:
@@ -68,7 +64,7 @@ class _MaskChannels(torch.autograd.Function):
         to_mask = None
         if ctx.needs_input_grad[1]:
             products, positions = gradient * x, [*range(2 - mask.ndim), *range(2, x.ndim)]
-            to_mask = (products.sum(positions, dtype=_wide(x)) if positions else products).to(mask.dtype)
+            to_mask = (products.sum(positions, dtype=torch.promote_types(_wide(x), torch.float32)) if positions else products).to(mask.dtype)
         return to_x, to_mask
 
 
@@ -84,6 +80,7 @@ def _wide(x: Tensor) -> torch.dtype:
 
 def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
     """ops.mask_channels in plain torch."""
+    checks.check_channels(x, mask)
     return _MaskChannels.apply(x, mask)
 
 
@@ -98,8 +95,11 @@ def _heard(mask: Tensor, gradient: str, margin: Tensor | None) -> Tensor:
 def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tensor | None, out_mask: Tensor | None, stride, padding, dilation,
                   groups: int, gradient: str, support: Tensor | None, in_margin: Tensor | None, out_margin: Tensor | None) -> Tensor:
     """ops.masked_conv2d in plain torch."""
-    _check_masks(x, in_mask=(in_mask, x.shape[1]), out_mask=(out_mask, len(weight)), support=(support, len(weight)), in_margin=(in_margin, x.shape[1]),
-                 out_margin=(out_margin, len(weight)))
+    x, weight, bias = as_autocast(x, weight, bias)
+    checks.check_images(x, weight)
+    checks.check_groups(x, weight, groups)
+    checks.check_window(x, weight, stride, padding, dilation)
+    _check_masked(x, weight, bias, x.shape[1], in_mask, out_mask, support, in_margin, out_margin)
     if in_mask is not None:
         x = mask_channels(x, _heard(in_mask, gradient, in_margin))
     y = functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
@@ -109,12 +109,22 @@ def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tenso
 def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tensor | None, out_mask: Tensor | None, gradient: str,
                   support: Tensor | None, in_margin: Tensor | None, out_margin: Tensor | None) -> Tensor:
     """ops.masked_linear in plain torch."""
-    _check_masks(x, in_mask=(in_mask, x.shape[-1]), out_mask=(out_mask, len(weight)), support=(support, len(weight)), in_margin=(in_margin, x.shape[-1]),
-                 out_margin=(out_margin, len(weight)))
+    x, weight, bias = as_autocast(x, weight, bias)
+    checks.check_linear(x, weight)
+    _check_masked(x, weight, bias, x.shape[-1], in_mask, out_mask, support, in_margin, out_margin)
     if in_mask is not None:
         x = x * _heard(in_mask, gradient, in_margin).to(x.dtype)
     y = functional.linear(x, weight, bias)
     return y if out_mask is None else y * _heard(out_mask, gradient, out_margin).to(y.dtype)
+
+
+def _check_masked(x: Tensor, weight: Tensor, bias: Tensor | None, ins: int, in_mask: Tensor | None, out_mask: Tensor | None, support: Tensor | None,
+                  in_margin: Tensor | None, out_margin: Tensor | None) -> None:
+    """Raises KernelError where a layer's dtypes, bias or masks do not fit."""
+    checks.check_layer(x, weight, bias)
+    checks.check_masks(x, in_mask=(in_mask, ins), out_mask=(out_mask, len(weight)), support=(support, len(weight)), in_margin=(in_margin, ins),
+                       out_margin=(out_margin, len(weight)))
+    checks.check_binary(in_mask=in_mask, out_mask=out_mask, support=support, in_margin=in_margin, out_margin=out_margin)
 
 
 def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_order: Tensor | None, weight: Tensor, bias: Tensor | None,
@@ -122,16 +132,18 @@ def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | Non
                          out_order: Tensor | None, out_kept: int, out_count: int, relu: bool, stride, padding, dilation,
                          pool=()) -> tuple[Tensor, Tensor | None]:
     """ops.masked_conv_norm_act in plain torch."""
+    x, bias, shadow, residual, residual_shadow = as_autocast(x, bias, shadow, residual, residual_shadow)
+    checks.check_block(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, residual, residual_shadow, out_order, out_kept, out_count,
+                       stride, padding, dilation, pool)
     if shadow is not None:
         x = torch.cat([x, shadow.detach()], 1)
-    _check_masks(x, in_mask=(in_mask, x.shape[1]))
     if in_mask is not None:
         x = mask_channels(x, in_mask)
     rows = slice(out_count) if out_order is None else out_order[:out_count]
     columns = slice(x.shape[1]) if in_order is None else in_order[:x.shape[1]]
-    part, offsets, scale, shift = weight[rows][:, columns], *(None if t is None else t[rows] for t in (bias, norm_weight, norm_bias))
+    part, (offsets, scale, shift) = weight[rows][:, columns].to(x.dtype), (None if t is None else t[rows] for t in (bias, norm_weight, norm_bias))
     # Normalisation takes a bias out again; what it rounded away would stay.
-    y = functional.conv2d(x, part, offsets if scale is None else None, stride, padding, dilation)
+    y = functional.conv2d(x, part, offsets.to(x.dtype) if offsets is not None and scale is None else None, stride, padding, dilation)
     if scale is not None:
         scale, shift = (t.to(torch.promote_types(t.dtype, _wide(y))) for t in (scale, shift))
         y = functional.batch_norm(y.to(_wide(y)), None, None, scale, shift, training=True, eps=eps).to(y.dtype)
@@ -144,15 +156,3 @@ def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | Non
         kept, rest = kept.relu(), rest.relu()
     rest = rest if out_kept < out_count else None
     return tuple(functional.max_pool2d(t, *pool) if pool and t is not None else t for t in (kept, rest))
-
-
-def _check_masks(x: Tensor, **masks: tuple[Tensor | None, int]) -> None:
-    for name, (mask, channels) in masks.items():
-        if mask is None:
-            continue
-        if mask.shape != (channels,):
-            raise KernelError(f"{name} has shape {tuple(mask.shape)}; it must be ({channels},)")
-        if mask.device != x.device:
-            raise KernelError(f"{name} is on {mask.device}, x on {x.device}")
-        if not mask.is_floating_point():
-            raise KernelError(f"{name} is {mask.dtype}; it must be floating")

@@ -128,7 +128,7 @@ def test_masked_convolution_and_all_its_gradients_are_the_true_ones(implementati
 
 @settings(max_examples=100)
 @given(convolutions())
-def test_bfloat16_is_as_near_as_what_torch_does_alone(operators, problem):
+def test_bfloat16_is_as_near_as_what_torch_does_alone(implementation, problem):
     p, half = problem, torch.bfloat16
     rounded = [None if t is None else t.to(half) for t in (p.x, p.weight, p.bias)]
     upstream = randn(p.generator, *functional.conv2d(p.x, p.weight, p.bias, *p.window.values()).shape).to(half)
@@ -291,7 +291,7 @@ def test_a_masks_gradient_that_normalisation_cancels_is_as_near(implementation, 
 @pytest.mark.parametrize("kept", [5, 17, 24])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_fused_layer_of_16_bits_is_as_near_as_what_torch_does_alone(operators, dtype, layout, kept):
+def test_a_fused_layer_of_16_bits_is_as_near_as_what_torch_does_alone(implementation, dtype, layout, kept):
     """Of 24 inputs `kept` are computed with, the others listen, and the weights are in float32, as under autocast."""
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
@@ -369,13 +369,13 @@ BAD = {"x": [torch.zeros(2, 4, 5), torch.zeros(2, 4, 6, 6, dtype=torch.long), to
        "weight": [torch.zeros(3, 5, 3, 3), torch.zeros(3, 4, 3, 3).double(), torch.zeros(3, 4, 9, 9), torch.zeros(3, 4)],
        "bias": [torch.zeros(2), torch.zeros(3, 1), torch.zeros(3).double()],
        "in_mask": [torch.ones(3), torch.full((4,), 0.5), torch.ones(4, dtype=torch.long), torch.ones(4, 1), torch.full((4,), float("nan"))],
-       "out_mask": [torch.ones(4), torch.full((3,), 2.0)], "support": [torch.ones(5)], "in_margin": [torch.ones(9)], "out_margin": [torch.ones(9)],
+       "out_mask": [torch.ones(4), torch.full((3,), 2.0)], "support": [torch.ones(5), torch.full((3,), 0.5)], "in_margin": [torch.ones(9), torch.full((4,), 2.0)], "out_margin": [torch.ones(9), torch.full((3,), -1.0)],
        "stride": [-1, 0, (1, -1), (1, 1, 1), 1.5], "padding": [-1, (0, -1)], "dilation": [0, -2], "groups": [0, 3, -1], "gradient": ["some", ""]}
 
 
 @settings(max_examples=200)
 @given(st.data())
-def test_a_convolution_that_does_not_fit_is_refused_with_the_arguments_name(operators, data):
+def test_a_convolution_that_does_not_fit_is_refused_with_the_arguments_name(implementation, data):
     name = data.draw(st.sampled_from(sorted(BAD)))
     value = data.draw(st.sampled_from(BAD[name]))
     good = {"x": torch.zeros(2, 4, 6, 6), "weight": torch.zeros(3, 4, 3, 3), "bias": torch.zeros(3), "in_mask": torch.ones(4), "out_mask": torch.ones(3)}
@@ -386,7 +386,7 @@ def test_a_convolution_that_does_not_fit_is_refused_with_the_arguments_name(oper
 
 @settings(max_examples=200)
 @given(st.data())
-def test_a_fused_layer_that_does_not_fit_is_refused_with_the_arguments_name(operators, data):
+def test_a_fused_layer_that_does_not_fit_is_refused_with_the_arguments_name(implementation, data):
     bad = {"x": BAD["x"], "weight": [torch.zeros(3, 3, 3, 3), *BAD["weight"][1:], torch.zeros(3, 4, 3, 3, requires_grad=True)], "in_mask": BAD["in_mask"][:1] + [torch.ones(5)],
            "shadow": [torch.zeros(2, 1, 5, 5), torch.zeros(2, 9, 6, 6), torch.zeros(2, 1, 6, 6).double()], "in_order": [torch.tensor([0, 1, 2, 4]), torch.tensor([0, 1, 2, 1]), torch.tensor([0.0]), torch.tensor([-1, 0, 1, 2]), torch.tensor([0])],
            "norm_weight": [torch.ones(2), None], "norm_bias": [torch.ones(2), None], "residual": [torch.zeros(2, 3, 4, 5), torch.zeros(2, 3, 4, 4).double()],
@@ -403,7 +403,7 @@ def test_a_fused_layer_that_does_not_fit_is_refused_with_the_arguments_name(oper
 
 @settings(max_examples=200)
 @given(st.data())
-def test_a_linear_layer_that_does_not_fit_is_refused_with_the_arguments_name(operators, data):
+def test_a_linear_layer_that_does_not_fit_is_refused_with_the_arguments_name(implementation, data):
     bad = {"x": [torch.zeros(2, 5), torch.zeros(2, 4).double(), torch.zeros(2, 4, dtype=torch.long)], "weight": [torch.zeros(3, 5), torch.zeros(3, 4, 1), torch.zeros(3, 4).double()],
            "bias": BAD["bias"], "in_mask": BAD["in_mask"], "out_mask": BAD["out_mask"], "support": BAD["support"], "in_margin": BAD["in_margin"],
            "out_margin": BAD["out_margin"], "gradient": BAD["gradient"]}
@@ -416,7 +416,7 @@ def test_a_linear_layer_that_does_not_fit_is_refused_with_the_arguments_name(ope
 
 @settings(max_examples=200)
 @given(st.data())
-def test_a_mask_that_does_not_fit_is_refused_with_the_arguments_name(operators, data):
+def test_a_mask_that_does_not_fit_is_refused_with_the_arguments_name(implementation, data):
     bad = {"x": [torch.zeros(4), torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 5, 3, 3)], "mask": [torch.ones(3), torch.ones(5), torch.ones(4, device="meta")]}
     name = data.draw(st.sampled_from(sorted(bad)))
     with pytest.raises((KernelError, NotImplementedError), match="x|mask"):
@@ -425,15 +425,30 @@ def test_a_mask_that_does_not_fit_is_refused_with_the_arguments_name(operators, 
 
 @settings(max_examples=200)
 @given(st.data())
-def test_a_selection_that_does_not_fit_is_refused(operators, data):
+def test_a_selection_that_does_not_fit_is_refused_with_the_arguments_name(implementation, data):
     bad = {"scores": [torch.zeros(2, 4), torch.zeros(7), torch.zeros(8, dtype=torch.long), torch.full((8,), float("nan")), torch.full((8,), float("-inf"))],
            "offsets": [torch.tensor([0, 8]), torch.tensor([0, 9, 8]), torch.tensor([0, -1, 8]), torch.tensor([1, 4, 8]), torch.tensor([0.0, 4, 8]), torch.tensor([[0, 4, 8]])],
            "k": [-1, 1, 9], "floors": [torch.tensor([1]), torch.tensor([5, 0]), torch.tensor([-1, 1]), torch.tensor([1.0, 1.0])]}
     name = data.draw(st.sampled_from(sorted(bad)))
     good = {"scores": torch.arange(8.0), "offsets": torch.tensor([0, 4, 8]), "k": 4, "floors": torch.tensor([1, 1])}
     ops.global_topk_mask(**good)
-    with pytest.raises(MaskError):
+    with pytest.raises(MaskError, match="cannot keep" if name == "k" else name):
         ops.global_topk_mask(**good | {name: data.draw(st.sampled_from(bad[name]))})
+
+
+@pytest.mark.parametrize("layer, shapes, counts", [
+    ("masked_conv2d", {"x": (2, 4, 5, 5), "weight": (3, 4, 3, 3)}, {}),
+    ("masked_linear", {"x": (2, 4), "weight": (3, 4)}, {}),
+    ("masked_conv_norm_act", {"x": (2, 4, 5, 5), "weight": (3, 6, 3, 3), "shadow": (2, 2, 5, 5), "residual": (2, 2, 3, 3), "residual_shadow": (2, 1, 3, 3)}, {"out_kept": 2, "out_count": 3})])
+def test_under_autocast_layers_compute_and_answer_in_its_type(implementation, layer, shapes, counts):
+    generator = torch.Generator().manual_seed(0)
+    given_ = {name: randn(generator, *shape) for name, shape in shapes.items()} | {"bias": randn(generator, 3)} | counts
+    exact = getattr(ops, layer)(**given_)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = getattr(ops, layer)(**given_)
+    for y, expected in zip(found, exact) if isinstance(found, tuple) else [(found, exact)]:
+        assert y.dtype is torch.bfloat16
+        torch.testing.assert_close(y.float(), expected, rtol=0.03, atol=0.1)
 
 
 @pytest.mark.parametrize("n", [1, 2, 999, 30_000, 100_000])

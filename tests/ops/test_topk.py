@@ -125,10 +125,10 @@ def test_a_count_below_the_floors_or_above_all_is_refused(k):
         ops.global_topk_mask(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 2, 3]), k, torch.tensor([1, 1]))
 
 
-@pytest.mark.parametrize("scores, offsets, floors", [
-    (torch.zeros(2, 2), [0, 4], [0]), (torch.zeros(3), [0, 2], [0]), (torch.zeros(3), [0, 3], [0, 0])])
-def test_parts_that_do_not_belong_together_are_refused(scores, offsets, floors):
-    with pytest.raises(MaskError, match="do not belong together"):
+@pytest.mark.parametrize("scores, offsets, floors, words", [
+    (torch.zeros(2, 2), [0, 4], [0], "scores .* one"), (torch.zeros(3), [0, 2], [0], "offsets .* from 0 to 3"), (torch.zeros(3), [0, 3], [0, 0], "2 offsets and 2 floors do not belong together")])
+def test_parts_that_do_not_belong_together_are_refused(scores, offsets, floors, words):
+    with pytest.raises(MaskError, match=words):
         ops.global_topk_mask(scores, torch.tensor(offsets), 1, torch.tensor(floors))
 
 
