@@ -52,7 +52,7 @@ Tensor all_of(const Selection& which, const Tensor& like) { return which.index.d
 
 // Channels of a selection among all of a width, zeros for the others, and the selection's channels again.
 Tensor placed(const Tensor& x, const Selection& which, int64_t width) {
-  return !which.index.defined() && which.count == width ? x : scatter(x, all_of(which, x), width);
+  return !which.index.defined() && which.count == width ? x : scatter(x, all_of(which, x), width, layout_of(x));
 }
 Tensor picked(const Tensor& x, const Selection& which) { return !which.index.defined() && which.count == x.size(1) ? x : gather(x, all_of(which, x)); }
 

@@ -57,7 +57,7 @@ bool some_of(const Tensor& index, int64_t channels, int64_t groups) {
 Tensor masked_input(const Tensor& x, const Tensor& weight, const Maybe& bias, const Maybe& in_mask, const Tensor& kept, const Window& w) {
   if (!in_mask || (kept.defined() && kept.numel() == x.size(1))) return convolve(x, weight, bias, w);
   if (some_of(kept, x.size(1), w.groups) && compaction_pays(x.size(1), kept.numel(), weight.size(0), weight.size(2) * weight.size(3), w.stride[0] * w.stride[1]))
-    return convolve(gather(x, kept), weight.index_select(1, kept), bias, w);
+    return convolve(gather(x, kept), weight.index_select(1, kept), bias, w).contiguous(format_of(layout_of(x)));  // of one channel it may be the other
   return convolve(x, weight * on_weight(*in_mask, weight, w.groups), bias, w);
 }
 
@@ -86,7 +86,7 @@ std::tuple<Tensor, Tensor> masked_conv2d(const Tensor& x_in, const Tensor& weigh
     return {kernels_for(x).mask_channels(before, *out_mask), mode == Gradient::Kept ? none : before};
   }
   const Maybe part = bias ? Maybe(bias->index_select(0, out)) : std::nullopt;
-  const Tensor before = scatter(masked_input(x, weight.index_select(0, out), part, in_mask, kept, w), out, weight.size(0));
+  const Tensor before = scatter(masked_input(x, weight.index_select(0, out), part, in_mask, kept, w), out, weight.size(0), layout_of(x));
   if (mode == Gradient::Kept) return {before, none};
   return {kernels_for(x).mask_channels(before, *out_mask), before};
 }
@@ -127,7 +127,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> masked_conv2d_backward(
       const Tensor inner = convolve_back(g, x, wanted.numel(), weight_out.index_select(1, wanted), w);
       const auto [masked, dots] = kernels.mask_channels_backward(inner, gather(x, wanted), in_mask->index_select(0, wanted));
       if (needs[3]) din = at::zeros_like(*in_mask).index_copy_(0, wanted, dots);
-      if (needs[0]) dx = scatter(masked, wanted, ins);
+      if (needs[0]) dx = scatter(masked, wanted, ins, layout_of(x));
     } else {
       dx = convolve_back(g, x, ins, weight_out, w);
       if (in_mask) std::tie(dx, din) = kernels.mask_channels_backward(dx, x, *in_mask);
@@ -146,8 +146,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> masked_conv2d_backward(
     const Tensor sums = g.sum({0, 2, 3});
     db = fewer_outs ? at::zeros({outs}, g.options()).index_copy_(0, out, sums) : sums;
   }
-  auto given = [&](const Tensor& t) { return t.defined() ? t : at::empty({0}, x.options()); };
-  return {given(dx), given(dw), given(db), given(din), given(dout)};
+  if (dw.defined() && dw.strides() != weight.strides()) dw = at::empty_like(weight).copy_(dw);
+  auto given = [&](bool needed, const Tensor& t) { return needed && t.defined() ? t : at::empty({0}, x.options()); };
+  return {given(needs[0], dx), given(needs[1], dw), given(needs[2], db), given(needs[3], din), given(needs[4], dout)};
 }
 
 PT_REGISTER(masked_conv2d, &masked_conv2d)

@@ -83,7 +83,7 @@ Affine normalisation(const Tensor& y_in, double eps, const Tensor& weight, const
       invstd.data_ptr<double>()[c] = 1.0 / std::sqrt(std::max(variance, 0.0) + eps);
     }
   });
-  return {mean, invstd, which.of(weight.to(at::kDouble)) * invstd, which.of(bias.to(options.dtype().toScalarType()))};
+  return {mean, invstd, which.of(weight.to(at::kDouble)) * invstd, which.of(bias).to(options, false, true)};  // a copy: an output must not be an input's memory
 }
 
 [[maybe_unused]] const bool set = [] {

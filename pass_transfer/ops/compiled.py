@@ -111,11 +111,9 @@ def _(x, weight, bias, in_mask, out_mask, stride, padding, dilation, groups, gra
 
 @_fake("masked_conv2d_backward")
 def _(grad, x, weight, in_mask, out_mask, before, stride, padding, dilation, groups, gradient, support, in_margin, out_margin, needs):
-    none = x.new_empty(0)
-    inner = needs[0] or needs[3]
-    return (_like(x, *x.shape) if needs[0] or inner and in_mask is None else none, torch.empty_like(weight) if needs[1] else none,
-            x.new_empty(len(weight)) if needs[2] else none, torch.empty_like(in_mask) if in_mask is not None and needs[3] else none,
-            torch.empty_like(out_mask) if out_mask is not None and needs[4] else none)
+    made = (lambda: _like(x, *x.shape), lambda: torch.empty_like(weight), lambda: x.new_empty(len(weight)),
+            None if in_mask is None else lambda: torch.empty_like(in_mask), None if out_mask is None else lambda: torch.empty_like(out_mask))
+    return tuple(make() if need and make else x.new_empty(0) for need, make in zip(needs, made))
 
 
 def _save_convolution(ctx, inputs, output) -> None:
@@ -158,7 +156,7 @@ def _(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, r
 def _(grad, x, shadow, in_mask, in_order, weight, a, y, mean, invstd, scale, shift, places, added, out_order, relu, stride, padding, dilation, pool, needs):
     shadows = shadow.shape[1] if shadow is not None and needs[1] else 0
     dx = _like(x, len(x), x.shape[1] + shadows, *x.shape[2:]).narrow(1, 0, x.shape[1]) if needs[0] else x.new_empty(0)
-    dmask = torch.empty_like(in_mask) if in_mask is not None and needs[1] else x.new_empty(0)
+    dmask = torch.empty_like(in_mask) if in_mask is not None and needs[1] else (x if in_mask is None else in_mask).new_empty(0)
     return dx, dmask, _like(a, *a.shape) if needs[2] else x.new_empty(0)
 
 

@@ -481,3 +481,49 @@ def test_a_weight_without_gradient_costs_none(operators):
         ops.masked_conv2d(x, weight, None, mask).sum().backward()
     backward = [e for e in profile.events() if e.name == "aten::convolution_backward"]
     assert len(backward) == 1 and weight.grad is None
+
+
+WITHOUT_DATA = ("test_schema", "test_faketensor")  # what an operator aliases, and shapes, strides and dtypes as they are known before it runs
+
+
+def check_without_data(operator, *arguments):
+    torch.library.opcheck(operator.default, arguments, test_utils=WITHOUT_DATA)
+
+
+def pairs(*values):
+    return [[v, v] for v in values]
+
+
+@settings(max_examples=100)
+@given(convolutions(), st.sampled_from(ops.GRADIENTS), st.tuples(*[st.booleans()] * 5))
+def test_what_a_convolution_returns_is_known_before_it_runs(operators, p, gradient, needs):
+    window = *pairs(*(p.window[name] for name in ("stride", "padding", "dilation"))), p.window["groups"], gradient, p.support, p.in_margin, p.out_margin
+    check_without_data(operators.masked_conv2d, p.x, p.weight, p.bias, p.in_mask, p.out_mask, *window)
+    y, before = operators.masked_conv2d(p.x, p.weight, p.bias, p.in_mask, p.out_mask, *window)
+    upstream = randn(p.generator, *y.shape) * (1 if p.support is None else p.support[:, None, None])
+    check_without_data(operators.masked_conv2d_backward, upstream, p.x, p.weight, p.in_mask, p.out_mask, y if gradient == "kept" else before, *window, list(needs))
+
+
+@settings(max_examples=100)
+@given(blocks(), st.sampled_from([torch.float32, torch.bfloat16]), st.tuples(*[st.booleans()] * 3))
+def test_what_a_fused_layer_returns_is_known_before_it_runs(operators, problem, dtype, needs):
+    g, generator = problem
+    x, shadow, residual, residual_shadow, bias = (None if g[name] is None else g[name].to(dtype) for name in ("x", "shadow", "residual", "residual_shadow", "bias"))
+    window = *pairs(g["stride"], g["padding"], g["dilation"]), []
+    arguments = (x, shadow, g["in_mask"], g["in_order"], g["weight"], bias, g["norm_weight"], g["norm_bias"], g["eps"], residual, residual_shadow, g["out_order"], g["out_kept"],
+                 g["out_count"], g["relu"], *window)
+    check_without_data(operators.masked_conv_norm_act, *arguments)
+    a, _, *found = operators.masked_conv_norm_act(*arguments)
+    check_without_data(operators.masked_conv_norm_act_backward, randn(generator, *a.shape).to(dtype), x, shadow, g["in_mask"], g["in_order"], g["weight"], a, *found, residual is not None,
+                       g["out_order"], g["relu"], *window, list(needs))
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=5), st.booleans(), st.sampled_from([torch.float32, torch.bfloat16, torch.float64]), st.integers(0, 999))
+def test_what_masking_channels_returns_is_known_before_it_runs(operators, shape, channels_last, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    layout = torch.channels_last if channels_last and len(shape) == 4 else torch.contiguous_format
+    x, grad = (randn(generator, *shape, layout=layout).to(dtype) for _ in range(2))
+    mask = draw_mask(lambda _: 0.5, shape[1], generator)
+    check_without_data(operators.mask_channels, x, mask)
+    check_without_data(operators.mask_channels_backward, grad, x, mask)

@@ -30,22 +30,30 @@ def samples():
         for shadow, norm, relu in ((None, False, False), (True, True, True), (True, False, True)):
             listening = image.detach()[:, :2].clone(memory_format=torch.preserve_format) if shadow else None
             seen = torch.cat([mask.detach(), torch.zeros(2)]).requires_grad_() if shadow else mask
-            yield "masked_conv_norm_act", (image, listening, seen, torch.arange(8), leaf(4, 8, 3, 3).detach(), None, torch.rand(4) if norm else None,
-                                           torch.rand(4) if norm else None, 1e-5, None, None, torch.tensor([2, 0, 1, 3]), 2, 4 if shadow else 2, relu, ones, ones, ones, [])
+            kernel, order = leaf(4, 8, 3, 3).detach(), torch.tensor([2, 0, 1, 3])
+            forward = (image, listening, seen, torch.arange(8), kernel, None, torch.rand(4) if norm else None, torch.rand(4) if norm else None, 1e-5, None, None, order, 2,
+                       4 if shadow else 2, relu, ones, ones, ones, [])
+            yield "masked_conv_norm_act", forward
+            with torch.no_grad():
+                a, _, *rest = torch.ops.pass_transfer.masked_conv_norm_act(*forward)
+            yield "masked_conv_norm_act_backward", (torch.randn_like(a), image.detach(), listening, seen.detach(), torch.arange(8), kernel, a, *rest, False, order, relu, ones, ones, ones,
+                                                    [], [True, True, shadow])
     yield "masked_linear", (leaf(3, 6), leaf(4, 6), leaf(4), mask, out_mask, "exact", None, None, None)
 
 
-@pytest.mark.parametrize("number", range(22))
-def test_opcheck(operators, number):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available() or "cuda" not in ops.kernels.chosen().devices, reason="no CUDA kernels, or no GPU"))])
+@pytest.mark.parametrize("number", range(28))
+def test_opcheck(operators, number, device):
     cases = list(samples())
-    assert len(cases) == 22
+    assert len(cases) == 28
     name, arguments = cases[number]
-    torch.library.opcheck(getattr(operators, name).default, arguments)
+    there = [a.detach().to(device).requires_grad_(a.requires_grad) if isinstance(a, torch.Tensor) else a for a in arguments]
+    torch.library.opcheck(getattr(operators, name).default, tuple(there))
 
 
 def test_every_operator_is_checked(operators):
     names = {schema.name.split("::")[1] for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("pass_transfer::")}
-    assert names == {name for name, _ in samples()} | {"masked_conv_norm_act_backward"}
+    assert names == {name for name, _ in samples()}
 
 
 class Layers(torch.nn.Module):
