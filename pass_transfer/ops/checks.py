@@ -144,8 +144,8 @@ def check_block(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_ord
         raise KernelError("residual_shadow is given without residual")
     sides = check_window(x, weight, stride, padding, dilation)
     for name, values, channels in (("residual", residual, out_kept), ("residual_shadow", residual_shadow, out_count - out_kept)):
-        if values is not None and values.shape != (len(x), channels, *sides):
-            raise KernelError(f"{name} has shape {tuple(values.shape)}; it must be {(len(x), channels, *sides)}")
+        if values is not None and values.shape != (x.shape[0], channels, *sides):
+            raise KernelError(f"{name} has shape {tuple(values.shape)}; it must be {(x.shape[0], channels, *sides)}")
     for name, values in (("shadow", shadow), ("residual", residual), ("residual_shadow", residual_shadow)):
         if values is not None and values.dtype != x.dtype:
             raise KernelError(f"{name} is {_short(values)}, x {_short(x)}")

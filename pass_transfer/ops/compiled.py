@@ -105,7 +105,7 @@ _differentiate("mask_channels", _product_backward, _save_product)
 
 @_fake("masked_conv2d")
 def _(x, weight, bias, in_mask, out_mask, stride, padding, dilation, groups, gradient, support, in_margin, out_margin):
-    y = _like(x, len(x), len(weight), *_sides(x, weight, stride, padding, dilation))
+    y = _like(x, x.shape[0], len(weight), *_sides(x, weight, stride, padding, dilation))
     return y, torch.empty_like(y) if out_mask is not None and gradient != "kept" else x.new_empty(0)
 
 
@@ -141,21 +141,21 @@ _differentiate("masked_conv2d", _convolution_backward, _save_convolution)
 @_fake("masked_conv_norm_act")
 def _(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, residual, residual_shadow, out_order, out_kept, out_count, relu,
       stride, padding, dilation, pool):
-    y = _like(x, len(x), out_count, *_sides(x, weight, stride, padding, dilation))
+    y = _like(x, x.shape[0], out_count, *_sides(x, weight, stride, padding, dilation))
     none, normed = x.new_empty(0), out_count if norm_weight is not None else 0
     affine = [x.new_empty(normed, dtype=kind) for kind in (_sums(x), torch.float64, torch.float64, _sums(x))]  # mean, invstd, scale, shift
     sides = [(side + 2 * pool[2] - pool[0]) // pool[1] + 1 for side in y.shape[2:]] if pool else y.shape[2:]
-    places = _like(y, len(x), out_kept, *sides).byte() if pool else x.new_empty(0, dtype=torch.uint8)
+    places = _like(y, x.shape[0], out_kept, *sides).byte() if pool else x.new_empty(0, dtype=torch.uint8)
     if norm_weight is None and not relu and residual is None and out_kept == out_count:
         return y, none, x.new_empty(0), *affine, places
-    shadow_out = _like(y, len(x), out_count - out_kept, *sides) if out_kept < out_count else none
-    return (_like(y, len(x), out_kept, *sides), shadow_out, y if norm_weight is not None else x.new_empty(0), *affine, places)
+    shadow_out = _like(y, x.shape[0], out_count - out_kept, *sides) if out_kept < out_count else none
+    return (_like(y, x.shape[0], out_kept, *sides), shadow_out, y if norm_weight is not None else x.new_empty(0), *affine, places)
 
 
 @_fake("masked_conv_norm_act_backward")
 def _(grad, x, shadow, in_mask, in_order, weight, a, y, mean, invstd, scale, shift, places, added, out_order, relu, stride, padding, dilation, pool, needs):
     shadows = shadow.shape[1] if shadow is not None and needs[1] else 0
-    dx = _like(x, len(x), x.shape[1] + shadows, *x.shape[2:]).narrow(1, 0, x.shape[1]) if needs[0] else x.new_empty(0)
+    dx = _like(x, x.shape[0], x.shape[1] + shadows, *x.shape[2:]).narrow(1, 0, x.shape[1]) if needs[0] else x.new_empty(0)
     dmask = torch.empty_like(in_mask) if in_mask is not None and needs[1] else (x if in_mask is None else in_mask).new_empty(0)
     return dx, dmask, _like(a, *a.shape) if needs[2] else x.new_empty(0)
 

@@ -84,9 +84,11 @@ def test_torch_compile_goes_through_without_a_break(operators):
         torch.testing.assert_close(one, other)
 
 
-def test_torch_export_keeps_the_operators(operators):
+def test_torch_export_keeps_the_operators_for_any_number_of_images(operators):
     layers, example = Layers(), (torch.randn(2, 3, 9, 9), torch.arange(8.0))
-    program = torch.export.export(layers, example)
+    program = torch.export.export(layers, example, dynamic_shapes=({0: torch.export.Dim("images", max=100)}, None))
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert {"pass_transfer.global_topk_mask.default", "pass_transfer.masked_conv2d.default", "pass_transfer.masked_conv_norm_act.default"} <= names
-    torch.testing.assert_close(program.module()(*example), layers(*example))
+    for images in (2, 5):
+        given_ = torch.randn(images, 3, 9, 9), example[1]
+        torch.testing.assert_close(program.module()(*given_), layers(*given_))
