@@ -13,10 +13,12 @@ struct Window {
   std::vector<int64_t> stride, padding, dilation;
   int64_t groups;
 
-  Window(c10::SymIntArrayRef s, c10::SymIntArrayRef p, c10::SymIntArrayRef d, int64_t g) : stride(plain(s)), padding(plain(p)), dilation(plain(d)), groups(g) {}
+  Window(c10::SymIntArrayRef s, c10::SymIntArrayRef p, c10::SymIntArrayRef d, int64_t g)
+      : stride(plain(s, "stride")), padding(plain(p, "padding")), dilation(plain(d, "dilation")), groups(g) {}
 
  private:
-  static std::vector<int64_t> plain(c10::SymIntArrayRef values) {
+  static std::vector<int64_t> plain(c10::SymIntArrayRef values, const char* name) {
+    TORCH_CHECK_VALUE(values.size() == 2, name, " has ", values.size(), " values; it must have two");
     std::vector<int64_t> out;
     for (const auto& v : values) out.push_back(v.expect_int());
     return out;

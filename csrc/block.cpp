@@ -56,13 +56,13 @@ Tensor placed(const Tensor& x, const Selection& which, int64_t width) {
 }
 Tensor picked(const Tensor& x, const Selection& which) { return !which.index.defined() && which.count == x.size(1) ? x : gather(x, all_of(which, x)); }
 
-Pooling pooling(at::IntArrayRef values, const Maybe& norm_weight, const Maybe& residual, const Tensor& x) {
+Pooling pooling(at::IntArrayRef values, bool normed, bool added, const Tensor& x) {
   if (values.empty()) return {};
   TORCH_CHECK_VALUE(values.size() == 3, "pool has ", values.size(), " values; it must have kernel, stride and padding");
   const Pooling pool{values[0], values[1], values[2]};
   TORCH_CHECK_VALUE(1 <= pool.kernel && pool.kernel < 16 && pool.stride >= 1 && 0 <= pool.padding && 2 * pool.padding <= pool.kernel, "pool is ", values,
                     "; its kernel can have 1 to 15 positions, its stride be 1 or more, its padding up to half of the kernel");
-  TORCH_CHECK_VALUE(norm_weight.has_value() && !residual.has_value(), "pool needs norm_weight, and no residual");
+  TORCH_CHECK_VALUE(normed && !added, "pool needs norm_weight, and no residual");
   TORCH_CHECK_VALUE(kernels_for(x).norm_act_pool != nullptr, "pool is fused on a GPU alone");
   return pool;
 }
@@ -76,39 +76,42 @@ Tensor factors(const Maybe& mask, int64_t count) {
   return std::all_of(values, values + count, [](float v) { return v == 1.0f; }) ? Tensor() : m;
 }
 
-void check_block(const Tensor& x, const Maybe& shadow, const Maybe& in_mask, const Tensor& weight, const Maybe& norm_weight, const Maybe& norm_bias,
+void check_block(const Tensor& x, const Maybe& shadow, const Maybe& in_mask, const Tensor& weight, const Maybe& bias, const Maybe& norm_weight, const Maybe& norm_bias,
                  const Maybe& residual, const Maybe& residual_shadow, int64_t out_kept, int64_t out_count, const Window& w) {
   check_shapes(x, weight);
   TORCH_CHECK_TYPE(at::isFloatingType(x.scalar_type()) && (weight.scalar_type() == x.scalar_type() || (weight.scalar_type() == at::kFloat && at::isReducedFloatingType(x.scalar_type()))),
                    "x is ", x.scalar_type(), " and weight ", weight.scalar_type(), "; they must be of one floating dtype, or weight float32 and x of 16 bits");
   if (shadow) {
-    TORCH_CHECK_VALUE(shadow->dim() == 4 && shadow->size(0) == x.size(0) && shadow->size(2) == x.size(2) && shadow->size(3) == x.size(3),
-                      "shadow has shape ", shadow->sizes(), "; x has ", x.sizes());
-    TORCH_CHECK_TYPE(shadow->scalar_type() == x.scalar_type(), "shadow is ", shadow->scalar_type(), ", x ", x.scalar_type());
-    TORCH_CHECK_VALUE(shadow->device() == x.device(), "shadow is on ", shadow->device(), ", x on ", x.device());
+    TORCH_CHECK_VALUE(shadow->dim() == 4, "shadow has shape ", shadow->sizes(), "; x has ", x.sizes());
+    check_like(*shadow, "shadow", {x.size(0), shadow->size(1), x.size(2), x.size(3)}, x.scalar_type(), x);
   }
   const int64_t ins = x.size(1) + (shadow ? shadow->size(1) : 0);
   TORCH_CHECK_VALUE(ins <= weight.size(1), "x and shadow have ", ins, " channels, weight takes ", weight.size(1));
   if (in_mask) check_mask(*in_mask, x, ins, "in_mask");
   TORCH_CHECK_VALUE(0 < out_kept && out_kept <= out_count && out_count <= weight.size(0), "out_kept is ", out_kept, " and out_count ", out_count,
                     "; weight has ", weight.size(0), " outputs");
-  for (const auto& [values, name] : {std::pair{norm_weight, "norm_weight"}, std::pair{norm_bias, "norm_bias"}})
+  for (const auto& [values, name] : {std::pair{bias, "bias"}, std::pair{norm_weight, "norm_weight"}, std::pair{norm_bias, "norm_bias"}})
     if (values) TORCH_CHECK_VALUE(values->dim() == 1 && values->size(0) == weight.size(0), name, " has shape ", values->sizes(), "; it must be (",
                                   weight.size(0), ",)");
   TORCH_CHECK_VALUE(norm_weight.has_value() == norm_bias.has_value(), "norm_weight and norm_bias come together");
   const std::vector<int64_t> sides = check_window(x, weight, w);
   std::vector<int64_t> out{x.size(0), out_kept, sides[0], sides[1]};
-  if (residual) {
-    TORCH_CHECK_VALUE(residual->sizes() == at::IntArrayRef(out), "residual has shape ", residual->sizes(), "; it must be ", at::IntArrayRef(out));
-    TORCH_CHECK_TYPE(residual->scalar_type() == x.scalar_type(), "residual is ", residual->scalar_type(), ", x ", x.scalar_type());
-  }
-  if (residual_shadow) {
-    out[1] = out_count - out_kept;
-    TORCH_CHECK_VALUE(residual_shadow->sizes() == at::IntArrayRef(out), "residual_shadow has shape ", residual_shadow->sizes(), "; it must be ",
-                      at::IntArrayRef(out));
-    TORCH_CHECK_TYPE(residual_shadow->scalar_type() == x.scalar_type(), "residual_shadow is ", residual_shadow->scalar_type(), ", x ", x.scalar_type());
-  }
+  if (residual) check_like(*residual, "residual", out, x.scalar_type(), x);
+  out[1] = out_count - out_kept;
+  if (residual_shadow) check_like(*residual_shadow, "residual_shadow", out, x.scalar_type(), x);
   TORCH_CHECK_VALUE(residual.has_value() || !residual_shadow.has_value(), "residual_shadow is given without residual");
+}
+
+// What the forward pass says of y's normalisation, all undefined where nothing was normalised; refused where it is not of y, or y not of these sides.
+Affine check_saved(const Tensor& x, const Tensor& y, const Tensor& mean, const Tensor& invstd, const Tensor& scale, const Tensor& shift, int64_t out_kept,
+                   at::IntArrayRef sides) {
+  if (mean.numel() == 0) return {};
+  TORCH_CHECK_VALUE(y.dim() == 4 && y.size(1) >= out_kept, "y has shape ", y.sizes(), "; it must have at least ", out_kept, " channels");
+  check_like(y, "y", {x.size(0), y.size(1), sides[0], sides[1]}, x.scalar_type(), x);
+  for (const auto& [values, name, type] : {std::tuple{mean, "mean", sums_of(x)}, std::tuple{invstd, "invstd", at::kDouble}, std::tuple{scale, "scale", at::kDouble},
+                                           std::tuple{shift, "shift", sums_of(x)}})
+    check_like(values, name, {y.size(1)}, type, x);
+  return Affine{mean.contiguous(), invstd.contiguous(), scale.contiguous(), shift.contiguous()}.first(out_kept);
 }
 
 Tensor or_empty(const Tensor& t, const Tensor& like) { return t.defined() ? t : at::empty({0}, like.options()); }
@@ -119,8 +122,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> maske
     int64_t out_kept, int64_t out_count, bool relu, c10::SymIntArrayRef stride, c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation,
     at::IntArrayRef pooled) {
   const Window w(stride, padding, dilation, 1);
-  check_block(x_in, shadow, in_mask, weight, norm_weight, norm_bias, residual, residual_shadow, out_kept, out_count, w);
-  const Pooling pool = pooling(pooled, norm_weight, residual, x_in);
+  check_block(x_in, shadow, in_mask, weight, bias, norm_weight, norm_bias, residual, residual_shadow, out_kept, out_count, w);
+  const Pooling pool = pooling(pooled, norm_weight.has_value(), residual.has_value(), x_in);
   const Tensor x = dense(x_in);
   const int64_t ins = x.size(1);
   const Kernels& kernels = kernels_for(x);
@@ -166,23 +169,27 @@ std::tuple<Tensor, Tensor, Tensor> masked_conv_norm_act_backward(
     std::array<bool, 3> needs) {
   const Window w(stride, padding, dilation, 1);
   const Tensor x = dense(x_in);
+  TORCH_CHECK_VALUE(a.dim() == 4, "a has shape ", a.sizes(), "; it must be (batch, channels, height, width)");
   const int64_t out_kept = a.size(1);
-  check_block(x, shadow, in_mask, weight, std::nullopt, std::nullopt, std::nullopt, std::nullopt, out_kept, out_kept, w);
-  check_gradient(grad, a);
+  check_block(x, shadow, in_mask, weight, std::nullopt, std::nullopt, std::nullopt, std::nullopt, std::nullopt, out_kept, out_kept, w);
+  const std::vector<int64_t> sides = check_window(x, weight, w);
+  const Affine affine = check_saved(x, y, mean, invstd, scale, shift, out_kept, sides);
+  const Pooling pool = pooling(pooled, affine.defined(), added, x);
+  check_like(a, "a", pool ? std::vector<int64_t>{x.size(0), out_kept, pool.side(sides[0]), pool.side(sides[1])} : std::vector<int64_t>{x.size(0), out_kept, sides[0], sides[1]},
+             x.scalar_type(), x);
+  check_like(grad, "grad", a.sizes(), x.scalar_type(), x);
+  if (pool) check_like(places, "places", a.sizes(), at::kByte, x);
   const int64_t ins = x.size(1), shadows = needs[1] && shadow ? shadow->size(1) : 0;
   const Kernels& kernels = kernels_for(x);
   const Selection in = selection(in_order, ins + shadows, weight.size(1), x, "in_order"), out = selection(out_order, out_kept, weight.size(0), x, "out_order");
 
   Tensor g = grad, passed;
-  const bool normed = mean.numel() > 0;
-  if (!pooled.empty()) {
-    const Affine affine = Affine{mean, invstd, scale, shift}.first(out_kept);
-    g = kernels.norm_act_pool_backward(grad, places, y, affine, Pooling{pooled[0], pooled[1], pooled[2]});
-  } else if (normed || relu) {
-    const Affine affine = normed ? Affine{mean, invstd, scale, shift}.first(out_kept) : Affine{};
+  if (pool) {
+    g = kernels.norm_act_pool_backward(grad, places, y, affine, pool);
+  } else if (affine.defined() || relu) {
     std::tie(g, passed) = kernels.norm_act_backward(grad, a, y, affine, relu, added, needs[2]);
   } else if (needs[2]) {
-    passed = grad.clone();
+    passed = at::empty(a.sizes(), a.options(), format_of(layout_of(a))).copy_(grad);
   }
 
   Tensor dx, dmask;

@@ -34,6 +34,13 @@ inline Tensor dense(const Tensor& x) {
   return x.contiguous();
 }
 
+// Refuses what is not of this shape and type where x is.
+inline void check_like(const Tensor& t, const char* name, at::IntArrayRef sizes, at::ScalarType type, const Tensor& x) {
+  TORCH_CHECK_VALUE(t.sizes() == sizes, name, " has shape ", t.sizes(), "; it must be ", sizes);
+  TORCH_CHECK_TYPE(t.scalar_type() == type, name, " is ", t.scalar_type(), "; it must be ", type);
+  TORCH_CHECK_VALUE(t.device() == x.device(), name, " is on ", t.device(), ", x on ", x.device());
+}
+
 inline void check_mask(const Tensor& mask, const Tensor& x, int64_t channels, const char* name) {
   TORCH_CHECK_VALUE(mask.dim() == 1 && mask.size(0) == channels, name, " has shape ", mask.sizes(), "; it must be (", channels, ",)");
   TORCH_CHECK_VALUE(mask.device() == x.device(), name, " is on ", mask.device(), ", x on ", x.device());

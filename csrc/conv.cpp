@@ -104,6 +104,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> masked_conv2d_backward(
   const Window w(stride, padding, dilation, groups.expect_int());
   const Gradient mode = gradient_of(gradient);
   check(x_in, weight, std::nullopt, in_mask, out_mask, support, in_margin, out_margin, w);
+  const std::vector<int64_t> sides = check_window(x_in, weight, w), made{x_in.size(0), weight.size(0), sides[0], sides[1]};
+  check_like(grad_in, "grad", made, x_in.scalar_type(), x_in);
+  if (needs[4] && out_mask) check_like(before, "before", made, x_in.scalar_type(), x_in);
   const Tensor x = dense(x_in), grad = grad_in.contiguous(format_of(layout_of(x)));
   const int64_t ins = x.size(1), outs = weight.size(0), area = weight.size(2) * weight.size(3);
   const Kernels& kernels = kernels_for(x);

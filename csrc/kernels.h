@@ -93,12 +93,6 @@ inline void check_channels(const Tensor& x, const Tensor& mask) {
   check_mask(mask, x, x.size(1), "mask");
 }
 
-inline void check_gradient(const Tensor& grad, const Tensor& x) {
-  TORCH_CHECK_VALUE(grad.sizes() == x.sizes(), "grad has shape ", grad.sizes(), ", x ", x.sizes());
-  TORCH_CHECK_TYPE(grad.scalar_type() == x.scalar_type(), "grad is ", grad.scalar_type(), ", x ", x.scalar_type());
-  TORCH_CHECK_VALUE(grad.device() == x.device(), "grad is on ", grad.device(), ", x on ", x.device());
-}
-
 #define PT_DISPATCH(type, name, ...) AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, type, name, __VA_ARGS__)
 
 // A function that runs on tensors of every device, registered for those that are built.

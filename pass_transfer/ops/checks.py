@@ -106,6 +106,12 @@ def check_window(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequ
     return sides
 
 
+def check_pool(sides: Sequence[int], pool: Sequence[int]) -> None:
+    """Raises KernelError where a pooling (kernel, stride, padding; empty for none) is larger than what it is given."""
+    if pool and any(side + 2 * pool[2] < pool[0] for side in sides):
+        raise KernelError(f"pool is {list(pool)}, larger than what it is given, {list(sides)}")
+
+
 def check_linear(x: Tensor, weight: Tensor) -> None:
     """Raises KernelError where weight is not (out, in) for x (..., in)."""
     if x.ndim < 1:
@@ -149,8 +155,7 @@ def check_block(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_ord
     for name, values in (("shadow", shadow), ("residual", residual), ("residual_shadow", residual_shadow)):
         if values is not None and values.dtype != x.dtype:
             raise KernelError(f"{name} is {_short(values)}, x {_short(x)}")
-    if pool and any(side + 2 * pool[2] < pool[0] for side in sides):
-        raise KernelError(f"pool is {list(pool)}, larger than what it is given, {sides}")
+    check_pool(sides, pool)
 
 
 def _check_order(name: str, order: Tensor | None, count: int, width: int) -> None:

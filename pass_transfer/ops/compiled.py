@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pass_transfer.ops.autocast import as_autocast
+from pass_transfer.ops.checks import check_pool
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -213,5 +214,6 @@ def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | Non
                                                      *rest, fused)
     rest_of_a = rest_of_a if rest_of_a.numel() or rest[1] < rest[2] else None
     if pool and not fused:
+        check_pool(a.shape[2:], pool)
         a, rest_of_a = (None if t is None else torch.nn.functional.max_pool2d(t, *pool) for t in (a, rest_of_a))
     return a, rest_of_a

@@ -1,10 +1,15 @@
 """The compiled operators as torch sees them: shapes without data, gradients, torch.compile and torch.export."""
 
+from contextlib import suppress
+
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 
 from pass_transfer import ops
 
+OPERATORS = ("global_topk_mask", "mask_channels", "mask_channels_backward", "masked_conv2d", "masked_conv2d_backward", "masked_linear", "masked_conv_norm_act",
+             "masked_conv_norm_act_backward")
 ones, zeros = [1, 1], [0, 0]
 
 
@@ -53,7 +58,40 @@ def test_opcheck(operators, number, device):
 
 def test_every_operator_is_checked(operators):
     names = {schema.name.split("::")[1] for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("pass_transfer::")}
-    assert names == {name for name, _ in samples()}
+    assert names == set(OPERATORS) == {name for name, _ in samples()}
+
+
+def unlike(argument):
+    """Arguments in an argument's place that seldom fit: shapes, dtypes, numbers."""
+    if isinstance(argument, torch.Tensor):
+        t = argument.detach()
+        shapes = [t.flatten(), t[..., :t.shape[-1] // 2], t.new_zeros([s // 2 for s in t.shape]), t.new_zeros([2 * s for s in t.shape]), t.new_zeros(()), t.new_zeros(0), t.new_zeros(1).expand(t.shape)]
+        return st.sampled_from([*shapes, t.double(), t.long(), t.bfloat16(), t - 1, None])
+    if isinstance(argument, (list, tuple)):
+        return st.lists(st.integers(-1, 4), max_size=3) if not argument or not isinstance(argument[0], bool) else st.lists(st.booleans(), min_size=len(argument), max_size=len(argument))
+    return {type(None): st.sampled_from([torch.zeros(2), torch.zeros(1, 1, 1, 1), torch.arange(3)]), bool: st.booleans(), int: st.sampled_from([-1, 0, 1, 3, 100]),
+            float: st.just(float("nan")), str: st.sampled_from(["", "some", *ops.GRADIENTS])}[type(argument)]
+
+
+@settings(max_examples=200)
+@pytest.mark.parametrize("operator", OPERATORS)
+@given(st.data())
+def test_arguments_that_do_not_fit_end_in_an_exception_at_most(operators, operator, data):
+    arguments = list(data.draw(st.sampled_from([given_ for name, given_ in samples() if name == operator])))
+    for place in data.draw(st.lists(st.integers(0, len(arguments) - 1), min_size=1, max_size=2, unique=True)):
+        arguments[place] = data.draw(unlike(arguments[place]))
+    with suppress(ValueError, TypeError, RuntimeError), torch.no_grad():  # RuntimeError: the dispatcher's, or no memory
+        getattr(operators, operator)(*arguments)
+
+
+@pytest.mark.parametrize("number", range(28))
+def test_arguments_may_lie_anywhere_in_memory(operators, number):
+    name, arguments = list(samples())[number]
+    arguments = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
+    apart = [torch.stack([a, a], -1)[..., 0] if isinstance(a, torch.Tensor) else a for a in arguments]
+    assert all(not a.is_contiguous() for a in apart if isinstance(a, torch.Tensor) and a.numel() > 1)
+    for one, other in zip(*([y] if isinstance(y, torch.Tensor) else y for y in (getattr(operators, name)(*arguments), getattr(operators, name)(*apart)))):
+        torch.testing.assert_close(one, other)
 
 
 class Layers(torch.nn.Module):
