@@ -3,6 +3,7 @@
 
 #include "common.h"
 
+#include <limits>
 #include <optional>
 
 namespace pass_transfer {
@@ -20,7 +21,10 @@ struct Window {
   static std::vector<int64_t> plain(c10::SymIntArrayRef values, const char* name) {
     TORCH_CHECK_VALUE(values.size() == 2, name, " has ", values.size(), " values; it must have two");
     std::vector<int64_t> out;
-    for (const auto& v : values) out.push_back(v.expect_int());
+    for (const auto& v : values) {
+      out.push_back(v.expect_int());
+      TORCH_CHECK_VALUE(out.back() <= std::numeric_limits<int32_t>::max(), name, " is ", out.back(), "; it must be less than 2^31");
+    }
     return out;
   }
 };
@@ -33,7 +37,7 @@ inline std::vector<int64_t> check_window(const Tensor& x, const Tensor& weight, 
     TORCH_CHECK_VALUE(w.dilation[d] >= 1, "dilation must be at least 1, not ", w.dilation[d]);
     TORCH_CHECK_VALUE(w.padding[d] >= 0, "padding must not be negative, it is ", w.padding[d]);
     const int64_t span = w.dilation[d] * (weight.size(2 + d) - 1) + 1, room = x.size(2 + d) + 2 * w.padding[d];
-    TORCH_CHECK_VALUE(weight.size(2 + d) >= 1 && room >= span, "weight is larger than the padded x");
+    TORCH_CHECK_VALUE(x.size(2 + d) >= 1 && weight.size(2 + d) >= 1 && room >= span, "weight is larger than the padded x, or x has no positions");
     out.push_back((room - span) / w.stride[d] + 1);
   }
   return out;
@@ -42,6 +46,7 @@ inline std::vector<int64_t> check_window(const Tensor& x, const Tensor& weight, 
 inline void check_shapes(const Tensor& x, const Tensor& weight) {
   TORCH_CHECK_VALUE(x.dim() == 4, "x has shape ", x.sizes(), "; it must be (batch, channels, height, width)");
   TORCH_CHECK_VALUE(weight.dim() == 4, "weight has shape ", weight.sizes(), "; it must be (out, in / groups, height, width)");
+  TORCH_CHECK_VALUE(weight.size(0) >= 1 && weight.size(1) >= 1, "weight has shape ", weight.sizes(), "; it must have outputs and inputs");
   TORCH_CHECK_VALUE(weight.device() == x.device(), "weight is on ", weight.device(), ", x on ", x.device());
 }
 

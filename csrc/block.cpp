@@ -85,14 +85,18 @@ void check_block(const Tensor& x, const Maybe& shadow, const Maybe& in_mask, con
     TORCH_CHECK_VALUE(shadow->dim() == 4, "shadow has shape ", shadow->sizes(), "; x has ", x.sizes());
     check_like(*shadow, "shadow", {x.size(0), shadow->size(1), x.size(2), x.size(3)}, x.scalar_type(), x);
   }
+  TORCH_CHECK_VALUE(x.size(1) >= 1, "x has shape ", x.sizes(), "; it must have a channel to compute with");
   const int64_t ins = x.size(1) + (shadow ? shadow->size(1) : 0);
   TORCH_CHECK_VALUE(ins <= weight.size(1), "x and shadow have ", ins, " channels, weight takes ", weight.size(1));
-  if (in_mask) check_mask(*in_mask, x, ins, "in_mask");
+  if (in_mask) check_vector(*in_mask, x, ins, "in_mask");
+  if (shadow) {
+    TORCH_CHECK_VALUE(in_mask.has_value(), "shadow is given without in_mask");
+    if (x.is_cpu()) TORCH_CHECK_VALUE(in_mask->slice(0, x.size(1)).eq(0).all().item<bool>(), "in_mask is not zero for shadow's channels");
+  }
   TORCH_CHECK_VALUE(0 < out_kept && out_kept <= out_count && out_count <= weight.size(0), "out_kept is ", out_kept, " and out_count ", out_count,
                     "; weight has ", weight.size(0), " outputs");
   for (const auto& [values, name] : {std::pair{bias, "bias"}, std::pair{norm_weight, "norm_weight"}, std::pair{norm_bias, "norm_bias"}})
-    if (values) TORCH_CHECK_VALUE(values->dim() == 1 && values->size(0) == weight.size(0), name, " has shape ", values->sizes(), "; it must be (",
-                                  weight.size(0), ",)");
+    if (values) check_vector(*values, x, weight.size(0), name);
   TORCH_CHECK_VALUE(norm_weight.has_value() == norm_bias.has_value(), "norm_weight and norm_bias come together");
   const std::vector<int64_t> sides = check_window(x, weight, w);
   std::vector<int64_t> out{x.size(0), out_kept, sides[0], sides[1]};
@@ -123,11 +127,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> maske
     at::IntArrayRef pooled) {
   const Window w(stride, padding, dilation, 1);
   check_block(x_in, shadow, in_mask, weight, bias, norm_weight, norm_bias, residual, residual_shadow, out_kept, out_count, w);
+  TORCH_CHECK_VALUE(!norm_weight || eps > 0, "eps is ", eps, "; it must be positive");
   const Pooling pool = pooling(pooled, norm_weight.has_value(), residual.has_value(), x_in);
   const Tensor x = dense(x_in);
   const int64_t ins = x.size(1);
   const Kernels& kernels = kernels_for(x);
-  const Selection in = selection(in_order, ins, weight.size(1), x, "in_order"), out = selection(out_order, out_count, weight.size(0), x, "out_order");
+  const Selection all_in = selection(in_order, ins + (shadow ? shadow->size(1) : 0), weight.size(1), x, "in_order"), in = all_in.first(ins), out = selection(out_order, out_count, weight.size(0), x, "out_order");
   const Tensor m = factors(in_mask, ins);
   // Normalisation takes a bias out again; what it rounded away would stay.
   const Maybe added = bias && !norm_weight ? Maybe(bias->to(x.scalar_type())) : std::nullopt;

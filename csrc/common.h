@@ -41,7 +41,7 @@ inline void check_like(const Tensor& t, const char* name, at::IntArrayRef sizes,
   TORCH_CHECK_VALUE(t.device() == x.device(), name, " is on ", t.device(), ", x on ", x.device());
 }
 
-inline void check_mask(const Tensor& mask, const Tensor& x, int64_t channels, const char* name) {
+inline void check_vector(const Tensor& mask, const Tensor& x, int64_t channels, const char* name) {
   TORCH_CHECK_VALUE(mask.dim() == 1 && mask.size(0) == channels, name, " has shape ", mask.sizes(), "; it must be (", channels, ",)");
   TORCH_CHECK_VALUE(mask.device() == x.device(), name, " is on ", mask.device(), ", x on ", x.device());
   TORCH_CHECK_TYPE(at::isFloatingType(mask.scalar_type()), name, " is ", mask.scalar_type(), "; it must be floating");

@@ -22,10 +22,8 @@ Gradient gradient_of(c10::string_view name) {
 // A binary mask's kept channels, (kept,) int64; undefined on a GPU.
 Tensor kept_of(const Tensor& mask, const char* name) {
   if (!mask.is_cpu()) return Tensor();
-  const Tensor kept = mask.nonzero().flatten();
-  TORCH_CHECK_VALUE(mask.sum().item<double>() == static_cast<double>(kept.numel()) && mask.index_select(0, kept).eq(1).all().item<bool>(),
-                    name, " holds other values than 0 and 1");
-  return kept;
+  TORCH_CHECK_VALUE(mask.eq(0).logical_or(mask.eq(1)).all().item<bool>(), name, " holds other values than 0 and 1");
+  return mask.nonzero().flatten();
 }
 
 // A mask over input channels as a factor on the weight (O, C / groups, kh, kw).
@@ -42,11 +40,11 @@ void check(const Tensor& x, const Tensor& weight, const Maybe& bias, const Maybe
   check_window(x, weight, w);
   if (bias) TORCH_CHECK_VALUE(bias->dim() == 1 && bias->size(0) == weight.size(0), "bias has shape ", bias->sizes(), "; it must be (", weight.size(0), ",)");
   if (bias) TORCH_CHECK_TYPE(bias->scalar_type() == x.scalar_type(), "bias is ", bias->scalar_type(), ", x ", x.scalar_type());
-  if (in_mask) check_mask(*in_mask, x, x.size(1), "in_mask");
-  if (out_mask) check_mask(*out_mask, x, weight.size(0), "out_mask");
-  if (support) check_mask(*support, x, weight.size(0), "support");
-  if (in_margin) check_mask(*in_margin, x, x.size(1), "in_margin");
-  if (out_margin) check_mask(*out_margin, x, weight.size(0), "out_margin");
+  if (in_mask) check_vector(*in_mask, x, x.size(1), "in_mask");
+  if (out_mask) check_vector(*out_mask, x, weight.size(0), "out_mask");
+  if (support) check_vector(*support, x, weight.size(0), "support");
+  if (in_margin) check_vector(*in_margin, x, x.size(1), "in_margin");
+  if (out_margin) check_vector(*out_margin, x, weight.size(0), "out_margin");
 }
 
 bool some_of(const Tensor& index, int64_t channels, int64_t groups) {

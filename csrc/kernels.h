@@ -11,6 +11,7 @@ struct Selection {
   Tensor index;
   int64_t count;
 
+  Selection first(int64_t some) const { return {index.defined() ? index.narrow(0, 0, some) : Tensor(), some}; }
   Tensor of(const Tensor& values) const { return index.defined() ? values.index_select(0, index) : values.narrow(0, 0, count).contiguous(); }
 };
 
@@ -90,7 +91,7 @@ inline at::ScalarType sums_of(const Tensor& x) { return x.scalar_type() == at::k
 inline void check_channels(const Tensor& x, const Tensor& mask) {
   TORCH_CHECK_VALUE(x.dim() >= 2, "x has shape ", x.sizes(), "; it must be (batch, channels, ...)");
   TORCH_CHECK_TYPE(at::isFloatingType(x.scalar_type()), "x is ", x.scalar_type(), "; it must be floating");
-  check_mask(mask, x, x.size(1), "mask");
+  check_vector(mask, x, x.size(1), "mask");
 }
 
 #define PT_DISPATCH(type, name, ...) AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, type, name, __VA_ARGS__)

@@ -80,7 +80,10 @@ __device__ int64_t exclusive_scan(int64_t value, int64_t* of_warps, int64_t* tot
   return before + inclusive - value;
 }
 
-// One block. `chosen` (n,) is scratch memory; `threshold` becomes NaN where a score is not finite.
+constexpr unsigned NOT_FINITE = 1, TORN = 2;
+
+// One block. `chosen` (n,) is scratch memory. `threshold` becomes NaN where a score is not finite; where offsets, floors and k do not belong together it
+// becomes -infinity, and nothing is kept.
 template <typename T, typename Key, typename Out>
 __global__ void __launch_bounds__(THREADS) topk_kernel(const T* scores, const int64_t* offsets, const int64_t* floors, int64_t layers, int64_t n, int64_t k,
                                                        uint8_t* chosen, Out* mask, Out* threshold, int64_t* kept, int64_t* order) {
@@ -88,23 +91,36 @@ __global__ void __launch_bounds__(THREADS) topk_kernel(const T* scores, const in
   __shared__ int64_t of_warps[WARPS];
   __shared__ Key prefix;
   __shared__ int64_t left;
-  __shared__ unsigned unfinite;
+  __shared__ unsigned flags;
   __shared__ T lowest[WARPS];
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
-  if (thread == 0) unfinite = 0;
+  if (thread == 0) flags = 0;
   __syncthreads();
-  bool bad = false;
+  unsigned found = 0;
   for (int64_t i = thread; i < n; i += THREADS) {
     chosen[i] = 0;
-    bad |= !isfinite(scores[i]);
+    if (!isfinite(scores[i])) found |= NOT_FINITE;
   }
-  if (bad) atomicOr(&unfinite, 1u);
+  int64_t floor_sum = 0;
+  for (int64_t l = 0; l < layers; ++l) {
+    floor_sum += floors[l];
+    if (offsets[l] > offsets[l + 1] || floors[l] < 0 || floors[l] > offsets[l + 1] - offsets[l]) found |= TORN;
+  }
+  if (offsets[0] != 0 || offsets[layers] != n || floor_sum > k) found |= TORN;
+  if (found) atomicOr(&flags, found);
   __syncthreads();
+  if (flags & TORN) {
+    for (int64_t i = thread; i < n; i += THREADS) {
+      mask[i] = static_cast<Out>(0.0f);
+      order[i] = 0;
+    }
+    for (int64_t l = thread; l < layers; l += THREADS) kept[l] = 0;
+    if (thread == 0) *threshold = static_cast<Out>(-INFINITY);
+    return;
+  }
 
   // Every layer's floor, a warp a layer.
-  int64_t floor_sum = 0;
   for (int64_t l = warp; l < layers; l += WARPS) select_in_warp<T, Key>(scores + offsets[l], chosen + offsets[l], offsets[l + 1] - offsets[l], floors[l]);
-  for (int64_t l = 0; l < layers; ++l) floor_sum += floors[l];
   if (thread == 0) {
     prefix = 0;
     left = k - floor_sum;
@@ -172,7 +188,7 @@ __global__ void __launch_bounds__(THREADS) topk_kernel(const T* scores, const in
   __syncthreads();
   if (thread == 0) {
     for (int w = 1; w < WARPS; ++w) least = lowest[w] < least ? lowest[w] : least;
-    *threshold = unfinite ? static_cast<Out>(NAN) : static_cast<Out>(least);
+    *threshold = flags & NOT_FINITE ? static_cast<Out>(NAN) : static_cast<Out>(least);
   }
 }
 
@@ -196,9 +212,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> global_topk_mask_cuda(const Tensor& s
         n, k, chosen.data_ptr<uint8_t>(), mask.data_ptr<float>(), threshold.data_ptr<float>(), kept.data_ptr<int64_t>(), order.data_ptr<int64_t>());
   }
   C10_CUDA_KERNEL_LAUNCH_CHECK();
-  // The flag of scores that are no numbers is the threshold: read here unless a graph is being captured.
-  if (c10::cuda::currentStreamCaptureStatusMayInitCtx() == c10::cuda::CaptureStatus::None && n > 0)
-    TORCH_CHECK_VALUE(!std::isnan(threshold.item<double>()), "channel scores hold NaN or infinite values");
+  // The threshold says what is wrong with the values: read here unless a graph is being captured.
+  if (c10::cuda::currentStreamCaptureStatusMayInitCtx() == c10::cuda::CaptureStatus::None) {
+    const double found = threshold.item<double>();
+    TORCH_CHECK_VALUE(!std::isnan(found), "channel scores hold NaN or infinite values");
+    TORCH_CHECK_VALUE(found != -std::numeric_limits<double>::infinity(), "cannot keep ", k, " of ", n,
+                      " channels: offsets must go from 0 to ", n, " without falling, floors lie between 0 and each layer's channels, and their sum be at most k");
+  }
   return {mask.to(scores_in.scalar_type()), threshold.to(scores_in.scalar_type()), kept, order};
 }
 

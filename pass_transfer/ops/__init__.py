@@ -7,18 +7,22 @@ and dropped channels alike, unless another is asked for.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import NamedTuple, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
-from pass_transfer.errors import KernelError, MaskError
-from pass_transfer.ops import kernels, reference
+from pass_transfer.errors import KernelError, MaskError, PassTransferError
+from pass_transfer.ops import checks, kernels, reference
 from pass_transfer.ops.ranking import ranking
 
 __all__ = ["GRADIENTS", "TopK", "global_topk_mask", "kernels", "mask_channels", "masked_conv2d", "masked_conv_norm_act", "masked_linear", "ranking"]
 
 GRADIENTS = ("exact", "kept", "margin")
+TENSORS = ("x", "mask", "weight", "bias", "in_mask", "out_mask", "support", "in_margin", "out_margin", "shadow", "in_order", "norm_weight", "norm_bias", "residual", "residual_shadow",
+           "out_order", "scores", "offsets", "floors")
 
 
 class TopK(NamedTuple):
@@ -52,12 +56,12 @@ def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) ->
         section 3). Ties go to the lower index, so the result does not depend on the device.
 
     Raises:
-        MaskError: scores that are NaN or infinite, or a k that cannot be met.
+        MaskError: scores that are NaN or infinite, a k that cannot be met, or arguments that do not fit.
     """
     try:
-        return TopK(*kernels.module(scores).global_topk_mask(scores, offsets, k, floors))
-    except (ValueError, TypeError) as error:
-        raise error if isinstance(error, MaskError) else MaskError(_first_line(error)) from None
+        return TopK(*_call("global_topk_mask", scores=scores, offsets=offsets, k=_integers(k=k)["k"], floors=floors))
+    except KernelError as error:
+        raise MaskError(str(error)) from None
 
 
 def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
@@ -68,9 +72,8 @@ def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
     Raises:
         KernelError: shapes, dtypes or devices that do not fit; it names the argument.
     """
-    if mask.ndim != 1 or not mask.is_floating_point():
-        return reference.mask_channels(x, mask)
-    return _call("mask_channels", x=x, mask=mask)
+    shared = isinstance(mask, Tensor) and mask.ndim == 1 and mask.is_floating_point()
+    return _call("mask_channels", None if shared else reference, x=x, mask=mask)
 
 
 def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, in_mask: Tensor | None = None, out_mask: Tensor | None = None,
@@ -97,7 +100,7 @@ def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, in_mask
     if gradient not in GRADIENTS:
         raise KernelError(f"gradient is {gradient!r}; choose one of {', '.join(GRADIENTS)}")
     return _call("masked_conv2d", x=x, weight=weight, bias=bias, in_mask=in_mask, out_mask=out_mask, **_pairs(stride=stride, padding=padding, dilation=dilation),
-                 groups=groups, gradient=gradient, support=support, in_margin=in_margin, out_margin=out_margin)
+                 **_integers(groups=groups), gradient=gradient, support=support, in_margin=in_margin, out_margin=out_margin)
 
 
 def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, in_mask: Tensor | None = None, out_mask: Tensor | None = None,
@@ -140,33 +143,58 @@ def masked_conv_norm_act(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
     Raises:
         KernelError: shapes, dtypes, devices or values that do not fit; it names the argument.
     """
+    _check_tensors(x=x, weight=weight)
     out_count = (len(weight) if out_kept is None else out_kept) if out_count is None else out_count
     out_kept = out_count if out_kept is None else out_kept
-    if x.requires_grad or in_mask is not None and in_mask.requires_grad:
+    if torch.is_grad_enabled():
         for name, parameter in (("weight", weight), ("bias", bias), ("norm_weight", norm_weight), ("norm_bias", norm_bias)):
             if parameter is not None and parameter.requires_grad:
                 raise KernelError(f"{name} requires a gradient, which this operator does not compute; freeze it")
     return _call("masked_conv_norm_act", x=x, shadow=shadow, in_mask=in_mask, in_order=in_order, weight=weight, bias=bias, norm_weight=norm_weight,
-                 norm_bias=norm_bias, eps=eps, residual=residual, residual_shadow=residual_shadow, out_order=out_order, out_kept=out_kept, out_count=out_count,
+                 norm_bias=norm_bias, eps=eps, residual=residual, residual_shadow=residual_shadow, out_order=out_order, **_integers(out_kept=out_kept, out_count=out_count),
                  relu=relu, **_pairs(stride=stride, padding=padding, dilation=dilation), pool=_pooling(pool))
 
 
 def _pooling(pool: Sequence[int]) -> list[int]:
-    values = list(pool)
+    values = list(pool) if isinstance(pool, (tuple, list)) else [pool]
     if values and (len(values) != 3 or any(not isinstance(v, int) for v in values) or not 1 <= values[0] < 16 or values[1] < 1 or not 0 <= 2 * values[2] <= values[0]):
         raise KernelError(f"pool is {pool!r}; it must be kernel (1 to 15), stride (1 or more) and padding (up to half of the kernel), or empty")
     return values
 
 
-def _call(name: str, x: Tensor, **rest):
-    """An operator on the implementation for x's device; `rest` in the order of its signature."""
-    for argument, value in rest.items():
+def _call(name: str, module: ModuleType | None = None, **arguments):
+    """An operator on the implementation for its first argument's device, or on `module`; arguments in the order of its signature."""
+    _check_tensors(**{argument: value for argument, value in arguments.items() if argument in TENSORS})
+    (first, x), *rest = arguments.items()
+    for argument, value in rest:
         if isinstance(value, Tensor) and value.device != x.device:
-            raise KernelError(f"{argument} is on {value.device}, x on {x.device}")
+            raise KernelError(f"{argument} is on {value.device}, {first} on {x.device}")
+    module = module or kernels.module(x)
+    if module is not reference and not torch.compiler.is_compiling() and any(isinstance(v, Tensor) and unpack_dual(v).tangent is not None for v in arguments.values()):
+        raise KernelError(f"{name} has no forward-mode derivatives when it is compiled; {kernels.VARIABLE}=reference runs it in plain torch")
     try:
-        return getattr(kernels.module(x), name)(x, *rest.values())
+        return getattr(module, name)(*arguments.values())
     except (ValueError, TypeError) as error:
-        raise error if isinstance(error, KernelError) else KernelError(_first_line(error)) from None
+        raise error if isinstance(error, PassTransferError) else KernelError(_first_line(error)) from None
+
+
+def _check_tensors(**arguments: Tensor | None) -> None:
+    """Raises KernelError for what is no dense tensor of a common dtype; None is one that is not given."""
+    required = ("x", "weight", "mask", "scores", "offsets", "floors")
+    for name, value in arguments.items():
+        if value is None and name not in required:
+            continue
+        if not isinstance(value, Tensor):
+            raise KernelError(f"{name} is {type(value).__name__}; it must be a tensor")
+        if value.layout != torch.strided or value.is_floating_point() and value.dtype not in checks.FLOATING:
+            raise KernelError(f"{name} is {value.dtype} in layout {value.layout}; it must be dense, of 16, 32 or 64 bits")
+
+
+def _integers(**values: int) -> dict[str, int]:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or not isinstance(value, torch.SymInt) and abs(value) >= 2**31:
+            raise KernelError(f"{name} is {value!r}; it must be an integer below 2**31")
+    return values
 
 
 def _pairs(**windows: int | Sequence[int]) -> dict[str, list[int]]:
@@ -174,8 +202,8 @@ def _pairs(**windows: int | Sequence[int]) -> dict[str, list[int]]:
     for name, value in windows.items():
         pair = list(value) if isinstance(value, (tuple, list)) else [value, value]
         least = 0 if name == "padding" else 1
-        if len(pair) != 2 or any(not isinstance(v, int) or v < least for v in pair):
-            raise KernelError(f"{name} is {value!r}; it must be one or two integers of at least {least}")
+        if len(pair) != 2 or any(not isinstance(v, int) or not least <= v < 2**31 for v in pair):
+            raise KernelError(f"{name} is {value!r}; it must be one or two integers of at least {least}, below 2**31")
         pairs[name] = pair
     return pairs
 

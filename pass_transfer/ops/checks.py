@@ -14,6 +14,7 @@ from torch import Tensor
 from pass_transfer.errors import KernelError, MaskError
 
 HALVES = (torch.bfloat16, torch.float16)
+FLOATING = (*HALVES, torch.float32, torch.float64)
 
 
 def check_selection(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> None:
@@ -53,16 +54,16 @@ def check_channels(x: Tensor, mask: Tensor) -> None:
         _check_floating("mask", mask)
 
 
-def check_masks(x: Tensor, **masks: tuple[Tensor | None, int]) -> None:
-    """Raises KernelError where a mask is not a floating vector of so many channels where x is."""
-    for name, (mask, channels) in masks.items():
-        if mask is None:
+def check_vectors(x: Tensor, **vectors: tuple[Tensor | None, int]) -> None:
+    """Raises KernelError where a mask, or another number for each channel, is not a floating vector of so many channels where x is."""
+    for name, (values, channels) in vectors.items():
+        if values is None:
             continue
-        if mask.shape != (channels,):
-            raise KernelError(f"{name} has shape {tuple(mask.shape)}; it must be ({channels},)")
-        if mask.device != x.device:
-            raise KernelError(f"{name} is on {mask.device}, x on {x.device}")
-        _check_floating(name, mask)
+        if values.shape != (channels,):
+            raise KernelError(f"{name} has shape {tuple(values.shape)}; it must be ({channels},)")
+        if values.device != x.device:
+            raise KernelError(f"{name} is on {values.device}, x on {x.device}")
+        _check_floating(name, values)
 
 
 def check_binary(**masks: Tensor | None) -> None:
@@ -77,7 +78,7 @@ def check_layer(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     _check_floating("x", x)
     if weight.dtype != x.dtype:
         raise KernelError(f"x is {_short(x)} and weight {_short(weight)}; they must be of one floating dtype")
-    _check_bias(weight, bias)
+    check_vectors(x, bias=(bias, len(weight)))
     if bias is not None and bias.dtype != x.dtype:
         raise KernelError(f"bias is {_short(bias)}, x {_short(x)}")
 
@@ -87,6 +88,8 @@ def check_images(x: Tensor, weight: Tensor) -> None:
     for name, values, shape in (("x", x, "batch, channels, height, width"), ("weight", weight, "out, in / groups, height, width")):
         if values.ndim != 4:
             raise KernelError(f"{name} has shape {tuple(values.shape)}; it must be ({shape})")
+    if 0 in weight.shape[:2]:
+        raise KernelError(f"weight has shape {tuple(weight.shape)}; it must have outputs and inputs")
 
 
 def check_groups(x: Tensor, weight: Tensor, groups: int) -> None:
@@ -100,8 +103,8 @@ def check_window(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequ
     sides = []
     for side, kernel, step, edge, spread in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation):
         room = side + 2 * edge - spread * (kernel - 1) - 1
-        if kernel < 1 or room < 0:
-            raise KernelError("weight is larger than the padded x")
+        if side < 1 or kernel < 1 or room < 0:
+            raise KernelError("weight is larger than the padded x, or x has no positions")
         sides.append(room // step + 1)
     return sides
 
@@ -123,7 +126,7 @@ def check_linear(x: Tensor, weight: Tensor) -> None:
 
 
 def check_block(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_order: Tensor | None, weight: Tensor, bias: Tensor | None,
-                norm_weight: Tensor | None, norm_bias: Tensor | None, residual: Tensor | None, residual_shadow: Tensor | None, out_order: Tensor | None,
+                norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, residual: Tensor | None, residual_shadow: Tensor | None, out_order: Tensor | None,
                 out_kept: int, out_count: int, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], pool: Sequence[int]) -> None:
     """Raises KernelError where masked_conv_norm_act's arguments do not fit."""
     check_images(x, weight)
@@ -132,18 +135,23 @@ def check_block(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_ord
         raise KernelError(f"x is {_short(x)} and weight {_short(weight)}; they must be of one floating dtype, or weight float32 and x of 16 bits")
     if shadow is not None and (shadow.ndim != 4 or shadow.shape[:1] + shadow.shape[2:] != x.shape[:1] + x.shape[2:]):
         raise KernelError(f"shadow has shape {tuple(shadow.shape)}; x has {tuple(x.shape)}")
+    if x.shape[1] < 1:
+        raise KernelError(f"x has shape {tuple(x.shape)}; it must have a channel to compute with")
     ins = x.shape[1] + (0 if shadow is None else shadow.shape[1])
     if ins > weight.shape[1]:
         raise KernelError(f"x and shadow have {ins} channels, weight takes {weight.shape[1]}")
-    check_masks(x, in_mask=(in_mask, ins))
+    check_vectors(x, in_mask=(in_mask, ins))
+    if shadow is not None and in_mask is None:
+        raise KernelError("shadow is given without in_mask")
+    if shadow is not None and _readable(in_mask) and bool((in_mask[x.shape[1]:] != 0).any()):
+        raise KernelError("in_mask is not zero for shadow's channels")
     if not 0 < out_kept <= out_count <= len(weight):
         raise KernelError(f"out_kept is {out_kept} and out_count {out_count}; weight has {len(weight)} outputs")
     _check_order("in_order", in_order, ins, weight.shape[1])
     _check_order("out_order", out_order, out_count, len(weight))
-    _check_bias(weight, bias)
-    for name, values in (("norm_weight", norm_weight), ("norm_bias", norm_bias)):
-        if values is not None and values.shape != (len(weight),):
-            raise KernelError(f"{name} has shape {tuple(values.shape)}; it must be ({len(weight)},)")
+    check_vectors(x, bias=(bias, len(weight)), norm_weight=(norm_weight, len(weight)), norm_bias=(norm_bias, len(weight)))
+    if norm_weight is not None and not eps > 0:
+        raise KernelError(f"eps is {eps}; it must be positive")
     if (norm_weight is None) != (norm_bias is None):
         raise KernelError("norm_weight and norm_bias come together")
     if residual is None and residual_shadow is not None:
@@ -172,11 +180,6 @@ def _check_order(name: str, order: Tensor | None, count: int, width: int) -> Non
         raise KernelError(f"{name} names channels {int(values.min())} to {int(values.max())}; the weight has {width}")
     if len(values.unique()) < count:
         raise KernelError(f"{name} names a channel twice")
-
-
-def _check_bias(weight: Tensor, bias: Tensor | None) -> None:
-    if bias is not None and bias.shape != (len(weight),):
-        raise KernelError(f"bias has shape {tuple(bias.shape)}; it must be ({len(weight)},)")
 
 
 def _check_floating(name: str, values: Tensor) -> None:

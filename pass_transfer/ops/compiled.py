@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pass_transfer.errors import KernelError
 from pass_transfer.ops.autocast import as_autocast
 from pass_transfer.ops.checks import check_pool
+from pass_transfer.ops.layout import layout_of
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -41,14 +43,30 @@ def _differentiate(name: str, backward, setup_context) -> None:
     torch.library.register_autograd(f"pass_transfer::{name}", backward, setup_context=setup_context)
 
 
-def _in_rows(x: Tensor) -> bool:
-    """Whether channels lie together in memory (channels_last)."""
-    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-
-
 def _like(x: Tensor, *shape) -> Tensor:
     """An empty tensor in x's dtype and layout."""
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last if _in_rows(x) else torch.contiguous_format)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x))
+
+
+class _Once(torch.autograd.Function):
+    """Gradients that cannot be differentiated again: the kernels have no second derivatives, and a silent zero would be wrong."""
+
+    @staticmethod
+    def forward(ctx, _, *gradients: Tensor):
+        return tuple(g.view_as(g) for g in gradients)
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise KernelError("the compiled operators have no second derivatives; PASS_TRANSFER_KERNELS=reference has")
+
+
+def _gradients(operator, *arguments) -> tuple[Tensor, ...]:
+    """What a backward operator returns, refused when it is differentiated (create_graph)."""
+    if not torch.is_grad_enabled():
+        return operator(*arguments)
+    with torch.no_grad():
+        found = operator(*arguments)
+    return _Once.apply(torch.ones((), requires_grad=True), *found)
 
 
 def _sides(x: Tensor, weight: Tensor, stride, padding, dilation) -> list:
@@ -94,8 +112,8 @@ def _save_product(ctx, inputs, output) -> None:
 def _product_backward(ctx, grad):
     x, mask = ctx.saved_tensors
     if not ctx.needs_input_grad[1]:
-        return _kernels.mask_channels(grad, mask), None
-    dx, dmask = _kernels.mask_channels_backward(grad, x, mask)
+        return _gradients(lambda *given: (_kernels.mask_channels(*given),), grad, mask)[0], None
+    dx, dmask = _gradients(_kernels.mask_channels_backward, grad, x, mask)
     return dx if ctx.needs_input_grad[0] else None, dmask
 
 
@@ -120,7 +138,7 @@ def _(grad, x, weight, in_mask, out_mask, before, stride, padding, dilation, gro
 def _save_convolution(ctx, inputs, output) -> None:
     x, weight, _, in_mask, out_mask, *ctx.settings, support, in_margin, out_margin = inputs
     y, before = output
-    ctx.save_for_backward(x, weight, in_mask, out_mask, before if ctx.settings[-1] != "kept" else y, support, in_margin, out_margin)
+    ctx.save_for_backward(x, weight, in_mask, out_mask, y if ctx.settings[-1] == "kept" and out_mask is not None else before, support, in_margin, out_margin)
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(before)
 
@@ -130,7 +148,7 @@ def _convolution_backward(ctx, grad, _):
         return (None,) * 13
     x, weight, in_mask, out_mask, before, *sets = ctx.saved_tensors
     needs = [bool(n) for n in ctx.needs_input_grad[:5]]
-    found = _kernels.masked_conv2d_backward(grad, x, weight, in_mask, out_mask, before, *ctx.settings, *sets, needs)
+    found = _gradients(_kernels.masked_conv2d_backward, grad, x, weight, in_mask, out_mask, before, *ctx.settings, *sets, needs)
     return *(g if need else None for g, need in zip(found, needs)), *[None] * 8
 
 
@@ -175,7 +193,7 @@ def _block_backward(ctx, grad, *_):
         return (None,) * 19
     needs = [ctx.needs_input_grad[0], ctx.needs_input_grad[2], ctx.needs_input_grad[9]]
     *saved, out_order = ctx.saved_tensors
-    found = _kernels.masked_conv_norm_act_backward(grad, *saved, ctx.added, out_order, *ctx.settings, needs)
+    found = _gradients(_kernels.masked_conv_norm_act_backward, grad, *saved, ctx.added, out_order, *ctx.settings, needs)
     dx, dmask, dresidual = (g if need else None for g, need in zip(found, needs))
     return dx, None, dmask, *[None] * 6, dresidual, *[None] * 9
 

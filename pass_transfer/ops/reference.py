@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pass_transfer.ops import checks
 from pass_transfer.ops.autocast import as_autocast
+from pass_transfer.ops.layout import layout_of
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -102,7 +103,7 @@ def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tenso
     _check_masked(x, weight, bias, x.shape[1], in_mask, out_mask, support, in_margin, out_margin)
     if in_mask is not None:
         x = mask_channels(x, _heard(in_mask, gradient, in_margin))
-    y = functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    y = functional.conv2d(x, weight, bias, stride, padding, dilation, groups).contiguous(memory_format=layout_of(x))
     return y if out_mask is None else mask_channels(y, _heard(out_mask, gradient, out_margin))
 
 
@@ -122,7 +123,7 @@ def _check_masked(x: Tensor, weight: Tensor, bias: Tensor | None, ins: int, in_m
                   in_margin: Tensor | None, out_margin: Tensor | None) -> None:
     """Raises KernelError where a layer's dtypes, bias or masks do not fit."""
     checks.check_layer(x, weight, bias)
-    checks.check_masks(x, in_mask=(in_mask, ins), out_mask=(out_mask, len(weight)), support=(support, len(weight)), in_margin=(in_margin, ins),
+    checks.check_vectors(x, in_mask=(in_mask, ins), out_mask=(out_mask, len(weight)), support=(support, len(weight)), in_margin=(in_margin, ins),
                        out_margin=(out_margin, len(weight)))
     checks.check_binary(in_mask=in_mask, out_mask=out_mask, support=support, in_margin=in_margin, out_margin=out_margin)
 
@@ -133,7 +134,7 @@ def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | Non
                          pool=()) -> tuple[Tensor, Tensor | None]:
     """ops.masked_conv_norm_act in plain torch."""
     x, bias, shadow, residual, residual_shadow = as_autocast(x, bias, shadow, residual, residual_shadow)
-    checks.check_block(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, residual, residual_shadow, out_order, out_kept, out_count,
+    checks.check_block(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, residual, residual_shadow, out_order, out_kept, out_count,
                        stride, padding, dilation, pool)
     if shadow is not None:
         x = torch.cat([x, shadow.detach()], 1)
@@ -143,9 +144,9 @@ def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | Non
     columns = slice(x.shape[1]) if in_order is None else in_order[:x.shape[1]]
     part, (offsets, scale, shift) = weight[rows][:, columns].to(x.dtype), (None if t is None else t[rows] for t in (bias, norm_weight, norm_bias))
     # Normalisation takes a bias out again; what it rounded away would stay.
-    y = functional.conv2d(x, part, offsets.to(x.dtype) if offsets is not None and scale is None else None, stride, padding, dilation)
+    y = functional.conv2d(x, part, offsets.to(x.dtype) if offsets is not None and scale is None else None, stride, padding, dilation).contiguous(memory_format=layout_of(x))
     if scale is not None:
-        scale, shift = (t.to(torch.promote_types(t.dtype, _wide(y))) for t in (scale, shift))
+        scale, shift = (t.to(torch.promote_types(_wide(y), torch.float32)) for t in (scale, shift))
         y = functional.batch_norm(y.to(_wide(y)), None, None, scale, shift, training=True, eps=eps).to(y.dtype)
     kept, rest = y[:, :out_kept], y[:, out_kept:].detach()
     if residual is not None:

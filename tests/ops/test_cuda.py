@@ -68,6 +68,14 @@ def test_scores_that_are_no_number_are_refused(bad):
         ops.global_topk_mask(torch.tensor([1.0, bad], device=GPU), torch.tensor([0, 2], device=GPU), 1, torch.tensor([0], device=GPU))
 
 
+@pytest.mark.parametrize("offsets, k, floors", [([1, 2, 4], 2, [0, 0]), ([0, 2, 3], 2, [0, 0]), ([0, 5, 4], 2, [0, 0]), ([0, -1, 4], 2, [0, 0]), ([0, 2, 4], 2, [3, 0]), ([0, 2, 4], 2, [-1, 0]),
+                                                ([0, 2, 4], 2, [2, 1]), ([0, 2, 4], 5, [0, 0]), ([0, 2, 4], -1, [0, 0])])
+def test_offsets_and_floors_that_do_not_fit_are_refused(offsets, k, floors):
+    with pytest.raises(ValueError, match=f"cannot keep {k} of 4"):
+        ops.global_topk_mask(torch.arange(4.0, device=GPU), torch.tensor(offsets, device=GPU), k, torch.tensor(floors, device=GPU))
+    assert int(ops.global_topk_mask(torch.arange(4.0, device=GPU), torch.tensor([0, 2, 4], device=GPU), 2, torch.tensor([1, 1], device=GPU)).mask.sum()) == 2
+
+
 @pytest.mark.parametrize("dtype, share", [(torch.float32, 2e-5), (torch.float64, 1e-10), (torch.bfloat16, 3e-2), (torch.float16, 4e-3)])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("groups, gradient", [(1, "exact"), (1, "kept"), (1, "margin"), (4, "exact")])
