@@ -217,7 +217,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> global_topk_mask_cuda(const Tensor& s
     const double found = threshold.item<double>();
     TORCH_CHECK_VALUE(!std::isnan(found), "channel scores hold NaN or infinite values");
     TORCH_CHECK_VALUE(found != -std::numeric_limits<double>::infinity(), "cannot keep ", k, " of ", n,
-                      " channels: offsets must go from 0 to ", n, " without falling, floors lie between 0 and each layer's channels, and their sum be at most k");
+                      " channels: offsets must go from 0 to ", n, ", the number of scores, without falling, floors lie between 0 and each layer's channels, and their sum be at most k");
   }
   return {mask.to(scores_in.scalar_type()), threshold.to(scores_in.scalar_type()), kept, order};
 }
