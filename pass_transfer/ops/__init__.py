@@ -146,9 +146,11 @@ def masked_conv_norm_act(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
     _check_tensors(x=x, weight=weight)
     out_count = (len(weight) if out_kept is None else out_kept) if out_count is None else out_count
     out_kept = out_count if out_kept is None else out_kept
+    if not isinstance(eps, (int, float)):
+        raise KernelError(f"eps is {eps!r}; it must be a number")
     if torch.is_grad_enabled():
         for name, parameter in (("weight", weight), ("bias", bias), ("norm_weight", norm_weight), ("norm_bias", norm_bias)):
-            if parameter is not None and parameter.requires_grad:
+            if isinstance(parameter, Tensor) and parameter.requires_grad:
                 raise KernelError(f"{name} requires a gradient, which this operator does not compute; freeze it")
     return _call("masked_conv_norm_act", x=x, shadow=shadow, in_mask=in_mask, in_order=in_order, weight=weight, bias=bias, norm_weight=norm_weight,
                  norm_bias=norm_bias, eps=eps, residual=residual, residual_shadow=residual_shadow, out_order=out_order, **_integers(out_kept=out_kept, out_count=out_count),

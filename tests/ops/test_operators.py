@@ -389,8 +389,8 @@ def test_a_convolution_that_does_not_fit_is_refused_with_the_arguments_name(impl
 @given(st.data())
 def test_a_fused_layer_that_does_not_fit_is_refused_with_the_arguments_name(implementation, data):
     bad = {"x": BAD["x"], "weight": [torch.zeros(3, 3, 3, 3), *BAD["weight"][1:], torch.zeros(3, 4, 3, 3, requires_grad=True)], "in_mask": BAD["in_mask"][:1] + [torch.ones(5)],
-           "eps": [0.0, -1.0, float("nan")], "shadow": [torch.zeros(2, 0, 6, 6).double(), torch.zeros(2, 1, 5, 5), torch.zeros(2, 9, 6, 6), torch.zeros(2, 1, 6, 6).double()], "in_order": [torch.tensor([0, 1, 2, 4]), torch.tensor([0, 1, 2, 1]), torch.tensor([0.0]), torch.tensor([-1, 0, 1, 2]), torch.tensor([0])],
-           "bias": [torch.zeros(2), torch.zeros(3, 1), torch.zeros(3, requires_grad=True)], "pool": [2, None, (2, 2), (0, 1, 0), (16, 1, 0), (3, 0, 1), (3, 1, 2), (3, 1, -1), (9, 1, 0)],
+           "eps": [0.0, -1.0, float("nan"), "small", None], "shadow": [torch.zeros(2, 0, 6, 6).double(), torch.zeros(2, 1, 5, 5), torch.zeros(2, 9, 6, 6), torch.zeros(2, 1, 6, 6).double()], "in_order": [torch.tensor([0, 1, 2, 4]), torch.tensor([0, 1, 2, 1]), torch.tensor([0.0]), torch.tensor([-1, 0, 1, 2]), torch.tensor([0])],
+           "bias": [[0.0] * 3, torch.zeros(2), torch.zeros(3, 1), torch.zeros(3, requires_grad=True)], "pool": [2, None, (2, 2), (0, 1, 0), (16, 1, 0), (3, 0, 1), (3, 1, 2), (3, 1, -1), (9, 1, 0)],
            "norm_weight": [torch.ones(2), None], "norm_bias": [torch.ones(2), None], "residual": [torch.zeros(2, 3, 4, 5), torch.zeros(2, 3, 4, 4).double()],
            "residual_shadow": [torch.zeros(2, 2, 4, 4)], "out_order": [torch.tensor([0, 1, 3]), torch.tensor([0, 1, 0]), torch.tensor([[0]])], "out_kept": [0, -1, 4, 2.0], "out_count": [0, 4, "3"],
            "stride": BAD["stride"], "padding": BAD["padding"], "dilation": BAD["dilation"]}
