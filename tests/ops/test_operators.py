@@ -430,7 +430,7 @@ def test_a_mask_that_does_not_fit_is_refused_with_the_arguments_name(implementat
 def test_a_selection_that_does_not_fit_is_refused_with_the_arguments_name(implementation, data):
     bad = {"scores": [torch.zeros(2, 4), torch.zeros(7), torch.zeros(8, dtype=torch.long), torch.full((8,), float("nan")), torch.full((8,), float("-inf"))],
            "offsets": [None, torch.zeros(3, dtype=torch.long, device="meta"), torch.tensor([0, 8]), torch.tensor([0, 9, 8]), torch.tensor([0, -1, 8]), torch.tensor([1, 4, 8]), torch.tensor([0.0, 4, 8]), torch.tensor([[0, 4, 8]])],
-           "k": [-1, 1, 9, 4.0, None, 2**70], "floors": [torch.zeros(2, dtype=torch.long, device="meta"),torch.tensor([1]), torch.tensor([5, 0]), torch.tensor([-1, 1]), torch.tensor([1.0, 1.0])]}
+           "k": [-1, 1, 9, 4.0, None, 2**70], "floors": [torch.zeros(2, dtype=torch.long, device="meta"), torch.tensor([1]), torch.tensor([5, 0]), torch.tensor([-1, 1]), torch.tensor([1.0, 1.0])]}
     name = data.draw(st.sampled_from(sorted(bad)))
     good = {"scores": torch.arange(8.0), "offsets": torch.tensor([0, 4, 8]), "k": 4, "floors": torch.tensor([1, 1])}
     ops.global_topk_mask(**good)
