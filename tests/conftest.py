@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import nn
 
+from pass_transfer.cli.main import run as command_line
 from pass_transfer.backbones import BackboneSpec, build_backbone, find_groups
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.tasks import load_task
@@ -132,3 +133,15 @@ def digits():
 def cpu():
     """The CPU in float32."""
     return choose_runtime("cpu", "no")
+
+
+@pytest.fixture
+def call(capsys):
+    """Arguments -> (exit code, stdout, stderr) of the command line in this process."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = command_line([str(a) for a in arguments])
+        return code, *capsys.readouterr()
+
+    return run

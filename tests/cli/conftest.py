@@ -83,18 +83,6 @@ def few_photos(photos, tmp_path_factory):
 
 
 @pytest.fixture
-def call(capsys):
-    """Arguments -> (exit code, stdout, stderr) of the command line in this process."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = command_line([str(a) for a in arguments])
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def refused(call):
     """Arguments -> the one message on stderr of a command that must be refused; `code` is its exit code."""
 

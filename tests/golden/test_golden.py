@@ -1,0 +1,79 @@
+"""What version 0.1.0 wrote is read by this one: a run, a zoo entry, a study's cells."""
+
+import json
+import re
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import pass_transfer as pt
+
+HERE = Path(__file__).parent
+VERSIONS = sorted(path.name for path in HERE.iterdir() if (path / "entry.tar.xz").is_file())
+LOGITS = {
+    "0.1.0": [1.1835, 0.1322, 3.6896, 2.5051, 0.6624, 0.3337, 0.2350, 2.5754, 4.3163, 2.7310]
+}
+KEPT = {"0.1.0": [34, 34, 34, 69, 68, 68, 136, 136, 137, 272, 272, 272]}  # at macs=0.3
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def world(request, tmp_path_factory):
+    """A version's files, unpacked, to be used and written beside."""
+    folder = tmp_path_factory.mktemp("golden") / request.param
+    shutil.copytree(HERE / request.param, folder)
+    with tarfile.open(folder / "entry.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture
+def there(world, monkeypatch):
+    """Works in the folder of a version's files."""
+    monkeypatch.chdir(world)
+    return world
+
+
+def test_a_run_computes_what_it_computed(there):
+    model = pt.load_pruned("run")
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = model(images)[0]
+    assert torch.allclose(logits, torch.tensor(LOGITS[there.name]), atol=2e-4)
+    found = model.evaluate("digits", device="cpu", precision="no")
+    assert found.top1 == pytest.approx(json.loads(Path("run/result.json").read_text())["top1"])
+
+
+def test_a_run_has_its_report_and_its_preview(there, call):
+    code, out, err = call("report", "run", "--json")
+    assert code == 0, err
+    page = re.sub("<[^>]+>", "", Path(json.loads(out)["report"]).read_text(encoding="utf-8"))
+    assert "pass-transfer adapt --hypernet entry --task digits" in page
+    code, out, err = call(
+        "inspect", "--hypernet", "entry", "--run", "run", "--density", "0.11", "--round-to", "1",
+        "--no-latency", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    kept = {group["name"]: group["kept"] for group in json.loads(out)["groups"]}
+    assert kept == json.loads(Path("run/result.json").read_text())["channels_kept"]
+
+
+def test_an_entry_is_verified_and_gives_its_masks(there, call):
+    code, _, err = call("zoo", "verify", "entry")
+    assert code == 0, err
+    entry = pt.load_hypernet("entry")
+    masks = entry.generate_masks(entry.prompt(), macs=0.3, round_to=1)
+    assert list(masks.kept.values()) == KEPT[there.name]
+
+
+def test_cells_are_read_and_not_made_again(there, call):
+    before = {path.name: path.read_bytes() for path in Path("cells").glob("*.json")}
+    code, out, err = call(
+        "study", "run", "study.yaml", "--json", "--device", "cpu", "--precision", "no"
+    )
+    assert code == 0 and json.loads(out) == {"done": 5, "failed": 1, "elsewhere": 0}, err
+    assert {path.name: path.read_bytes() for path in Path("cells").glob("*.json")} == before
+    code, out, err = call("study", "report", "study.yaml")
+    assert code == 0 and "transfer_prompt" in out and "slim failed" in out, err
