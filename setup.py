@@ -32,18 +32,27 @@ def cuda_toolkit() -> Path | None:
     named = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
     if nvcc := shutil.which("nvcc"):
         named.append(Path(nvcc).resolve().parents[1])
-        plan = subprocess.run([nvcc, "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"], capture_output=True, text=True, check=False)
+        plan = subprocess.run(
+            [nvcc, "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         named += re.findall(r"^#\$ TOP=(.+)$", plan.stdout + plan.stderr, flags=re.MULTILINE)
     named += sorted(Path("/usr/local").glob("cuda*"), reverse=True)
     for folder in map(Path, filter(None, named)):
-        if (folder / "include" / "cuda_runtime.h").exists() and any((folder / lib / "libcudart.so").exists() for lib in ("lib64", "lib")):
+        if (folder / "include" / "cuda_runtime.h").exists() and any(
+            (folder / lib / "libcudart.so").exists() for lib in ("lib64", "lib")
+        ):
             return folder.resolve()
     return None
 
 
 def sources(*endings: str) -> list[str]:
     """Files of csrc by ending, relative to this one."""
-    return sorted(str(path.relative_to(HERE)) for path in (HERE / "csrc").iterdir() if path.suffix in endings)
+    return sorted(
+        str(path.relative_to(HERE)) for path in (HERE / "csrc").iterdir() if path.suffix in endings
+    )
 
 
 def builds(asked: str) -> list[str]:
@@ -57,7 +66,11 @@ def builds(asked: str) -> list[str]:
     import torch
 
     if torch.version.cuda is None or asked == "auto" and not torch.cuda.is_available():
-        why = "this PyTorch has no CUDA" if torch.version.cuda is None else "no GPU here, and PASS_TRANSFER_BUILD=cuda is not set"
+        why = (
+            "this PyTorch has no CUDA"
+            if torch.version.cuda is None
+            else "no GPU here, and PASS_TRANSFER_BUILD=cuda is not set"
+        )
         say(f"building for the CPU alone ({why})")
         return ["cpp"]
     folder = cuda_toolkit()
@@ -86,9 +99,21 @@ def arguments() -> dict:
     # Some compilers link libstdc++ into what they build. Its symbols stay there, or half of them would be those of
     # the copy that PyTorch has loaded, and an error's message would crash or be cut short.
     link = ["-Wl,--exclude-libs,ALL"] if sys.platform == "linux" else []
-    extensions = {"cpp": lambda: CppExtension("pass_transfer._C", sources(".cpp"), extra_compile_args={"cxx": flags}, extra_link_args=link),
-                  "cuda": lambda: CUDAExtension("pass_transfer._C", sources(".cpp", ".cu"), define_macros=[("PASS_TRANSFER_CUDA", None)],
-                                                extra_compile_args={"cxx": flags, "nvcc": ["-O3", "--expt-relaxed-constexpr"]}, extra_link_args=link)}
+    extensions = {
+        "cpp": lambda: CppExtension(
+            "pass_transfer._C",
+            sources(".cpp"),
+            extra_compile_args={"cxx": flags},
+            extra_link_args=link,
+        ),
+        "cuda": lambda: CUDAExtension(
+            "pass_transfer._C",
+            sources(".cpp", ".cu"),
+            define_macros=[("PASS_TRANSFER_CUDA", None)],
+            extra_compile_args={"cxx": flags, "nvcc": ["-O3", "--expt-relaxed-constexpr"]},
+            extra_link_args=link,
+        ),
+    }
 
     class OptionalBuild(BuildExtension):
         """Tries one kind of build after the other; if none succeeds the package is left without the extension."""
@@ -101,14 +126,23 @@ def arguments() -> dict:
                     vars(extension).update(vars(extensions[kind]()))
                 try:
                     super().run()
-                except (Exception, SystemExit) as error:  # whatever a missing or broken compiler raises
-                    say(f"the build for {kind} failed ({type(error).__name__}: {(str(error) or 'no message').splitlines()[0]})")
+                except (
+                    Exception,
+                    SystemExit,
+                ) as error:  # whatever a missing or broken compiler raises
+                    say(
+                        f"the build for {kind} failed ({type(error).__name__}: {(str(error) or 'no message').splitlines()[0]})"
+                    )
                     continue
                 built = Path(self.get_ext_fullpath("pass_transfer._C"))
                 if built.exists():
                     # Read before the module is loaded, which another PyTorch would crash.
-                    built.with_name("_C.torch-version").write_text(torch.__version__, encoding="utf-8")
-                    say(f"built the operators for {'CUDA and the CPU' if kind == 'cuda' else 'the CPU'}, for torch {torch.__version__}")
+                    built.with_name("_C.torch-version").write_text(
+                        torch.__version__, encoding="utf-8"
+                    )
+                    say(
+                        f"built the operators for {'CUDA and the CPU' if kind == 'cuda' else 'the CPU'}, for torch {torch.__version__}"
+                    )
                     return
             say("installing without compiled operators (no build succeeded)")
             self.extensions = self.distribution.ext_modules = []

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+from provenance import provenance
 
 from pass_transfer.backbones import BackboneSpec, build_backbone
 from pass_transfer.files import make_folder, read_json, read_tensors, write_json, write_tensors
@@ -22,12 +23,12 @@ from pass_transfer.recipes.pretrain import half_precision
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime, evaluate, recalibrate
 
-from provenance import provenance
-
 
 def main() -> None:
     """Average, recalibrate, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--data-dir")
     parser.add_argument("--out", type=Path, required=True)
@@ -35,8 +36,13 @@ def main() -> None:
     start = time.monotonic()
     notes = [read_json(folder / "backbone.json") for folder in options.folders]
     states = [read_tensors(folder / "backbone.safetensors") for folder in options.folders]
-    spec = BackboneSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in notes[0]["spec"].items()})
-    mean = {n: torch.stack([s[n].float() for s in states]).mean(0) if t.is_floating_point() else t for n, t in states[0].items()}
+    spec = BackboneSpec(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in notes[0]["spec"].items()}
+    )
+    mean = {
+        n: torch.stack([s[n].float() for s in states]).mean(0) if t.is_floating_point() else t
+        for n, t in states[0].items()
+    }
     runtime = choose_runtime()
     task = load_task(notes[0]["task"], spec.image_size, options.data_dir)
     network = Network(build_backbone(spec), spec.mean, spec.std)
@@ -44,13 +50,27 @@ def main() -> None:
     recalibrate(runtime.place(network), task.train, runtime, images=16384)
     stored = half_precision(network.backbone.state_dict())
     network.backbone.load_state_dict(stored)
-    held_out, test = evaluate(network, task.held_out, runtime), evaluate(network, task.test, runtime)
+    held_out, test = (
+        evaluate(network, task.held_out, runtime),
+        evaluate(network, task.test, runtime),
+    )
     write_tensors(make_folder(options.out) / "backbone.safetensors", stored)
     seconds = round(time.monotonic() - start, 1)
-    write_json(options.out / "backbone.json", notes[0] | {
-        "top1": test.top1, "top5": test.top5, "held_out_top1": held_out.top1, "seconds": seconds + sum(n["seconds"] for n in notes),
-        "config": {"recipe": "average", "of": [n["config"] for n in notes]}, "provenance": provenance()})
-    print(f"held out {held_out.top1:.2f} %, test top-1 {test.top1:.2f} %, top-5 {test.top5:.2f} % as stored in {options.out}")
+    write_json(
+        options.out / "backbone.json",
+        notes[0]
+        | {
+            "top1": test.top1,
+            "top5": test.top5,
+            "held_out_top1": held_out.top1,
+            "seconds": seconds + sum(n["seconds"] for n in notes),
+            "config": {"recipe": "average", "of": [n["config"] for n in notes]},
+            "provenance": provenance(),
+        },
+    )
+    print(
+        f"held out {held_out.top1:.2f} %, test top-1 {test.top1:.2f} %, top-5 {test.top5:.2f} % as stored in {options.out}"
+    )
 
 
 if __name__ == "__main__":

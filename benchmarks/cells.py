@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Sequence
-
-from pass_transfer.files import make_folder, read_json, write_json
+from typing import Any
 
 from provenance import provenance
+
+from pass_transfer.files import make_folder, read_json, write_json
 
 
 def options(description: str, out: str) -> argparse.ArgumentParser:
     """A parser with the options of every comparison on a task."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hypernet", default="zoo/r18_tinyimnet")
     parser.add_argument("--task", default="cifar100")
     parser.add_argument("--data-dir")

@@ -13,6 +13,8 @@ import functools
 import statistics
 import time
 
+from cells import make_cell, options, spread
+
 import pass_transfer as pt
 from pass_transfer.network import Network
 from pass_transfer.recipes.dense import find_dense, load_dense
@@ -21,8 +23,6 @@ from pass_transfer.recipes.finetune import FinetuneConfig, finetune
 from pass_transfer.recipes.shrink import shrink
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime, evaluate
-
-from cells import make_cell, options, spread
 
 
 class Bench:
@@ -36,46 +36,85 @@ class Bench:
     def start(self, seed: int, masks=None) -> Network:
         """A network before fine-tuning; the dense one without masks."""
         spec = self.entry.spec
-        return shrink(self.entry.backbone(), self.entry.groups, masks, spec.mean, spec.std, None, self.task, "linear", self.runtime, seed)
+        return shrink(
+            self.entry.backbone(),
+            self.entry.groups,
+            masks,
+            spec.mean,
+            spec.std,
+            None,
+            self.task,
+            "linear",
+            self.runtime,
+            seed,
+        )
 
     def tuned(self, network: Network, seed: int, teacher: Teacher | None = None) -> dict:
         """Fine-tune a network in place; its accuracies and the seconds."""
         start = time.monotonic()
-        config = FinetuneConfig(epochs=self.given.epochs, batch_size=self.given.batch_size, seed=seed)
+        config = FinetuneConfig(
+            epochs=self.given.epochs, batch_size=self.given.batch_size, seed=seed
+        )
         finetune(network, self.task, config, self.runtime, teacher=teacher)
         seconds = time.monotonic() - start
-        held_out, test = evaluate(network, self.task.held_out, self.runtime), evaluate(network, self.task.test, self.runtime)
-        return {"held_out_top1": held_out.top1, "top1": test.top1, "top5": test.top5, "finetune_seconds": seconds}
+        held_out, test = (
+            evaluate(network, self.task.held_out, self.runtime),
+            evaluate(network, self.task.test, self.runtime),
+        )
+        return {
+            "held_out_top1": held_out.top1,
+            "top1": test.top1,
+            "top5": test.top5,
+            "finetune_seconds": seconds,
+        }
 
     def _dense(self, seed: int) -> tuple[Network, dict]:
         if self.given.dense:
-            network = self.runtime.place(load_dense(find_dense(self.given.dense, self.entry.spec, self.task)))
+            network = self.runtime.place(
+                load_dense(find_dense(self.given.dense, self.entry.spec, self.task))
+            )
             return network, {"top1": evaluate(network, self.task.test, self.runtime).top1}
         network = self.start(seed)
         return network, self.tuned(network, seed)
 
     def cell(self, weight: float, temperature: float, seed: int) -> dict:
         """The small network with one weight of its teacher; 0 for none."""
-        given, figures = self.given, {"weight": weight, "temperature": temperature if weight else None, "seed": seed}
+        given, figures = (
+            self.given,
+            {"weight": weight, "temperature": temperature if weight else None, "seed": seed},
+        )
         teacher, dense = None, {}
         if weight:
             network, dense = self.dense(seed)
             teacher = Teacher.of(network, weight, temperature, self.runtime)
         figures |= self.tuned(self.start(seed, self.masks), seed, teacher)
-        return figures | {"task": self.task.name, "macs_asked": given.macs, "macs_share": self.entry.macs_share(self.masks, self.task.classes), "epochs": given.epochs,
-                          "batch_size": given.batch_size, "dense": dense or None, "kept": self.masks.kept, "entry": self.entry.fingerprint()}
+        return figures | {
+            "task": self.task.name,
+            "macs_asked": given.macs,
+            "macs_share": self.entry.macs_share(self.masks, self.task.classes),
+            "epochs": given.epochs,
+            "batch_size": given.batch_size,
+            "dense": dense or None,
+            "kept": self.masks.kept,
+            "entry": self.entry.fingerprint(),
+        }
 
 
 def table(cells: list[dict]) -> str:
     """Mean and standard deviation by weight and temperature, and of the difference from the same seed without a teacher; markdown."""
-    lines = ["| weight | temperature | top-1 (test) | gain | seconds | teacher's top-1 | seeds |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| weight | temperature | top-1 (test) | gain | seconds | teacher's top-1 | seeds |",
+        "|---|---|---|---|---|---|---|",
+    ]
     alone = {c["seed"]: c["top1"] for c in cells if not c["weight"]}
     for kind in dict.fromkeys((c["weight"], c["temperature"]) for c in cells):
         rows = [c for c in cells if (c["weight"], c["temperature"]) == kind]
         gain = "" if not kind[0] else spread([r["top1"] - alone[r["seed"]] for r in rows])
         taught_by = "" if not kind[0] else spread([r["dense"]["top1"] for r in rows])
         seconds = statistics.mean(r["finetune_seconds"] for r in rows)
-        lines.append(f"| {kind[0]:g} | {kind[1] or ''} | {spread([r['top1'] for r in rows])} | {gain} | {seconds:.0f} | {taught_by} | {len(rows)} |")
+        lines.append(
+            f"| {kind[0]:g} | {kind[1] or ''} | {spread([r['top1'] for r in rows])} | {gain} | {seconds:.0f} | {taught_by} | {len(rows)} |"
+        )
     return "\n".join(lines)
 
 
@@ -89,10 +128,19 @@ def main() -> None:
     parser.add_argument("--temperatures", type=float, nargs="+", default=[TEMPERATURE])
     given = parser.parse_args()
     entry, runtime = pt.load_hypernet(given.hypernet), choose_runtime()
-    bench = Bench(entry, load_task(given.task, entry.spec.image_size, given.data_dir), runtime, given)
+    bench = Bench(
+        entry, load_task(given.task, entry.spec.image_size, given.data_dir), runtime, given
+    )
     kinds = [(0.0, TEMPERATURE), *((w, t) for w in given.weights for t in given.temperatures)]
-    cells = [make_cell(given.out, f"{given.task}-{given.macs}-{given.epochs}ep-{f'{weight:g}-T{temperature:g}' if weight else 'alone'}-{seed}",
-                       functools.partial(bench.cell, weight, temperature, seed)) for seed in given.seeds for weight, temperature in kinds]
+    cells = [
+        make_cell(
+            given.out,
+            f"{given.task}-{given.macs}-{given.epochs}ep-{f'{weight:g}-T{temperature:g}' if weight else 'alone'}-{seed}",
+            functools.partial(bench.cell, weight, temperature, seed),
+        )
+        for seed in given.seeds
+        for weight, temperature in kinds
+    ]
     print(table(cells))
 
 

@@ -15,9 +15,9 @@ import statistics
 import subprocess
 import sys
 
-from pass_transfer.files import make_folder, write_json
-
 from provenance import provenance
+
+from pass_transfer.files import make_folder, write_json
 
 CUT = """
 import json, sys, torch
@@ -46,7 +46,9 @@ print(json.dumps({name: by_batch[batch] for name, by_batch in times.items()} | {
 
 def main() -> None:
     """Cut, judge, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hypernet", default="zoo/r18_tinyimnet")
     parser.add_argument("--milliseconds", type=float, nargs="+", required=True)
     parser.add_argument("--batch", type=int, default=1)
@@ -59,16 +61,31 @@ def main() -> None:
     for asked in given.milliseconds:
         for number in range(given.times):
             cut = _process(CUT, given.hypernet, asked, given.batch, given.round_to, given.device)
-            row = _process(JUDGE, given.hypernet, json.dumps(cut["kept"]), given.batch, given.round_to, given.device)
+            row = _process(
+                JUDGE,
+                given.hypernet,
+                json.dumps(cut["kept"]),
+                given.batch,
+                given.round_to,
+                given.device,
+            )
             row |= {"asked_ms": asked, "time": number, "dense_when_cut": cut["dense"]}
             rows.append(row)
-            print(f"asked {asked:g} ms: {row['found']:.2f} ms measured again ({row['found'] / asked:.1%}; {_steady(row):.1%} at the dense network's pace), "
-                  f"next larger cut {row.get('next', row['found']):.2f} ms, dense {row['dense_when_cut']:.2f} ms then and {row['dense']:.2f} ms now, "
-                  f"{row['macs_share']:.1%} of the MACs", flush=True)
-    write_json(make_folder(given.out) / f"batch{given.batch}-round{given.round_to}-{given.device}.json", vars(given) | {"rows": rows} | origin)
+            print(
+                f"asked {asked:g} ms: {row['found']:.2f} ms measured again ({row['found'] / asked:.1%}; {_steady(row):.1%} at the dense network's pace), "
+                f"next larger cut {row.get('next', row['found']):.2f} ms, dense {row['dense_when_cut']:.2f} ms then and {row['dense']:.2f} ms now, "
+                f"{row['macs_share']:.1%} of the MACs",
+                flush=True,
+            )
+    write_json(
+        make_folder(given.out) / f"batch{given.batch}-round{given.round_to}-{given.device}.json",
+        vars(given) | {"rows": rows} | origin,
+    )
     shares = [row["found"] / row["asked_ms"] for row in rows]
-    print(f"measured again: {statistics.mean(shares):.1%} of what was asked on average, {max(shares):.1%} at most; "
-          f"at the dense network's pace {statistics.mean(map(_steady, rows)):.1%} and {max(map(_steady, rows)):.1%}")
+    print(
+        f"measured again: {statistics.mean(shares):.1%} of what was asked on average, {max(shares):.1%} at most; "
+        f"at the dense network's pace {statistics.mean(map(_steady, rows)):.1%} and {max(map(_steady, rows)):.1%}"
+    )
 
 
 def _steady(row: dict) -> float:
@@ -77,7 +94,12 @@ def _steady(row: dict) -> float:
 
 
 def _process(code: str, *arguments: object) -> dict:
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout)
 
 

@@ -12,20 +12,21 @@ import argparse
 import statistics
 
 import torch
+from provenance import provenance
+from search_step import Problem
 
 from pass_transfer import ops
 from pass_transfer.files import make_folder, write_json
-from pass_transfer.latency import interleave
 from pass_transfer.hypernet import Hypernet, HypernetConfig
+from pass_transfer.latency import interleave
 from pass_transfer.prompts import Prompt, default_pad
-
-from provenance import provenance
-from search_step import Problem
 
 
 def main() -> None:
     """Measure both in turn and print their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--sizes", nargs="+", type=int, default=[64, 224])
     parser.add_argument("--batch", type=int, default=128)
@@ -36,24 +37,47 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results/mask_generation")
     given = parser.parse_args()
     for size in given.sizes:
-        problem = Problem(given.model, size, given.density, given.precision, given.batch, given.device)
-        hypernet = Hypernet(HypernetConfig(), problem.backbones["nchw"].cpu(), problem.groups).to(problem.device).requires_grad_(False)
+        problem = Problem(
+            given.model, size, given.density, given.precision, given.batch, given.device
+        )
+        hypernet = (
+            Hypernet(HypernetConfig(), problem.backbones["nchw"].cpu(), problem.groups)
+            .to(problem.device)
+            .requires_grad_(False)
+        )
         problem.backbones["nchw"].to(problem.device)
         prompt = Prompt("additive", size, default_pad(size)).to(problem.device)
         step = problem.ours("channels_last", "exact")
 
         def generate():
-            mask = ops.global_topk_mask(hypernet(prompt.frame()), problem.offsets, problem.k, problem.floors).mask
+            mask = ops.global_topk_mask(
+                hypernet(prompt.frame()), problem.offsets, problem.k, problem.floors
+            ).mask
             mask.backward(torch.ones_like(mask))
 
         origin = provenance()
-        times = interleave({"masks": generate, "step": step}, given.rounds, problem.device, warm_up=1)
+        times = interleave(
+            {"masks": generate, "step": step}, given.rounds, problem.device, warm_up=1
+        )
         found = {name: statistics.median(values) for name, values in times.items()}
         share = found["masks"] / found["step"]
         if given.out:
-            write_json(make_folder(given.out) / f"{given.model}-{size}-{given.precision}-{problem.device.type}.json",
-                       vars(given) | {"sizes": size, "milliseconds": found, "share": share, "kernels": ops.kernels.chosen().reason} | origin)
-        print(f"{given.model} at {size} px, batch {given.batch}: masks {found['masks']:.1f} ms, step {found['step']:.0f} ms, {share:.2%}", flush=True)
+            write_json(
+                make_folder(given.out)
+                / f"{given.model}-{size}-{given.precision}-{problem.device.type}.json",
+                vars(given)
+                | {
+                    "sizes": size,
+                    "milliseconds": found,
+                    "share": share,
+                    "kernels": ops.kernels.chosen().reason,
+                }
+                | origin,
+            )
+        print(
+            f"{given.model} at {size} px, batch {given.batch}: masks {found['masks']:.1f} ms, step {found['step']:.0f} ms, {share:.2%}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 
 import torch
+from cells import make_cell, options, spread
 
 import pass_transfer as pt
 from pass_transfer.prompts import Prompt
@@ -21,8 +22,6 @@ from pass_transfer.recipes.shrink import shrink
 from pass_transfer.recipes.tune_prompt import PromptConfig, tune_prompt
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime, evaluate
-
-from cells import make_cell, options, spread
 
 
 def with_frame(prompt: Prompt, frame: torch.Tensor) -> Prompt:
@@ -38,7 +37,9 @@ def shuffled(prompt: Prompt, seed: int) -> Prompt:
     inside = prompt.border.bool().expand(3, -1, -1)
     frame = torch.zeros_like(prompt.frame())
     values = prompt.frame().detach()[inside]
-    frame[inside] = values[torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))]
+    frame[inside] = values[
+        torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
+    ]
     return with_frame(prompt, frame)
 
 
@@ -46,17 +47,45 @@ def run_cell(seed: int, entry, task, digits, runtime, macs: float, steps: int) -
     """Prompts tuned with one seed, their masks, and the task's accuracy under each."""
     config = PromptConfig(steps=steps, seed=seed)
     own, other = tune_prompt(entry, task, config=config), tune_prompt(entry, digits, config=config)
-    prompts = {"its own": own, "zero": with_frame(own, torch.zeros_like(own.values)), "its own, shuffled": shuffled(own, seed),
-               "random": Prompt(own.kind, own.size, own.pad, seed=9999 + seed), "source": entry.prompt(), "digits": other}
-    masks = {name: entry.generate_masks(p, macs=macs, classes=task.classes) for name, p in prompts.items()}
+    prompts = {
+        "its own": own,
+        "zero": with_frame(own, torch.zeros_like(own.values)),
+        "its own, shuffled": shuffled(own, seed),
+        "random": Prompt(own.kind, own.size, own.pad, seed=9999 + seed),
+        "source": entry.prompt(),
+        "digits": other,
+    }
+    masks = {
+        name: entry.generate_masks(p, macs=macs, classes=task.classes)
+        for name, p in prompts.items()
+    }
     accuracy = {}
     for name, mask in masks.items():
-        network = shrink(entry.backbone(), entry.groups, mask, entry.spec.mean, entry.spec.std, None, task, "linear", runtime, seed, reconstruct=False)
+        network = shrink(
+            entry.backbone(),
+            entry.groups,
+            mask,
+            entry.spec.mean,
+            entry.spec.std,
+            None,
+            task,
+            "linear",
+            runtime,
+            seed,
+            reconstruct=False,
+        )
         accuracy[name] = evaluate(network, task.held_out, runtime).top1
     pairs = (("its own", "source"), ("its own", "digits"), ("source", "digits"))
-    return {"task": task.name, "macs": macs, "seed": seed, "prompt_steps": steps, "held_out_top1_before_finetuning": accuracy,
-            "differ": {f"{a} / {b}": masks[a].difference(masks[b]) for a, b in pairs},
-            "differ_from_own": {n: masks["its own"].difference(m) for n, m in masks.items()}, "entry": entry.fingerprint()}
+    return {
+        "task": task.name,
+        "macs": macs,
+        "seed": seed,
+        "prompt_steps": steps,
+        "held_out_top1_before_finetuning": accuracy,
+        "differ": {f"{a} / {b}": masks[a].difference(masks[b]) for a, b in pairs},
+        "differ_from_own": {n: masks["its own"].difference(m) for n, m in masks.items()},
+        "entry": entry.fingerprint(),
+    }
 
 
 def main() -> None:
@@ -65,17 +94,34 @@ def main() -> None:
     parser.add_argument("--prompt-steps", type=int, default=PromptConfig.steps)
     given = parser.parse_args()
     entry, runtime = pt.load_hypernet(given.hypernet), choose_runtime()
-    task, digits = load_task(given.task, entry.spec.image_size, given.data_dir), load_task("digits", entry.spec.image_size)
-    cells = [make_cell(given.out, f"{given.task}-{given.macs}-{seed}",
-                       functools.partial(run_cell, seed, entry, task, digits, runtime, given.macs, given.prompt_steps)) for seed in given.seeds]
-    print("| masks by the prompt | held-out top-1 before fine-tuning (%) | its own prompt's minus this | channels unlike its own prompt's (%) |\n|---|---|---|---|")
+    task, digits = (
+        load_task(given.task, entry.spec.image_size, given.data_dir),
+        load_task("digits", entry.spec.image_size),
+    )
+    cells = [
+        make_cell(
+            given.out,
+            f"{given.task}-{given.macs}-{seed}",
+            functools.partial(
+                run_cell, seed, entry, task, digits, runtime, given.macs, given.prompt_steps
+            ),
+        )
+        for seed in given.seeds
+    ]
+    print(
+        "| masks by the prompt | held-out top-1 before fine-tuning (%) | its own prompt's minus this | channels unlike its own prompt's (%) |\n|---|---|---|---|"
+    )
     accuracy = [c["held_out_top1_before_finetuning"] for c in cells]
     for name in accuracy[0]:
-        print(f"| {name} | {spread([a[name] for a in accuracy])} | {spread([a['its own'] - a[name] for a in accuracy])} "
-              f"| {spread([100 * c['differ_from_own'][name] for c in cells], 1)} |")
+        print(
+            f"| {name} | {spread([a[name] for a in accuracy])} | {spread([a['its own'] - a[name] for a in accuracy])} "
+            f"| {spread([100 * c['differ_from_own'][name] for c in cells], 1)} |"
+        )
     print()
     for pair in cells[0]["differ"]:
-        print(f"{pair}: {spread([100 * c['differ'][pair] for c in cells], 1)} % of the channels differ")
+        print(
+            f"{pair}: {spread([100 * c['differ'][pair] for c in cells], 1)} % of the channels differ"
+        )
 
 
 if __name__ == "__main__":

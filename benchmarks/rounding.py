@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 
 import torch
+from provenance import provenance
 
 from pass_transfer.backbones import CostTable, count_macs
 from pass_transfer.files import make_folder, write_json
@@ -21,14 +22,14 @@ from pass_transfer.recipes.bench_run import BenchConfig, compare
 from pass_transfer.selection import select
 from pass_transfer.zoo.entry import load_hypernet
 
-from provenance import provenance
-
 ENGINES = ("eager", "eager channels_last", "onnxruntime")
 
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hypernet", default="zoo/r18_tinyimnet")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch", type=int, nargs="+", default=[32])
@@ -41,25 +42,47 @@ def main() -> None:
     given = parser.parse_args()
     origin, entry = provenance(), load_hypernet(given.hypernet)
     spec = dataclasses.replace(entry.spec, image_size=given.image_size)
-    scores, table = entry.scores(entry.prompt()), CostTable(entry.backbone(), entry.groups, given.image_size)
+    scores, table = (
+        entry.scores(entry.prompt()),
+        CostTable(entry.backbone(), entry.groups, given.image_size),
+    )
     models, macs = {}, {}
     for step in (None, *given.round_to):
-        masks = None if step is None else select(scores, entry.groups, macs=given.macs, table=table, round_to=step)
+        masks = (
+            None
+            if step is None
+            else select(scores, entry.groups, macs=given.macs, table=table, round_to=step)
+        )
         small = entry.network(masks).backbone
         name = "dense" if step is None else str(step)
-        models[name] = PrunedModel(Network(small, spec.mean, spec.std), spec, entry.config["source"]["class_names"], {}).eval()
+        models[name] = PrunedModel(
+            Network(small, spec.mean, spec.std), spec, entry.config["source"]["class_names"], {}
+        ).eval()
         macs[name] = count_macs(models[name], given.image_size)
-    rows = compare(models, BenchConfig(tuple(given.batch), tuple(given.engines), given.rounds), torch.device(given.device))
+    rows = compare(
+        models,
+        BenchConfig(tuple(given.batch), tuple(given.engines), given.rounds),
+        torch.device(given.device),
+    )
     times = {(r["network"], r["engine"], r["batch"]): r["median_ms"] for r in rows}
     for row in rows:
         row["speed_up"] = round(times["dense", row["engine"], row["batch"]] / row["median_ms"], 3)
         row["gain"] = round(row["speed_up"] * macs[row["network"]] / macs["dense"], 3)
-    write_json(make_folder(given.out) / f"{entry.spec.architecture}-{given.image_size}-{given.macs}-{given.device}.json",
-               vars(given) | {"macs_counted": macs, "threads": torch.get_num_threads(), "rows": rows} | origin)
-    print(f"{'engine':<20} {'batch':>5} {'multiple of':>11} {'MACs':>7} {'ms':>9} {'quartiles':>17} {'speed-up':>8} {'gain':>6}")
+    write_json(
+        make_folder(given.out)
+        / f"{entry.spec.architecture}-{given.image_size}-{given.macs}-{given.device}.json",
+        vars(given)
+        | {"macs_counted": macs, "threads": torch.get_num_threads(), "rows": rows}
+        | origin,
+    )
+    print(
+        f"{'engine':<20} {'batch':>5} {'multiple of':>11} {'MACs':>7} {'ms':>9} {'quartiles':>17} {'speed-up':>8} {'gain':>6}"
+    )
     for row in rows:
-        print(f"{row['engine']:<20} {row['batch']:>5} {row['network']:>11} {macs[row['network']] / macs['dense']:>7.1%} {row['median_ms']:>9.2f} "
-              f"{row['q1_ms']:>8.2f}-{row['q3_ms']:<8.2f} {row['speed_up']:>8.2f} {row['gain']:>6.2f}")
+        print(
+            f"{row['engine']:<20} {row['batch']:>5} {row['network']:>11} {macs[row['network']] / macs['dense']:>7.1%} {row['median_ms']:>9.2f} "
+            f"{row['q1_ms']:>8.2f}-{row['q3_ms']:<8.2f} {row['speed_up']:>8.2f} {row['gain']:>6.2f}"
+        )
 
 
 if __name__ == "__main__":

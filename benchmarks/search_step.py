@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torchvision
+from provenance import provenance
 from torch import nn
 
 from pass_transfer import ops
@@ -27,8 +28,6 @@ from pass_transfer.backbones import ChannelGroups, find_groups
 from pass_transfer.files import make_folder, read_json, write_json
 from pass_transfer.latency import interleave
 from pass_transfer.masking import batch_statistics, masked_forward, room_for
-
-from provenance import provenance
 
 BATCH = {64: 128, 224: 16}
 BASELINES = ("eager", "compile")
@@ -50,7 +49,9 @@ class StraightThrough(torch.autograd.Function):
 def random_scores(groups: ChannelGroups, seed: int) -> torch.Tensor:
     """Ranks inside each group, shuffled: every density keeps the same share of each group."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.cat([(torch.randperm(g.width, generator=generator) + 0.5) / g.width for g in groups.values()])
+    return torch.cat(
+        [(torch.randperm(g.width, generator=generator) + 0.5) / g.width for g in groups.values()]
+    )
 
 
 class MaskedReader(nn.Module):
@@ -74,7 +75,11 @@ class Eager(nn.Module):
         self.backbone, self.names = copy.deepcopy(backbone), list(groups)
         for module in self.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.track_running_stats, module.running_mean, module.running_var = False, None, None
+                module.track_running_stats, module.running_mean, module.running_var = (
+                    False,
+                    None,
+                    None,
+                )
         self.readers = []
         for name, group in groups.items():
             for reader, units in group.reads.items():
@@ -93,21 +98,42 @@ class Eager(nn.Module):
 class Problem:
     """A backbone, its groups, a batch, and the variants of a step on them at a density."""
 
-    def __init__(self, model: str, size: int, density: float, precision: str, batch: int | None, device: str, graphs: bool = False, slack: int = 8, seed: int = 0):
+    def __init__(
+        self,
+        model: str,
+        size: int,
+        density: float,
+        precision: str,
+        batch: int | None,
+        device: str,
+        graphs: bool = False,
+        slack: int = 8,
+        seed: int = 0,
+    ):
         torch.manual_seed(seed)
-        self.device, self.precision, self.graphs, self.slack = torch.device(device), precision, graphs, slack
+        self.device, self.precision, self.graphs, self.slack = (
+            torch.device(device),
+            precision,
+            graphs,
+            slack,
+        )
         torch.backends.cudnn.benchmark = True  # for all variants: shapes stay as they are
         backbone = getattr(torchvision.models, model)(num_classes=100).eval().requires_grad_(False)
         self.groups = find_groups(backbone, size)
         self.backbones = {name: self._copy(backbone, layout) for name, layout in LAYOUTS.items()}
         images = torch.randn(batch or BATCH.get(size, 32), 3, size, size)
-        self.images = {name: images.to(self.device, memory_format=layout) for name, layout in LAYOUTS.items()}
+        self.images = {
+            name: images.to(self.device, memory_format=layout) for name, layout in LAYOUTS.items()
+        }
         self.labels = torch.randint(100, (len(images),)).to(self.device)
         self.scores = random_scores(self.groups, seed).to(self.device)
         self.density, self.k = density, round(density * self.groups.total)
         self.eagers: dict[tuple[str, bool], nn.Module] = {}
         self.pool = None
-        self.offsets, self.floors = self.groups.offsets.to(self.device), torch.zeros(len(self.groups), dtype=torch.long, device=self.device)
+        self.offsets, self.floors = (
+            self.groups.offsets.to(self.device),
+            torch.zeros(len(self.groups), dtype=torch.long, device=self.device),
+        )
 
     def at(self, density: float) -> Problem:
         """The same problem at another density; networks that are compiled stay so."""
@@ -117,8 +143,13 @@ class Problem:
     def _copy(self, backbone: nn.Module, layout: torch.memory_format) -> nn.Module:
         return copy.deepcopy(backbone).to(self.device, memory_format=layout)
 
-    def _step(self, layout: str, forward, leaves: tuple[torch.Tensor, torch.Tensor] | None = None) -> None:
-        scores, x = leaves or (self.scores.clone().requires_grad_(), self.images[layout].clone().requires_grad_())
+    def _step(
+        self, layout: str, forward, leaves: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> None:
+        scores, x = leaves or (
+            self.scores.clone().requires_grad_(),
+            self.images[layout].clone().requires_grad_(),
+        )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             logits = forward(scores, x)
         nn.functional.cross_entropy(logits.float(), self.labels).backward()
@@ -127,12 +158,18 @@ class Problem:
         """A step on the operators of this library."""
         backbone = self.backbones[layout]
 
-        room = room_for({n: round(self.density * g.width) for n, g in self.groups.items()}, {n: g.width for n, g in self.groups.items()}, slack=self.slack)
+        room = room_for(
+            {n: round(self.density * g.width) for n, g in self.groups.items()},
+            {n: g.width for n, g in self.groups.items()},
+            slack=self.slack,
+        )
 
         def forward(scores, x):
             top = ops.global_topk_mask(scores, self.offsets, self.k, self.floors)
             fixed = {"room": room, "orders": self.groups.split(top.order)} if self.graphs else {}
-            return masked_forward(backbone, self.groups, self.groups.split(top.mask), x, gradient, **fixed)
+            return masked_forward(
+                backbone, self.groups, self.groups.split(top.mask), x, gradient, **fixed
+            )
 
         return self._replayed(layout, forward)
 
@@ -150,7 +187,9 @@ class Problem:
         for leaf in leaves:
             leaf.grad = None
         graph = torch.cuda.CUDAGraph()
-        self.pool = self.pool or torch.cuda.graph_pool_handle()  # shared: no variant's results are read, and one at a time runs
+        self.pool = (
+            self.pool or torch.cuda.graph_pool_handle()
+        )  # shared: no variant's results are read, and one at a time runs
         with torch.cuda.graph(graph, pool=self.pool):
             self._step(layout, forward, leaves)
         return graph.replay
@@ -163,7 +202,9 @@ class Problem:
         network = self.eagers[layout, compiled]
 
         def forward(scores, x):
-            return network(x, list(self.groups.split(StraightThrough.apply(scores, self.k)).values()))
+            return network(
+                x, list(self.groups.split(StraightThrough.apply(scores, self.k)).values())
+            )
 
         return self._replayed(layout, forward)
 
@@ -183,26 +224,50 @@ def summarise(times: dict[str, list[float]]) -> dict:
     medians = {name: statistics.median(values) for name, values in times.items()}
 
     def fastest(layout: str) -> str:
-        return min((n for n in medians if n.startswith(BASELINES) and n.endswith(layout)), key=medians.get)
+        return min(
+            (n for n in medians if n.startswith(BASELINES) and n.endswith(layout)), key=medians.get
+        )
 
     def ratios(reference) -> dict[str, float]:
-        return {n: statistics.median(a / b for a, b in zip(times[n], times[reference(n)])) for n in times}
+        return {
+            n: statistics.median(a / b for a, b in zip(times[n], times[reference(n)]))
+            for n in times
+        }
 
-    return {"milliseconds": medians, "baseline": fastest(""), "ratios": ratios(lambda n: fastest("")), "ratios_in_layout": ratios(lambda n: fastest(n.split()[-1]))}
+    return {
+        "milliseconds": medians,
+        "baseline": fastest(""),
+        "ratios": ratios(lambda n: fastest("")),
+        "ratios_in_layout": ratios(lambda n: fastest(n.split()[-1])),
+    }
 
 
 def table(cells: list[dict]) -> str:
     """Ratios to the fastest baseline, each variant in its better layout; in brackets the worst ratio to a baseline of the same layout."""
-    kinds = [k for k in ("dense", "exact", "kept") if any(n.startswith(k) for c in cells for n in c["ratios"])]
-    asked = ["model", "size", "batch", "precision", "density", "rounds"] + ["slack"] * any(c["cuda_graph"] for c in cells)
-    heads = [{"model": "network", "size": "px", "slack": "room"}.get(name, name) for name in asked] + ["fastest baseline", *kinds]
+    kinds = [
+        k
+        for k in ("dense", "exact", "kept")
+        if any(n.startswith(k) for c in cells for n in c["ratios"])
+    ]
+    asked = ["model", "size", "batch", "precision", "density", "rounds"] + ["slack"] * any(
+        c["cuda_graph"] for c in cells
+    )
+    heads = [
+        {"model": "network", "size": "px", "slack": "room"}.get(name, name) for name in asked
+    ] + ["fastest baseline", *kinds]
     rows = [heads, ["---"] * len(heads)]
     for c in cells:
         taken = c["milliseconds"][c["baseline"]]
-        row = [str(c[name]) for name in asked] + [f"{c['baseline']}, {taken:.{0 if taken >= 100 else 1}f} ms"]
+        row = [str(c[name]) for name in asked] + [
+            f"{c['baseline']}, {taken:.{0 if taken >= 100 else 1}f} ms"
+        ]
         for kind in kinds:
             names = [n for n in c["ratios"] if n.startswith(kind)]
-            row.append(f"{min(c['ratios'][n] for n in names):.2f} ({max(c['ratios_in_layout'][n] for n in names):.2f})" if names else "")
+            row.append(
+                f"{min(c['ratios'][n] for n in names):.2f} ({max(c['ratios_in_layout'][n] for n in names):.2f})"
+                if names
+                else ""
+            )
         rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -210,26 +275,54 @@ def table(cells: list[dict]) -> str:
 def measured(folder: str, device: str) -> list[dict]:
     """The cells that are kept in a folder for a kind of device, in the order of what was asked for."""
     cells = [read_json(path) for path in sorted(Path(folder).glob(f"*-{device}*.json"))]
-    return sorted(cells, key=lambda c: (c["model"], c["size"], c["precision"] != "float32", c["density"], c["slack"] or 0))
+    return sorted(
+        cells,
+        key=lambda c: (
+            c["model"],
+            c["size"],
+            c["precision"] != "float32",
+            c["density"],
+            c["slack"] or 0,
+        ),
+    )
 
 
 def main() -> None:
     """Measure what was asked for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["resnet18"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[64, 224])
     parser.add_argument("--densities", nargs="+", type=float, default=[0.3, 0.5, 0.7, 0.9])
     parser.add_argument("--precisions", nargs="+", default=["float32"], choices=("float32", "bf16"))
-    parser.add_argument("--gradients", nargs="+", default=["exact", "kept"], choices=("exact", "kept"))
+    parser.add_argument(
+        "--gradients", nargs="+", default=["exact", "kept"], choices=("exact", "kept")
+    )
     parser.add_argument("--batch", type=int)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="torch.compile of the eager step is a baseline too")
-    parser.add_argument("--cuda-graph", action="store_true", help="capture every variant's step, and time its replay")
-    parser.add_argument("--slack", type=int, default=8, help="with --cuda-graph: channels that a group may keep beyond what it keeps now")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile of the eager step is a baseline too"
+    )
+    parser.add_argument(
+        "--cuda-graph",
+        action="store_true",
+        help="capture every variant's step, and time its replay",
+    )
+    parser.add_argument(
+        "--slack",
+        type=int,
+        default=8,
+        help="with --cuda-graph: channels that a group may keep beyond what it keeps now",
+    )
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=list(LAYOUTS))
     parser.add_argument("--out", default="benchmarks/results/search_step")
-    parser.add_argument("--show", action="store_true", help="measure nothing: print the table of what --out holds for --device")
+    parser.add_argument(
+        "--show",
+        action="store_true",
+        help="measure nothing: print the table of what --out holds for --device",
+    )
     given = parser.parse_args()
     if given.show:
         return print(table(measured(given.out, given.device)))
@@ -237,23 +330,62 @@ def main() -> None:
     for model in given.models:
         for size in given.sizes:
             for precision in given.precisions:
-                problem = Problem(model, size, given.densities[0], precision, given.batch, given.device, given.cuda_graph, given.slack)
+                problem = Problem(
+                    model,
+                    size,
+                    given.densities[0],
+                    precision,
+                    given.batch,
+                    given.device,
+                    given.cuda_graph,
+                    given.slack,
+                )
                 for density in given.densities:
                     problem.at(density)
-                    variants = {f"eager {layout}": problem.eager(layout) for layout in given.layouts}
+                    variants = {
+                        f"eager {layout}": problem.eager(layout) for layout in given.layouts
+                    }
                     if given.compile:
-                        variants |= {f"compile {layout}": problem.eager(layout, compiled=True) for layout in given.layouts}
-                    variants |= {f"dense {layout}": problem.dense(layout) for layout in given.layouts}
-                    variants |= {f"{gradient} {layout}": problem.ours(layout, gradient) for gradient in given.gradients for layout in given.layouts}
+                        variants |= {
+                            f"compile {layout}": problem.eager(layout, compiled=True)
+                            for layout in given.layouts
+                        }
+                    variants |= {
+                        f"dense {layout}": problem.dense(layout) for layout in given.layouts
+                    }
+                    variants |= {
+                        f"{gradient} {layout}": problem.ours(layout, gradient)
+                        for gradient in given.gradients
+                        for layout in given.layouts
+                    }
                     origin = provenance()
                     found = summarise(interleave(variants, given.rounds, problem.device, warm_up=1))
-                    cell = {"model": model, "size": size, "precision": precision, "density": density, "batch": len(problem.labels), "rounds": given.rounds,
-                            "cuda_graph": given.cuda_graph, "slack": given.slack if given.cuda_graph else None, "kernels": ops.kernels.chosen().reason, **found} | origin
+                    cell = {
+                        "model": model,
+                        "size": size,
+                        "precision": precision,
+                        "density": density,
+                        "batch": len(problem.labels),
+                        "rounds": given.rounds,
+                        "cuda_graph": given.cuda_graph,
+                        "slack": given.slack if given.cuda_graph else None,
+                        "kernels": ops.kernels.chosen().reason,
+                        **found,
+                    } | origin
                     if given.out:
                         room = f"-room{given.slack}" if given.cuda_graph else ""
-                        write_json(make_folder(given.out) / f"{model}-{size}-{precision}-{density}-{problem.device.type}{room}.json", cell)
+                        write_json(
+                            make_folder(given.out)
+                            / f"{model}-{size}-{precision}-{density}-{problem.device.type}{room}.json",
+                            cell,
+                        )
                     cells.append(cell)
-                    print(f"{model} {size} px {precision} {density}: " + ", ".join(f"{n} {r:.2f}" for n, r in found["ratios"].items()), file=sys.stderr, flush=True)
+                    print(
+                        f"{model} {size} px {precision} {density}: "
+                        + ", ".join(f"{n} {r:.2f}" for n, r in found["ratios"].items()),
+                        file=sys.stderr,
+                        flush=True,
+                    )
     print(table(cells))
 
 

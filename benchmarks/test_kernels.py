@@ -16,7 +16,9 @@ import torch
 from pass_transfer import ops
 
 DEVICE = os.environ.get("PT_DEVICE", "cpu")
-DTYPE = {"float32": torch.float32, "bf16": torch.bfloat16}[os.environ.get("PT_PRECISION", "float32")]
+DTYPE = {"float32": torch.float32, "bf16": torch.bfloat16}[
+    os.environ.get("PT_PRECISION", "float32")
+]
 DENSITY = 0.5
 BATCH = 32 if DEVICE == "cpu" else 256
 IMPLEMENTATIONS = {"compiled": (DEVICE,), "plain": ()}
@@ -36,6 +38,7 @@ def implementation(request, monkeypatch):
 
 def timed(benchmark, run) -> None:
     """One call, with the device's work in it."""
+
     def whole():
         run()
         if DEVICE == "cuda":
@@ -75,7 +78,12 @@ def test_masked_conv2d(benchmark, implementation, channels, side, gradient, layo
     weight = torch.randn(channels, channels, 3, 3, device=DEVICE, dtype=DTYPE)
     mask, support = half(channels).requires_grad_(), half(channels)
     upstream = torch.randn_like(x) * support[:, None, None]
-    timed(benchmark, lambda: ops.masked_conv2d(x, weight, None, mask, padding=1, gradient=gradient, support=support).backward(upstream))
+    timed(
+        benchmark,
+        lambda: ops.masked_conv2d(
+            x, weight, None, mask, padding=1, gradient=gradient, support=support
+        ).backward(upstream),
+    )
 
 
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
@@ -83,13 +91,39 @@ def test_masked_conv2d(benchmark, implementation, channels, side, gradient, layo
 @pytest.mark.parametrize("channels, side", CONVOLUTIONS)
 def test_masked_conv_norm_act(benchmark, implementation, channels, side, listeners, layout):
     kept, order = channels // 2, torch.randperm(channels, device=DEVICE)
-    x, rest = image(kept, side, layout).requires_grad_(), image(channels - kept, side, layout) if listeners else None
-    mask = torch.cat([torch.ones(kept), torch.zeros(channels - kept if listeners else 0)]).to(DEVICE).requires_grad_()
-    weight, norm = torch.randn(channels, channels, 3, 3, device=DEVICE), torch.ones(channels, device=DEVICE)
+    x, rest = (
+        image(kept, side, layout).requires_grad_(),
+        image(channels - kept, side, layout) if listeners else None,
+    )
+    mask = (
+        torch.cat([torch.ones(kept), torch.zeros(channels - kept if listeners else 0)])
+        .to(DEVICE)
+        .requires_grad_()
+    )
+    weight, norm = (
+        torch.randn(channels, channels, 3, 3, device=DEVICE),
+        torch.ones(channels, device=DEVICE),
+    )
     upstream = torch.randn_like(x)
-    timed(benchmark, lambda: ops.masked_conv_norm_act(x, weight, shadow=rest, in_mask=mask, in_order=order, norm_weight=norm, norm_bias=norm, out_order=order,
-                                                      out_kept=kept, out_count=channels if listeners else kept, padding=1)[0].backward(upstream))
+    timed(
+        benchmark,
+        lambda: ops.masked_conv_norm_act(
+            x,
+            weight,
+            shadow=rest,
+            in_mask=mask,
+            in_order=order,
+            norm_weight=norm,
+            norm_bias=norm,
+            out_order=order,
+            out_kept=kept,
+            out_count=channels if listeners else kept,
+            padding=1,
+        )[0].backward(upstream),
+    )
 
 
 def image(channels: int, side: int, layout: str) -> torch.Tensor:
-    return torch.randn(BATCH, channels, side, side, device=DEVICE, dtype=DTYPE).contiguous(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
+    return torch.randn(BATCH, channels, side, side, device=DEVICE, dtype=DTYPE).contiguous(
+        memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    )

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
-
 from pass_transfer.cli import options
 
 
@@ -22,23 +21,85 @@ def adapt(
     batch: options.Batch = 1,
     round_to: options.RoundTo = 8,
     keep_layers: options.KeepLayers = None,
-    transfer: Annotated[str, typer.Option("--transfer", help="prompt: tune a prompt on the task. mask: take the source task's masks. selection: forward selection on the task, without a prompt.")] = "prompt",
-    prior: Annotated[str, typer.Option("--prior", help="What a prompt's masks correct: scores measured on the task, or the source's.")] = "task",
+    transfer: Annotated[
+        str,
+        typer.Option(
+            "--transfer",
+            help="prompt: tune a prompt on the task. mask: take the source task's masks. selection: forward selection on the task, without a prompt.",
+        ),
+    ] = "prompt",
+    prior: Annotated[
+        str,
+        typer.Option(
+            "--prior",
+            help="What a prompt's masks correct: scores measured on the task, or the source's.",
+        ),
+    ] = "task",
     budget: Annotated[str, typer.Option("--budget", help="quick or full training.")] = "quick",
-    epochs: Annotated[Optional[int], typer.Option("--epochs", help="Fine-tuning epochs, instead of what --budget gives.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", help="Fine-tuning epochs, instead of what --budget gives."),
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of fine-tuning.")] = 0.03,
     weight_decay: Annotated[float, typer.Option("--weight-decay", help="Of fine-tuning.")] = 5e-4,
-    prompt_steps: Annotated[int, typer.Option("--prompt-steps", help="Steps of prompt tuning.")] = 150,
-    prompt_lr: Annotated[Optional[float], typer.Option("--prompt-lr", help="Peak step of the prompt, in brightness.")] = None,
-    label_mapping: Annotated[str, typer.Option("--label-mapping", help="auto, linear (a new head), frequency or iterative.")] = "auto",
-    deploy_prompt: Annotated[bool, typer.Option("--deploy-prompt/--no-deploy-prompt", help="Whether the prompt is part of the saved network.")] = True,
-    distill: Annotated[float, typer.Option("--distill", help="Weight, up to 1, of learning what the dense network says, which is fine-tuned first; 0 for none.")] = 0.0,
-    temperature: Annotated[float, typer.Option("--temperature", help="What softens the dense network's predictions for --distill.")] = 4.0,
-    dense: Annotated[Optional[Path], typer.Option("--dense", help="A run that has trained this task's dense network, instead of training it again.")] = None,
-    reconstruct: Annotated[bool, typer.Option("--reconstruct/--no-reconstruct", help="Whether kept channels take over what cut ones carried, by least squares, before fine-tuning.")] = True,
-    with_dense: Annotated[bool, typer.Option("--with-dense", help="Fine-tune the dense network too, by the same recipe, for comparison; with --resume also for a finished run.")] = False,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Whether to write report.html into the run folder.")] = True,
+    prompt_steps: Annotated[
+        int, typer.Option("--prompt-steps", help="Steps of prompt tuning.")
+    ] = 150,
+    prompt_lr: Annotated[
+        float | None, typer.Option("--prompt-lr", help="Peak step of the prompt, in brightness.")
+    ] = None,
+    label_mapping: Annotated[
+        str,
+        typer.Option("--label-mapping", help="auto, linear (a new head), frequency or iterative."),
+    ] = "auto",
+    deploy_prompt: Annotated[
+        bool,
+        typer.Option(
+            "--deploy-prompt/--no-deploy-prompt",
+            help="Whether the prompt is part of the saved network.",
+        ),
+    ] = True,
+    distill: Annotated[
+        float,
+        typer.Option(
+            "--distill",
+            help="Weight, up to 1, of learning what the dense network says, which is fine-tuned first; 0 for none.",
+        ),
+    ] = 0.0,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            "--temperature", help="What softens the dense network's predictions for --distill."
+        ),
+    ] = 4.0,
+    dense: Annotated[
+        Path | None,
+        typer.Option(
+            "--dense",
+            help="A run that has trained this task's dense network, instead of training it again.",
+        ),
+    ] = None,
+    reconstruct: Annotated[
+        bool,
+        typer.Option(
+            "--reconstruct/--no-reconstruct",
+            help="Whether kept channels take over what cut ones carried, by least squares, before fine-tuning.",
+        ),
+    ] = True,
+    with_dense: Annotated[
+        bool,
+        typer.Option(
+            "--with-dense",
+            help="Fine-tune the dense network too, by the same recipe, for comparison; with --resume also for a finished run.",
+        ),
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report/--no-report", help="Whether to write report.html into the run folder."
+        ),
+    ] = True,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -62,10 +123,39 @@ def adapt(
     """
     from pass_transfer.recipes.adapt import adapt as run
 
-    settings = options.cut(macs, params, density, latency_ms, round_to, keep_layers) | {"latency_batch": batch} | ({} if prompt_lr is None else {"prompt_lr": prompt_lr})
-    result = run(hypernet, task, out=out, data_dir=data_dir, backbone=backbone, transfer=transfer, prior=prior, budget=budget, epochs=epochs, batch_size=batch_size, lr=lr,
-                 weight_decay=weight_decay, prompt_steps=prompt_steps, label_mapping=label_mapping, deploy_prompt=deploy_prompt, reconstruct=reconstruct,
-                 distill=distill, temperature=temperature, dense=dense, with_dense=with_dense, seed=seed, device=device, precision=precision, resume=resume, force=force, **settings)
+    settings = (
+        options.cut(macs, params, density, latency_ms, round_to, keep_layers)
+        | {"latency_batch": batch}
+        | ({} if prompt_lr is None else {"prompt_lr": prompt_lr})
+    )
+    result = run(
+        hypernet,
+        task,
+        out=out,
+        data_dir=data_dir,
+        backbone=backbone,
+        transfer=transfer,
+        prior=prior,
+        budget=budget,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        prompt_steps=prompt_steps,
+        label_mapping=label_mapping,
+        deploy_prompt=deploy_prompt,
+        reconstruct=reconstruct,
+        distill=distill,
+        temperature=temperature,
+        dense=dense,
+        with_dense=with_dense,
+        seed=seed,
+        device=device,
+        precision=precision,
+        resume=resume,
+        force=force,
+        **settings,
+    )
     _show(result, report, as_json)
 
 

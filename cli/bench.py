@@ -2,17 +2,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
-
 from pass_transfer.cli import options
 
 
 def bench(
     run: Annotated[Path, typer.Argument(help="Run folder of adapt.")],
-    batch: Annotated[Optional[list[int]], typer.Option("--batch", help="Batch size; can be given several times (default 1, 8, 64).")] = None,
-    engine: Annotated[Optional[list[str]], typer.Option("--engine", help='"eager", "eager channels_last", "compile" or "onnxruntime"; can be given several times (default: all).')] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option("--batch", help="Batch size; can be given several times (default 1, 8, 64)."),
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine",
+            help='"eager", "eager channels_last", "compile" or "onnxruntime"; can be given several times (default: all).',
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option("--rounds", help="Measurements of each.")] = 15,
     device: options.Device = "auto",
     as_json: options.Json = False,
@@ -30,6 +38,8 @@ def bench(
     from pass_transfer.recipes.bench_run import BenchConfig, bench_run
     from pass_transfer.report import bench_table
 
-    config = BenchConfig(tuple(batch or BenchConfig.batch_sizes), tuple(engine or BenchConfig.engines), rounds)
+    config = BenchConfig(
+        tuple(batch or BenchConfig.batch_sizes), tuple(engine or BenchConfig.engines), rounds
+    )
     found = bench_run(run, config, device)
     print(json.dumps(found) if as_json else bench_table(found))

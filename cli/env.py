@@ -20,6 +20,16 @@ def env(as_json: options.Json = False) -> None:
     from pass_transfer.ops import kernels
     from pass_transfer.training import choose_runtime
 
-    facts = {"pass_transfer": __version__, "python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
-             "runtime": choose_runtime().reason, "kernels": kernels.chosen().reason}
-    print(json.dumps(facts) if as_json else "\n".join(f"{name}: {value}" for name, value in facts.items()))
+    facts = {
+        "pass_transfer": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "runtime": choose_runtime().reason,
+        "kernels": kernels.chosen().reason,
+    }
+    print(
+        json.dumps(facts)
+        if as_json
+        else "\n".join(f"{name}: {value}" for name, value in facts.items())
+    )

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
 from pass_transfer.cli import options
 
 
@@ -24,4 +23,8 @@ def evaluate(
     from pass_transfer.recipes.evaluate_run import evaluate_run
 
     result = evaluate_run(run, task, data_dir=data_dir, device=device, precision=precision)
-    print(json.dumps(result) if as_json else f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % on {result['images']} test images of {task}")
+    print(
+        json.dumps(result)
+        if as_json
+        else f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % on {result['images']} test images of {task}"
+    )

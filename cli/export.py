@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
-
 from pass_transfer.cli import options
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder of adapt.")],
-    out: Annotated[Path, typer.Option("--out", help="File to write; its ending names the format: .onnx or .pt2.")],
-    format: Annotated[Optional[str], typer.Option("--format", help="onnx or pt2, if the file's ending does not say.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="File to write; its ending names the format: .onnx or .pt2."),
+    ],
+    format: Annotated[
+        str | None,
+        typer.Option("--format", help="onnx or pt2, if the file's ending does not say."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Write a run's small network for other runtimes.
@@ -28,4 +33,8 @@ def export(
     from pass_transfer.pruned import load_pruned
 
     found = load_pruned(run).export(out, format)
-    print(json.dumps(found) if as_json else f"{found['path']}: {found['bytes'] / 1e6:.2f} MB of {found['format']}, within {found['difference']:.0e} of torch's logits")
+    print(
+        json.dumps(found)
+        if as_json
+        else f"{found['path']}: {found['bytes'] / 1e6:.2f} MB of {found['format']}, within {found['difference']:.0e} of torch's logits"
+    )

@@ -4,22 +4,34 @@ import json
 from typing import Annotated
 
 import typer
-
 from pass_transfer.cli import options
 
 
 def finetune(
-    weights: Annotated[str, typer.Option("--weights", help="What to start from: a .pth or .safetensors file, or a torchvision weight name.")],
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights",
+            help="What to start from: a .pth or .safetensors file, or a torchvision weight name.",
+        ),
+    ],
     task: options.Task,
     out: options.Out,
-    backbone: Annotated[str, typer.Option("--backbone", help="A torchvision ResNet's name.")] = "resnet18",
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="A torchvision ResNet's name.")
+    ] = "resnet18",
     size: Annotated[int, typer.Option("--size", help="Image side in pixels.")] = 64,
     data_dir: options.DataDir = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training images.")] = 6,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 0.03,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", help="Of weights, not of BatchNorm.")] = 2e-4,
-    mixup: Annotated[float, typer.Option("--mixup", help="Blend images in pairs by Beta(mixup, mixup); 0 for none.")] = 0.0,
+    weight_decay: Annotated[
+        float, typer.Option("--weight-decay", help="Of weights, not of BatchNorm.")
+    ] = 2e-4,
+    mixup: Annotated[
+        float,
+        typer.Option("--mixup", help="Blend images in pairs by Beta(mixup, mixup); 0 for none."),
+    ] = 0.0,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -40,7 +52,29 @@ def finetune(
     from pass_transfer.recipes.finetune import FinetuneConfig
     from pass_transfer.recipes.pretrain import pretrain
 
-    config = FinetuneConfig(epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay, mixup=mixup, seed=seed)
-    result = pretrain(backbone, weights, task, out, size=size, data_dir=data_dir, config=config, device=device, precision=precision,
-                      resume=resume, force=force)
-    print(json.dumps(result) if as_json else f"top-1 {result['top1']:.2f} % on the test images of {task}, as stored in {out}/backbone.safetensors")
+    config = FinetuneConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        mixup=mixup,
+        seed=seed,
+    )
+    result = pretrain(
+        backbone,
+        weights,
+        task,
+        out,
+        size=size,
+        data_dir=data_dir,
+        config=config,
+        device=device,
+        precision=precision,
+        resume=resume,
+        force=force,
+    )
+    print(
+        json.dumps(result)
+        if as_json
+        else f"top-1 {result['top1']:.2f} % on the test images of {task}, as stored in {out}/backbone.safetensors"
+    )

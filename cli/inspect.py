@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
-
 from pass_transfer.cli import options
+
 from pass_transfer.errors import UsageError
 
 
@@ -20,11 +20,28 @@ def inspect(
     batch: options.Batch = 1,
     round_to: options.RoundTo = 8,
     keep_layers: options.KeepLayers = None,
-    run: Annotated[Optional[Path], typer.Option("--run", help="Take what this run of adapt made its masks from, its prompt or its order of channels, instead of the source task's prompt.")] = None,
-    classes: Annotated[Optional[int], typer.Option("--classes", min=1, help="Classes of the task, if not the run's, or the source's without one.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            help="Take what this run of adapt made its masks from, its prompt or its order of channels, instead of the source task's prompt.",
+        ),
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            "--classes",
+            min=1,
+            help="Classes of the task, if not the run's, or the source's without one.",
+        ),
+    ] = None,
     device: options.Device = "auto",
-    latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Measure both networks here.")] = True,
-    plot: Annotated[Optional[Path], typer.Option("--plot", help="Draw it into this file (.png, .svg or .pdf).")] = None,
+    latency: Annotated[
+        bool, typer.Option("--latency/--no-latency", help="Measure both networks here.")
+    ] = True,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw it into this file (.png, .svg or .pdf).")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what a cut would leave, before anything is trained.
@@ -47,8 +64,16 @@ def inspect(
         raise UsageError(f"--batch {batch} is for what --no-latency leaves out")
     if plot is not None:
         check_picture(plot)
-    found = preview(hypernet, run=run, backbone=backbone, classes=classes, latency=latency, device=device, batch=batch,
-                    **options.cut(macs, params, density, latency_ms, round_to, keep_layers))
+    found = preview(
+        hypernet,
+        run=run,
+        backbone=backbone,
+        classes=classes,
+        latency=latency,
+        device=device,
+        batch=batch,
+        **options.cut(macs, params, density, latency_ms, round_to, keep_layers),
+    )
     if plot is not None:
         preview_picture(found, plot)
     print(json.dumps(found) if as_json else preview_table(found))

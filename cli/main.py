@@ -5,12 +5,26 @@ from __future__ import annotations
 import sys
 
 import typer
+from pass_transfer.cli import (
+    adapt,
+    bench,
+    env,
+    evaluate,
+    export,
+    finetune,
+    inspect,
+    report,
+    search,
+    study,
+    zoo,
+)
 from typer.core import TyperGroup
 
-from pass_transfer.cli import adapt, bench, env, evaluate, export, finetune, inspect, report, search, study, zoo
 from pass_transfer.errors import PassTransferError
 
-WrongUsage = typer.BadParameter.__mro__[2]  # ClickException: of click, or of the copy that newer typers carry
+WrongUsage = typer.BadParameter.__mro__[
+    2
+]  # ClickException: of click, or of the copy that newer typers carry
 OUT_OF_MEMORY = "out of memory; try a smaller batch (--batch-size, or --batch where a verb has that), or free some"
 
 
@@ -27,10 +41,15 @@ class _Group(TyperGroup):
 
 
 app = typer.Typer(
-    name="pass-transfer", cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None,
+    name="pass-transfer",
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
     help="Prune a pretrained vision network for your own images, by transfer from a pretrained hypernetwork.\n\n"
-         "Example:\n\n\b\n  pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 \\\n      --macs 0.5 --out runs/c100",
+    "Example:\n\n\b\n  pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 \\\n      --macs 0.5 --out runs/c100",
 )
 app.command("adapt")(adapt.adapt)
 app.command("search")(search.search)
@@ -78,7 +97,10 @@ def _wrong_usage(error: Exception) -> int:
         print(context.get_help(), file=sys.stderr)
         return 2
     said = error.format_message().rstrip(".")
-    return _fail(f"{said}{'' if said.endswith('?') else '.'} See {context.command_path if context else 'pass-transfer'} --help", 2)
+    return _fail(
+        f"{said}{'' if said.endswith('?') else '.'} See {context.command_path if context else 'pass-transfer'} --help",
+        2,
+    )
 
 
 def _fail(message: str, code: int, kind: str = "error: ") -> int:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
 from pass_transfer.cli import options
 
 
@@ -22,4 +21,8 @@ def report(
     from pass_transfer.report import write_report
 
     written = write_report(run)
-    print(json.dumps(written) if as_json else f"{written['report']}, and {len(written['pictures'])} pictures in {Path(written['pictures'][0]).parent}")
+    print(
+        json.dumps(written)
+        if as_json
+        else f"{written['report']}, and {len(written['pictures'])} pictures in {Path(written['pictures'][0]).parent}"
+    )

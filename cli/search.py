@@ -5,20 +5,30 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
 from pass_transfer.cli import options
 
 
 def search(
-    backbone: Annotated[Path, typer.Option("--backbone", help="Folder that pass-transfer finetune wrote, or a zoo entry.")],
+    backbone: Annotated[
+        Path,
+        typer.Option(
+            "--backbone", help="Folder that pass-transfer finetune wrote, or a zoo entry."
+        ),
+    ],
     out: options.Out,
     data_dir: options.DataDir = None,
     steps: Annotated[int, typer.Option("--steps", help="Steps, over all source tasks.")] = 1500,
-    tasks: Annotated[int, typer.Option("--tasks", help="Number of source tasks made of the dataset.")] = 40,
+    tasks: Annotated[
+        int, typer.Option("--tasks", help="Number of source tasks made of the dataset.")
+    ] = 40,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,
-    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of the hypernetwork.")] = 1e-3,
+    lr: Annotated[
+        float, typer.Option("--lr", help="Peak learning rate of the hypernetwork.")
+    ] = 1e-3,
     prompt: Annotated[str, typer.Option("--prompt", help="additive or expansive.")] = "additive",
-    pad: Annotated[int, typer.Option("--pad", help="Width of the prompt's frame in pixels; 0 is 16 per 224.")] = 0,
+    pad: Annotated[
+        int, typer.Option("--pad", help="Width of the prompt's frame in pixels; 0 is 16 per 224.")
+    ] = 0,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -39,6 +49,21 @@ def search(
     from pass_transfer.recipes.make_entry import make_entry
     from pass_transfer.recipes.search import SearchConfig
 
-    config = SearchConfig(steps=steps, tasks=tasks, batch_size=batch_size, lr=lr, prompt=prompt, pad=pad, seed=seed)
-    result = make_entry(backbone, out, data_dir=data_dir, config=config, device=device, precision=precision, resume=resume, force=force)
-    print(json.dumps(result) if as_json else f"trained in {result['seconds']:.0f} s; the entry is {out}/entry")
+    config = SearchConfig(
+        steps=steps, tasks=tasks, batch_size=batch_size, lr=lr, prompt=prompt, pad=pad, seed=seed
+    )
+    result = make_entry(
+        backbone,
+        out,
+        data_dir=data_dir,
+        config=config,
+        device=device,
+        precision=precision,
+        resume=resume,
+        force=force,
+    )
+    print(
+        json.dumps(result)
+        if as_json
+        else f"trained in {result['seconds']:.0f} s; the entry is {out}/entry"
+    )

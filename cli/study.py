@@ -3,27 +3,43 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-
 from pass_transfer.cli import options
 
 if TYPE_CHECKING:
     from pass_transfer.study import Study
 
-app = typer.Typer(help="Compare methods under one protocol.\n\nOver tasks, budgets and seeds, as a YAML file says.\n\nExample: pass-transfer study run benchmarks/studies/cifar100.yaml --dry-run", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Compare methods under one protocol.\n\nOver tasks, budgets and seeds, as a YAML file says.\n\nExample: pass-transfer study run benchmarks/studies/cifar100.yaml --dry-run",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 File = Annotated[Path, typer.Argument(help="Study file (YAML).")]
-Cells = Annotated[Optional[Path], typer.Option("--cells", help="Folder of the cells, in place of the study's `out`: for a study that is made again on another machine.")]
+Cells = Annotated[
+    Path | None,
+    typer.Option(
+        "--cells",
+        help="Folder of the cells, in place of the study's `out`: for a study that is made again on another machine.",
+    ),
+]
 
 
 @app.command("run")
 def run(
     file: File,
     cells: Cells = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is missing and how long it will take on this machine.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try cells that failed before once more.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only say what is missing and how long it will take on this machine."
+        ),
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try cells that failed before once more.")
+    ] = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     as_json: options.Json = False,
@@ -43,8 +59,16 @@ def run(
     from pass_transfer.study import estimate, run_study
 
     study = _study(file, cells)
-    found = estimate(study, device, precision, retry_failed) if dry_run else run_study(study, device=device, precision=precision, retry_failed=retry_failed)
-    text = estimate_table(found) if dry_run else f"{found['done']} cells done, {found['failed']} failed, {found['elsewhere']} with other processes; they are in {study.out}"
+    found = (
+        estimate(study, device, precision, retry_failed)
+        if dry_run
+        else run_study(study, device=device, precision=precision, retry_failed=retry_failed)
+    )
+    text = (
+        estimate_table(found)
+        if dry_run
+        else f"{found['done']} cells done, {found['failed']} failed, {found['elsewhere']} with other processes; they are in {study.out}"
+    )
     print(json.dumps(found) if as_json else text)
 
 
@@ -52,8 +76,20 @@ def run(
 def report(
     file: File,
     cells: Cells = None,
-    out: Annotated[Optional[Path], typer.Option("--out", help="Folder for report.html, table.md, table.csv and the pictures (default: report/ beside the cells).")] = None,
-    against: Annotated[Optional[str], typer.Option("--against", help="A method; the tables say by how many points it is above each other one, seed by seed.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for report.html, table.md, table.csv and the pictures (default: report/ beside the cells).",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            help="A method; the tables say by how many points it is above each other one, seed by seed.",
+        ),
+    ] = None,
 ) -> None:
     """Tables, pictures and a page (report.html).
 
@@ -70,7 +106,7 @@ def report(
     print(study_report(_study(file, cells), file, out, against))
 
 
-def _study(file: Path, cells: Optional[Path]) -> Study:
+def _study(file: Path, cells: Path | None) -> Study:
     from pass_transfer.study import load_study
 
     study = load_study(file)

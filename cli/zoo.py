@@ -5,11 +5,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
 from pass_transfer.cli import options
 
-app = typer.Typer(no_args_is_help=True, help="Pretrained hypernetworks: list, show, verify.\n\nExample: pass-transfer zoo ls", rich_markup_mode=None)
-Name = Annotated[str, typer.Argument(help="An entry's name, with or without zoo/ before it, or a folder.")]
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Pretrained hypernetworks: list, show, verify.\n\nExample: pass-transfer zoo ls",
+    rich_markup_mode=None,
+)
+Name = Annotated[
+    str, typer.Argument(help="An entry's name, with or without zoo/ before it, or a folder.")
+]
 
 
 @app.command("ls")
@@ -21,7 +26,10 @@ def ls(as_json: options.Json = False) -> None:
     from pass_transfer.zoo.describe import describe_all
 
     rows = describe_all()
-    lines = [f"{r['name']}  {r['architecture']}, {r['image_size']} px, source {r['source']}, {r['megabytes']:.1f} MB" for r in rows]
+    lines = [
+        f"{r['name']}  {r['architecture']}, {r['image_size']} px, source {r['source']}, {r['megabytes']:.1f} MB"
+        for r in rows
+    ]
     print(json.dumps(rows) if as_json else "\n".join(lines) or "no entries")
 
 
@@ -52,7 +60,9 @@ def verify(name: Name, as_json: options.Json = False) -> None:
 
 @app.command("add")
 def add(
-    folder: Annotated[Path, typer.Argument(help="An entry, such as the entry/ that pass-transfer search wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(help="An entry, such as the entry/ that pass-transfer search wrote.")
+    ],
     to: Annotated[Path, typer.Option("--to", help="Folder to write, such as zoo/NAME.")],
     card: Annotated[Path, typer.Option("--card", help="Model card, markdown.")],
 ) -> None:

@@ -16,14 +16,19 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load_hypernet": "pass_transfer.zoo.entry", "PretrainedHypernet": "pass_transfer.zoo.entry",
-    "adapt": "pass_transfer.recipes.adapt", "AdaptConfig": "pass_transfer.recipes.adapt",
+    "load_hypernet": "pass_transfer.zoo.entry",
+    "PretrainedHypernet": "pass_transfer.zoo.entry",
+    "adapt": "pass_transfer.recipes.adapt",
+    "AdaptConfig": "pass_transfer.recipes.adapt",
     "on_task": "pass_transfer.recipes.prior",
     "own_backbone": "pass_transfer.recipes.own_backbone",
     "tune_prompt": "pass_transfer.recipes.tune_prompt",
-    "load_pruned": "pass_transfer.pruned", "PrunedModel": "pass_transfer.pruned",
-    "load_task": "pass_transfer.tasks", "ChannelMasks": "pass_transfer.masks",
-    "write_report": "pass_transfer.report", "PassTransferError": "pass_transfer.errors",
+    "load_pruned": "pass_transfer.pruned",
+    "PrunedModel": "pass_transfer.pruned",
+    "load_task": "pass_transfer.tasks",
+    "ChannelMasks": "pass_transfer.masks",
+    "write_report": "pass_transfer.report",
+    "PassTransferError": "pass_transfer.errors",
 }
 __all__ = sorted(_HOMES)
 

@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pass_transfer.errors import StorageError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 PART = ".part"
+
 
 def sha256(path: str | os.PathLike) -> str:
     """Hexadecimal sha-256 of a file's content. Raises StorageError if it cannot be read."""
@@ -49,7 +51,9 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     path = Path(path)
     aside = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=PART, delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=PART, delete=False
+        ) as file:
             aside = file.name
             file.write(content)
             file.flush()
@@ -59,7 +63,11 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
         aside = None
         _flush_folder(path.parent)
     except OSError as error:
-        advice = "Free some space or choose another folder." if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Choose another folder."
+        advice = (
+            "Free some space or choose another folder."
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "Choose another folder."
+        )
         raise StorageError(f"cannot write {path}: {error.strerror or error}. {advice}") from error
     finally:
         if aside is not None:
@@ -97,14 +105,18 @@ def read_json(path: str | os.PathLike) -> Any:
     try:
         return json.loads(read_text(path))
     except ValueError as error:
-        raise StorageError(f"{path} is not valid JSON ({error}); it is damaged or not one of our files") from error
+        raise StorageError(
+            f"{path} is not valid JSON ({error}); it is damaged or not one of our files"
+        ) from error
 
 
 def write_tensors(path: str | os.PathLike, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write named tensors as safetensors, atomically; equal tensors give equal bytes."""
     from safetensors.torch import save
 
-    write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+    write_bytes(
+        path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    )
 
 
 def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 from pass_transfer.errors import PassTransferError
 
 HUB_PREFIX = "hf-hub:"
 
 
-def download(name: str, refusal: type[PassTransferError], files: Sequence[str] | None = None) -> Path:
+def download(
+    name: str, refusal: type[PassTransferError], files: Sequence[str] | None = None
+) -> Path:
     """A repository's folder in the hub's cache, downloaded where it is not there yet.
 
     Args:
@@ -21,6 +23,12 @@ def download(name: str, refusal: type[PassTransferError], files: Sequence[str] |
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name.removeprefix(HUB_PREFIX), allow_patterns=None if files is None else list(files)))
+        return Path(
+            snapshot_download(
+                name.removeprefix(HUB_PREFIX), allow_patterns=None if files is None else list(files)
+            )
+        )
     except Exception as error:  # the hub client raises many kinds
-        raise refusal(f"cannot get {name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+        raise refusal(
+            f"cannot get {name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error

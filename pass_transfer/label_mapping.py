@@ -29,8 +29,10 @@ def choose_mapping(kind: str, classes: int, source_classes: int, own: bool = Fal
     if kind not in KINDS:
         raise UsageError(f"unknown label mapping {kind!r}; choose one of {', '.join(KINDS)}")
     if kind in ("frequency", "iterative") and classes > source_classes:
-        raise UsageError(f"a {kind} mapping needs as many source classes as the task has; the source has {source_classes}, "
-                         f"the task {classes}. Use --label-mapping linear.")
+        raise UsageError(
+            f"a {kind} mapping needs as many source classes as the task has; the source has {source_classes}, "
+            f"the task {classes}. Use --label-mapping linear."
+        )
     if kind == "auto":
         return "frequency" if own and classes == source_classes else "linear"
     return kind
@@ -39,7 +41,9 @@ def choose_mapping(kind: str, classes: int, source_classes: int, own: bool = Fal
 def count_predictions(logits: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
     """How often each source class is predicted for each target class, (classes, source classes) int64."""
     counts = torch.zeros(classes, logits.shape[1], dtype=torch.int64)
-    return counts.index_put_((labels, logits.argmax(1)), torch.ones(1, dtype=torch.int64), accumulate=True)
+    return counts.index_put_(
+        (labels, logits.argmax(1)), torch.ones(1, dtype=torch.int64), accumulate=True
+    )
 
 
 def frequency_mapping(counts: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import functools
 import os
 import statistics
 import time
-from typing import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -15,11 +15,17 @@ from pass_transfer.progress import say
 
 WARM_UP = 3
 ROUNDS = 15
-BUSY = 1.5  # processes that want to run for each processor, above which times are those of the queue
+BUSY = (
+    1.5  # processes that want to run for each processor, above which times are those of the queue
+)
 
 
-def interleave(runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, device: torch.device = torch.device("cpu"),
-               warm_up: int = WARM_UP) -> dict[str, list[float]]:
+def interleave(
+    runs: Mapping[str, Callable[[], object]],
+    rounds: int = ROUNDS,
+    device: torch.device = torch.device("cpu"),
+    warm_up: int = WARM_UP,
+) -> dict[str, list[float]]:
     """Milliseconds of every call by name; each round makes each call once, and the first `warm_up` rounds do not count.
 
     On a GPU the time is that between two events on the device.
@@ -27,7 +33,11 @@ def interleave(runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, d
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(warm_up + rounds):
         for name, run in runs.items():
-            milliseconds = _on_gpu(run) if device.type == "cuda" else _on_clock(run, torch.mps.synchronize if device.type == "mps" else None)
+            milliseconds = (
+                _on_gpu(run)
+                if device.type == "cuda"
+                else _on_clock(run, torch.mps.synchronize if device.type == "mps" else None)
+            )
             if number >= warm_up:
                 times[name].append(milliseconds)
     return times
@@ -50,9 +60,16 @@ def _on_gpu(run: Callable[[], object]) -> float:
     return start.elapsed_time(end)
 
 
-def random_images(batch: int, image_size: int, device: torch.device, memory_format: torch.memory_format = torch.channels_last) -> torch.Tensor:
+def random_images(
+    batch: int,
+    image_size: int,
+    device: torch.device,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> torch.Tensor:
     """Images (batch, 3, S, S) in [0, 1] to time a network with."""
-    return torch.rand(batch, 3, image_size, image_size, device=device).contiguous(memory_format=memory_format)
+    return torch.rand(batch, 3, image_size, image_size, device=device).contiguous(
+        memory_format=memory_format
+    )
 
 
 def waiting() -> float:
@@ -62,13 +79,19 @@ def waiting() -> float:
 
 @functools.cache  # a latency budget measures many times
 def _say_that_it_is_busy() -> None:
-    say(f"the machine is busy ({waiting():.1f} processes for each processor): milliseconds measured now are not those of an idle one; "
-        "pass-transfer bench measures a run's network again")
+    say(
+        f"the machine is busy ({waiting():.1f} processes for each processor): milliseconds measured now are not those of an idle one; "
+        "pass-transfer bench measures a run's network again"
+    )
 
 
 @torch.inference_mode()
-def measure_latency(networks: Mapping[str, nn.Module], image_size: int, batch_sizes: Sequence[int] = (1, 32),
-                    rounds: int = ROUNDS) -> dict[str, dict[int, float]]:
+def measure_latency(
+    networks: Mapping[str, nn.Module],
+    image_size: int,
+    batch_sizes: Sequence[int] = (1, 32),
+    rounds: int = ROUNDS,
+) -> dict[str, dict[int, float]]:
     """Median milliseconds of a forward pass in float32, channels_last, by network and batch size; on a busy CPU it says that they will not be an idle one's."""
     device = next(next(iter(networks.values())).parameters()).device
     if device.type == "cpu" and waiting() > BUSY:
@@ -76,7 +99,11 @@ def measure_latency(networks: Mapping[str, nn.Module], image_size: int, batch_si
     result: dict[str, dict[int, float]] = {name: {} for name in networks}
     for batch_size in batch_sizes:
         images = random_images(batch_size, image_size, device)
-        times = interleave({name: lambda network=network: network(images) for name, network in networks.items()}, rounds, device)
+        times = interleave(
+            {name: lambda network=network: network(images) for name, network in networks.items()},
+            rounds,
+            device,
+        )
         for name, values in times.items():
             result[name][batch_size] = round(statistics.median(values), 3)
     return result

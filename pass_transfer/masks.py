@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Iterator, Mapping
 
 import torch
 from torch import nn
@@ -23,7 +23,9 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
     def __init__(self, masks: Mapping[str, torch.Tensor]):
         for name, mask in masks.items():
             if mask.dtype != torch.bool or mask.ndim != 1:
-                raise MaskError(f"the mask of {name} is {mask.dtype} with shape {tuple(mask.shape)}; it must be bool (width,)")
+                raise MaskError(
+                    f"the mask of {name} is {mask.dtype} with shape {tuple(mask.shape)}; it must be bool (width,)"
+                )
             if not mask.any():
                 raise MaskError(f"the mask of {name} keeps no channel; at least one must stay")
         self._masks = {name: mask.detach().cpu().clone() for name, mask in masks.items()}
@@ -65,11 +67,15 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
         """Share of units that one keeps and the other does not. Raises MaskError for masks of another network."""
         if self.widths != other.widths:
             raise MaskError("these masks belong to different networks and cannot be compared")
-        return sum(int((self._masks[n] ^ other._masks[n]).sum()) for n in self) / sum(self.widths.values())
+        return sum(int((self._masks[n] ^ other._masks[n]).sum()) for n in self) / sum(
+            self.widths.values()
+        )
 
     def issubset(self, other: ChannelMasks) -> bool:
         """Whether every unit kept here is kept there too."""
-        return self.widths == other.widths and all(not (self._masks[n] & ~other._masks[n]).any() for n in self)
+        return self.widths == other.widths and all(
+            not (self._masks[n] & ~other._masks[n]).any() for n in self
+        )
 
     def apply(self, backbone: nn.Module) -> nn.Module:
         """A copy of a backbone with the dropped channels physically removed."""
@@ -86,7 +92,9 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
         """Read what save wrote, in the groups' order. Raises MaskError where it does not fit them."""
         tensors = read_tensors(path)
         if groups is not None:
-            if set(tensors) != set(groups) or any(tensors[n].shape != (g.width,) for n, g in groups.items()):
+            if set(tensors) != set(groups) or any(
+                tensors[n].shape != (g.width,) for n, g in groups.items()
+            ):
                 raise MaskError(f"{path} holds masks of another network")
             tensors = {name: tensors[name] for name in groups}
         if any(t.dtype != torch.uint8 or bool((t > 1).any()) for t in tensors.values()):

@@ -19,7 +19,13 @@ class Network(nn.Module):
         prompt: an nn.Module on images in [0, 1], or None.
     """
 
-    def __init__(self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], prompt: nn.Module | None = None):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        prompt: nn.Module | None = None,
+    ):
         super().__init__()
         self.backbone = backbone
         self.prompt = prompt

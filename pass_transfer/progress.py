@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
-LINE_SECONDS = 30.0  # between two lines where stderr is a file: often enough to follow, rare enough for a log
+LINE_SECONDS = (
+    30.0  # between two lines where stderr is a file: often enough to follow, rare enough for a log
+)
 
 
 def say(message: str) -> None:
@@ -37,7 +39,9 @@ class _Lines:
         self.last = now
         rate = self.done / max(now - self.start, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
-        say(f"{self.title}: {self.done}/{self.total} {self.unit}, {_speed(rate)}, {left:.0f} s left {self.note}".rstrip())
+        say(
+            f"{self.title}: {self.done}/{self.total} {self.unit}, {_speed(rate)}, {left:.0f} s left {self.note}".rstrip()
+        )
 
 
 class _Bar:
@@ -60,8 +64,20 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[_Bar | _Lines]:
         yield _Lines(title, total, unit)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield _Bar(progress, progress.add_task(title, total=total, note=""), unit)

@@ -31,13 +31,17 @@ class Prompt(nn.Module):
         if kind not in KINDS:
             raise UsageError(f"unknown prompt {kind!r}; choose one of {', '.join(KINDS)}")
         if not 1 <= pad < size / 2:
-            raise UsageError(f"a prompt of {pad} pixels does not fit images of {size}; give 1 to {(size - 1) // 2}")
+            raise UsageError(
+                f"a prompt of {pad} pixels does not fit images of {size}; give 1 to {(size - 1) // 2}"
+            )
         self.kind, self.size, self.pad = kind, size, pad
         border = torch.ones(1, size, size)
-        border[:, pad:size - pad, pad:size - pad] = 0
+        border[:, pad : size - pad, pad : size - pad] = 0
         self.register_buffer("border", border, persistent=False)
         draw = torch.Generator().manual_seed(seed)
-        self.values = nn.Parameter(INITIAL_SPREAD * torch.randn(3, size, size, generator=draw) * border)
+        self.values = nn.Parameter(
+            INITIAL_SPREAD * torch.randn(3, size, size, generator=draw) * border
+        )
 
     @property
     def shape(self) -> dict[str, str | int]:
@@ -58,7 +62,9 @@ class Prompt(nn.Module):
         frame = self.frame() if frame is None else frame
         if self.kind == "expansive":
             inner = self.size - 2 * self.pad
-            images = nn.functional.interpolate(images, (inner, inner), mode="bilinear", antialias=True)
+            images = nn.functional.interpolate(
+                images, (inner, inner), mode="bilinear", antialias=True
+            )
             images = nn.functional.pad(images, [self.pad] * 4)
             frame = frame + 0.5 * self.border  # grey where there is no image
         return (images + frame).clamp(0, 1)

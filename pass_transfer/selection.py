@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from typing import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -31,13 +31,19 @@ def highest(scores: torch.Tensor, groups: ChannelGroups, density: float) -> ops.
 def check_share(name: str, value: float) -> float:
     """A budget as a share of the dense network. Raises UsageError unless 0 < value <= 1."""
     if not (isinstance(value, (int, float)) and math.isfinite(value) and 0 < value <= 1):
-        raise UsageError(f"{name} is {value}; it is a share of the dense network, above 0 and at most 1, such as 0.5")
+        raise UsageError(
+            f"{name} is {value}; it is a share of the dense network, above 0 and at most 1, such as 0.5"
+        )
     return float(value)
 
 
 def check_amount(name: str, value: float | str) -> float | int:
     """A budget as a share (float), or as an amount with a unit, "1.2G" or "5M" (int). Raises UsageError."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMG])\s*", value, re.IGNORECASE) if isinstance(value, str) else None
+    found = (
+        re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMG])\s*", value, re.IGNORECASE)
+        if isinstance(value, str)
+        else None
+    )
     if found:
         amount = round(float(found[1]) * UNITS[found[2].upper()])
         if amount > 0:
@@ -45,13 +51,25 @@ def check_amount(name: str, value: float | str) -> float | int:
     try:
         return check_share(name, float(value) if isinstance(value, str) else value)
     except (UsageError, ValueError) as error:
-        raise UsageError(f"{name} is {value}; give a share of the dense network, above 0 and at most 1, such as 0.5, "
-                         "or an amount with K, M or G, such as 1.2G") from error
+        raise UsageError(
+            f"{name} is {value}; give a share of the dense network, above 0 and at most 1, such as 0.5, "
+            "or an amount with K, M or G, such as 1.2G"
+        ) from error
 
 
-def select(scores: Mapping[str, torch.Tensor], groups: ChannelGroups, *, density: float | None = None, macs: float | str | None = None,
-           params: float | str | None = None, table: CostTable | None = None, uniform: bool = False, round_to: int = 1,
-           keep_layers: Sequence[str] = (), fill: bool = False) -> ChannelMasks:
+def select(
+    scores: Mapping[str, torch.Tensor],
+    groups: ChannelGroups,
+    *,
+    density: float | None = None,
+    macs: float | str | None = None,
+    params: float | str | None = None,
+    table: CostTable | None = None,
+    uniform: bool = False,
+    round_to: int = 1,
+    keep_layers: Sequence[str] = (),
+    fill: bool = False,
+) -> ChannelMasks:
     """Masks that keep the highest scores within a budget.
 
     Args:
@@ -98,10 +116,23 @@ class Cuts:
         MaskError: scores of another network, or that are not finite.
     """
 
-    def __init__(self, scores: Mapping[str, torch.Tensor], groups: ChannelGroups, *, uniform: bool = False, round_to: int = 1, keep_layers: Sequence[str] = ()):
+    def __init__(
+        self,
+        scores: Mapping[str, torch.Tensor],
+        groups: ChannelGroups,
+        *,
+        uniform: bool = False,
+        round_to: int = 1,
+        keep_layers: Sequence[str] = (),
+    ):
         if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
-            raise UsageError(f"round_to is {round_to}; it is a whole number of at least 1, such as 8")
-        if any(name not in scores or scores[name].shape != (group.width,) for name, group in groups.items()):
+            raise UsageError(
+                f"round_to is {round_to}; it is a whole number of at least 1, such as 8"
+            )
+        if any(
+            name not in scores or scores[name].shape != (group.width,)
+            for name, group in groups.items()
+        ):
             raise MaskError("these scores belong to another network")
         flat = groups.join(scores).double()
         if not bool(torch.isfinite(flat).all()):
@@ -114,13 +145,19 @@ class Cuts:
         self.least, self.most = int(groups.floors.sum()), groups.total
         whole, self.lowest = whole_groups(groups, keep_layers), {}
         for (name, group), floor in zip(groups.items(), groups.floors.tolist()):
-            self.lowest[name] = group.width if name in whole else min(group.width, -(-floor // round_to) * round_to)
+            self.lowest[name] = (
+                group.width if name in whole else min(group.width, -(-floor // round_to) * round_to)
+            )
 
     def kept(self, count: int) -> dict[str, int]:
         """Units of each group when the first `count` of the ranking are taken."""
         taken = torch.bincount(self.group_of[:count], minlength=len(self.groups)).tolist()
-        return {name: group.width if n == group.width else max(self.lowest[name], n // self.round_to * self.round_to)
-                for (name, group), n in zip(self.groups.items(), taken)}
+        return {
+            name: group.width
+            if n == group.width
+            else max(self.lowest[name], n // self.round_to * self.round_to)
+            for (name, group), n in zip(self.groups.items(), taken)
+        }
 
     def masks(self, count: int) -> ChannelMasks:
         """The best units of each group, as many as it keeps."""
@@ -138,7 +175,9 @@ class Cuts:
                 flat[unit], kept = True, kept | {name: kept[name] + 1}
         return ChannelMasks(self.groups.split(flat))
 
-    def largest(self, fits: Callable[[int], bool], low: int | None = None, high: int | None = None) -> int:
+    def largest(
+        self, fits: Callable[[int], bool], low: int | None = None, high: int | None = None
+    ) -> int:
         """The largest count from low to high (of all) that fits, by bisection; low itself is taken to fit."""
         low, high = self.least if low is None else low, self.most if high is None else high
         while low < high:
@@ -157,9 +196,16 @@ def whole_groups(groups: ChannelGroups, keep_layers: Sequence[str]) -> set[str]:
     """Names of the groups that layers of these names or patterns write or read. Raises UsageError for a pattern that no layer has."""
     found = set()
     for pattern in keep_layers:
-        touched = {group.name for group in groups.values() for layer in {**group.writes, **group.reads} if fnmatch.fnmatchcase(layer, pattern)}
+        touched = {
+            group.name
+            for group in groups.values()
+            for layer in {**group.writes, **group.reads}
+            if fnmatch.fnmatchcase(layer, pattern)
+        }
         if not touched:
-            raise UsageError(f"--keep-layers {pattern}: no layer whose channels could be cut has that name")
+            raise UsageError(
+                f"--keep-layers {pattern}: no layer whose channels could be cut has that name"
+            )
         found |= touched
     return found
 
@@ -167,22 +213,41 @@ def whole_groups(groups: ChannelGroups, keep_layers: Sequence[str]) -> set[str]:
 def _ranks(scores: torch.Tensor) -> torch.Tensor:
     """Scores replaced by their rank in (0, 1], the best highest."""
     ranks = torch.empty(len(scores), dtype=torch.float64)
-    ranks[torch.sort(scores, descending=True, stable=True).indices] = torch.arange(len(scores), 0, -1, dtype=torch.float64)
+    ranks[torch.sort(scores, descending=True, stable=True).indices] = torch.arange(
+        len(scores), 0, -1, dtype=torch.float64
+    )
     return ranks / len(scores)
 
 
-def _budget(cuts: Cuts, kind: str, value: float | str, table: CostTable | None) -> Callable[[Mapping[str, int]], bool]:
+def _budget(
+    cuts: Cuts, kind: str, value: float | str, table: CostTable | None
+) -> Callable[[Mapping[str, int]], bool]:
     """Whether the units kept of each group stay within a budget; more units never cost less. Raises MaskError where not even the fewest do."""
     if kind == "density":
-        limit, dense, cost, counted = round(check_share("density", value) * cuts.most), cuts.most, lambda kept: sum(kept.values()), False
+        limit, dense, cost, counted = (
+            round(check_share("density", value) * cuts.most),
+            cuts.most,
+            lambda kept: sum(kept.values()),
+            False,
+        )
     else:
-        cost, dense = (table.macs, table.dense) if kind == "macs" else (table.parameters, table.dense_parameters)
+        cost, dense = (
+            (table.macs, table.dense)
+            if kind == "macs"
+            else (table.parameters, table.dense_parameters)
+        )
         amount = check_amount(kind, value)
         counted = isinstance(amount, int)
         limit = amount if counted else amount * dense
     lowest = cost(cuts.kept(cuts.least))
     if lowest > limit:
-        named = f"{lowest} of {dense}" if counted else f"{math.ceil(1000 * lowest / dense) / 1000:.3f} of the dense network's {WORDS[kind]}"
-        raise MaskError(f"{kind} {value} cannot be met: with a tenth of every group kept (a whole multiple of {cuts.round_to}, and all of the layers to be kept) "
-                        f"the network still has {named}, which is the lowest budget")
+        named = (
+            f"{lowest} of {dense}"
+            if counted
+            else f"{math.ceil(1000 * lowest / dense) / 1000:.3f} of the dense network's {WORDS[kind]}"
+        )
+        raise MaskError(
+            f"{kind} {value} cannot be met: with a tenth of every group kept (a whole multiple of {cuts.round_to}, and all of the layers to be kept) "
+            f"the network still has {named}, which is the lowest budget"
+        )
     return lambda kept: cost(kept) <= limit

@@ -8,7 +8,7 @@ because Torch-Pruning cannot take whole groups out of a grouped convolution.
 from __future__ import annotations
 
 import copy
-from typing import Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -19,7 +19,9 @@ from pass_transfer.errors import MaskError
 ANY_SIZE = 64  # grouping does not depend on the input size, so a small one will do
 
 
-def remove_channels(backbone: nn.Module, masks: Mapping[str, torch.Tensor], groups: ChannelGroups | None = None) -> nn.Module:
+def remove_channels(
+    backbone: nn.Module, masks: Mapping[str, torch.Tensor], groups: ChannelGroups | None = None
+) -> nn.Module:
     """A copy of a backbone without the channels that masks drop.
 
     Args:
@@ -32,14 +34,26 @@ def remove_channels(backbone: nn.Module, masks: Mapping[str, torch.Tensor], grou
     """
     groups = groups or find_groups(backbone, ANY_SIZE)
     if groups.coupling != "grouped":
-        raise MaskError("masks with independent coupling cannot be removed: the layers of a residual stream keep different channels")
-    wrong = sorted(n for n in {*masks, *groups} if n not in masks or n not in groups or masks[n].shape != (groups[n].width,))
+        raise MaskError(
+            "masks with independent coupling cannot be removed: the layers of a residual stream keep different channels"
+        )
+    wrong = sorted(
+        n
+        for n in {*masks, *groups}
+        if n not in masks or n not in groups or masks[n].shape != (groups[n].width,)
+    )
     if wrong:
-        raise MaskError(f"these masks belong to another network: {wrong[0]} is not a channel group of this width here")
+        raise MaskError(
+            f"these masks belong to another network: {wrong[0]} is not a channel group of this width here"
+        )
     small = copy.deepcopy(backbone)
     for name, group in groups.items():
         for layer, units in group.writes.items():
-            _keep_outputs(small.get_submodule(layer), masks[name][units].nonzero().flatten(), int(masks[name].sum()))
+            _keep_outputs(
+                small.get_submodule(layer),
+                masks[name][units].nonzero().flatten(),
+                int(masks[name].sum()),
+            )
         for layer, units in group.reads.items():
             if getattr(backbone.get_submodule(layer), "groups", 1) > 1:
                 continue  # a grouped convolution's inputs leave with its groups
@@ -56,7 +70,9 @@ def resize_like(backbone: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
     own = backbone.state_dict()
     if set(own) != set(shapes):
         odd = sorted(set(own) ^ set(shapes))[0]
-        raise MaskError(f"the tensor {odd} is {'missing' if odd in own else 'unknown to this architecture'}")
+        raise MaskError(
+            f"the tensor {odd} is {'missing' if odd in own else 'unknown to this architecture'}"
+        )
     for name, layer in backbone.named_modules():
         shape = shapes.get(f"{name}.weight")
         if shape is None:
@@ -68,7 +84,11 @@ def resize_like(backbone: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
         elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.num_features = shape[0]
         for key in layer.state_dict():
-            _set(layer, key, torch.empty(shapes[f"{name}.{key}"], dtype=layer.state_dict()[key].dtype))
+            _set(
+                layer,
+                key,
+                torch.empty(shapes[f"{name}.{key}"], dtype=layer.state_dict()[key].dtype),
+            )
 
 
 def _resize_convolution(layer: nn.Conv2d, shape: torch.Size) -> None:

@@ -6,9 +6,9 @@ import os
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from pass_transfer.cli.main import run as command_line
 from torch import nn
 
-from pass_transfer.cli.main import run as command_line
 from pass_transfer.backbones import BackboneSpec, build_backbone, find_groups
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.tasks import load_task
@@ -17,7 +17,11 @@ from pass_transfer.training import choose_runtime
 SIDE = 32
 CLASSES = 10
 
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+settings.register_profile(
+    "suite",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 settings.load_profile("suite")
 
 
@@ -90,7 +94,11 @@ def random_masks():
         draw = torch.Generator().manual_seed(number)
         masks = {}
         for name, group in groups.items():
-            share = density if density is not None else 0.05 + 0.9 * torch.rand((), generator=draw).item()
+            share = (
+                density
+                if density is not None
+                else 0.05 + 0.9 * torch.rand((), generator=draw).item()
+            )
             mask = torch.rand(group.width, generator=draw) < share
             mask[torch.randint(group.width, (), generator=draw)] = True
             masks[name] = mask

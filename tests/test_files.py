@@ -5,13 +5,29 @@ import os
 
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pass_transfer.errors import StorageError
-from pass_transfer.files import make_folder, read_json, read_tensors, sha256, write_bytes, write_json, write_tensors
+from pass_transfer.files import (
+    make_folder,
+    read_json,
+    read_tensors,
+    sha256,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 
-json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-                           lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12)
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
 
 
 @given(json_values)
@@ -33,8 +49,14 @@ def test_sha256_of_a_file_larger_than_one_read(tmp_path):
 
 
 def test_tensors_come_back_with_dtype_and_shape(tmp_path):
-    given = {"a": torch.randn(3, 4), "b": torch.randn(2).half(), "c": torch.tensor(5), "d": torch.rand(4) < 0.5,
-             "e": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last), "f": torch.randn(4, 6)[:, ::2]}
+    given = {
+        "a": torch.randn(3, 4),
+        "b": torch.randn(2).half(),
+        "c": torch.tensor(5),
+        "d": torch.rand(4) < 0.5,
+        "e": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+        "f": torch.randn(4, 6)[:, ::2],
+    }
     write_tensors(tmp_path / "t.safetensors", given)
     back = read_tensors(tmp_path / "t.safetensors")
     assert back.keys() == given.keys()
@@ -44,7 +66,10 @@ def test_tensors_come_back_with_dtype_and_shape(tmp_path):
 def test_equal_tensors_give_equal_bytes_whatever_their_memory_layout(tmp_path):
     x = torch.randn(2, 3, 4, 4)
     write_tensors(tmp_path / "one", {"x": x, "y": x + 1})
-    write_tensors(tmp_path / "two", {"y": x + 1, "x": x.contiguous(memory_format=torch.channels_last).requires_grad_()})
+    write_tensors(
+        tmp_path / "two",
+        {"y": x + 1, "x": x.contiguous(memory_format=torch.channels_last).requires_grad_()},
+    )
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
@@ -78,7 +103,9 @@ def test_json_without_a_number_is_refused_and_the_old_file_stays(tmp_path, value
     assert read_json(tmp_path / "value.json") == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"{'a': 1}", json.dumps({"a": 1}).encode()[:-1]])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe\x00", b"{'a': 1}", json.dumps({"a": 1}).encode()[:-1]]
+)
 def test_damaged_json_is_refused_with_its_path(tmp_path, content):
     (tmp_path / "value.json").write_bytes(content)
     with pytest.raises(StorageError, match="value.json"):

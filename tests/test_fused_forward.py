@@ -23,14 +23,27 @@ def problem(request, networks):
 
         torch.manual_seed(1)
         features = getattr(torchvision.models, request.param)(num_classes=10).features
-        network = nn.Sequential(features, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(2048, 24), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(24, 10))
+        network = nn.Sequential(
+            features,
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(2048, 24),
+            nn.ReLU(inplace=True),
+            nn.Dropout(),
+            nn.Linear(24, 10),
+        )
         network = Classified(network)
         groups = find_groups(network, 32)
     else:
         network, groups = networks(request.param)
     network = copy.deepcopy(network).double().requires_grad_(False)
     torch.manual_seed(2)
-    return network, groups, torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.tensor([1, 5, 5, 9])
+    return (
+        network,
+        groups,
+        torch.randn(4, 3, 32, 32, dtype=torch.float64),
+        torch.tensor([1, 5, 5, 9]),
+    )
 
 
 class Classified(nn.Module):
@@ -72,12 +85,22 @@ def test_logits_and_gradients_are_those_of_the_hooks(problem, random_masks, shar
     masks = {n: m.double() for n, m in random_masks(groups, 3, share).items()}
     margins = {n: m.double() for n, m in random_masks(groups, 4, 0.3).items()}
     plan = plan_of(network, groups)
-    assert plan is not None and sum(isinstance(s, Layer) for s in plan.steps) == sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.modules())
+    assert plan is not None and sum(isinstance(s, Layer) for s in plan.steps) == sum(
+        isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.modules()
+    )
     expected = run(with_hooks(network, groups), masks, x, labels)
-    found = run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, margins), masks, x, labels)
+    found = run(
+        lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, margins),
+        masks,
+        x,
+        labels,
+    )
     if gradient != "exact":
         flat, margin = groups.join(masks), groups.join(margins)
-        expected = (*expected[:2], expected[2] * (flat if gradient == "kept" else torch.maximum(flat, margin)))
+        expected = (
+            *expected[:2],
+            expected[2] * (flat if gradient == "kept" else torch.maximum(flat, margin)),
+        )
     alike(found, expected)
 
 
@@ -87,29 +110,76 @@ def test_a_group_that_keeps_nothing_is_that_of_the_hooks(problem, random_masks, 
     masks = {n: m.double() for n, m in random_masks(groups, 3, 0.5).items()}
     empty = list(masks)[len(masks) // 2]
     masks[empty] = torch.zeros_like(masks[empty])
-    nobody, room = {n: torch.zeros_like(m) for n, m in masks.items()}, room_for({n: int(m.sum()) for n, m in masks.items()}, {n: g.width for n, g in groups.items()})
+    nobody, room = (
+        {n: torch.zeros_like(m) for n, m in masks.items()},
+        room_for(
+            {n: int(m.sum()) for n, m in masks.items()}, {n: g.width for n, g in groups.items()}
+        ),
+    )
     logits, image, scores = run(with_hooks(network, groups), masks, x, labels)
     expected = logits, image, scores if gradient == "exact" else scores * groups.join(masks)
-    alike(run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, nobody), masks, x, labels), expected)
+    alike(
+        run(
+            lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, nobody),
+            masks,
+            x,
+            labels,
+        ),
+        expected,
+    )
     if gradient != "margin":
-        alike(run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, room=room), masks, x, labels), expected)
+        alike(
+            run(
+                lambda leaves, image: masked_forward(
+                    network, groups, leaves, image, gradient, room=room
+                ),
+                masks,
+                x,
+                labels,
+            ),
+            expected,
+        )
 
 
 @pytest.mark.parametrize("gradient", ["exact", "kept"])
 def test_with_room_for_more_channels_than_are_kept_nothing_changes(problem, random_masks, gradient):
     network, groups, x, labels = problem
     masks = {n: m.double() for n, m in random_masks(groups, 3, 0.4).items()}
-    room = room_for({n: int(m.sum()) for n, m in masks.items()}, {n: g.width for n, g in groups.items()}, slack=9)
-    assert all(masks[n].sum() < size <= groups[n].width for n, size in room.items() if groups[n].width > 40)
+    room = room_for(
+        {n: int(m.sum()) for n, m in masks.items()},
+        {n: g.width for n, g in groups.items()},
+        slack=9,
+    )
+    assert all(
+        masks[n].sum() < size <= groups[n].width for n, size in room.items() if groups[n].width > 40
+    )
     orders = {n: torch.argsort(m, descending=True, stable=True) for n, m in masks.items()}
-    expected = run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient), masks, x, labels)
+    expected = run(
+        lambda leaves, image: masked_forward(network, groups, leaves, image, gradient),
+        masks,
+        x,
+        labels,
+    )
     for given in ({"room": room}, {"room": room, "orders": orders}):
-        alike(run(lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, **given), masks, x, labels), expected)
+        alike(
+            run(
+                lambda leaves, image: masked_forward(
+                    network, groups, leaves, image, gradient, **given
+                ),
+                masks,
+                x,
+                labels,
+            ),
+            expected,
+        )
 
 
 def test_a_classifier_that_learns_gets_its_gradient(networks, random_masks):
     network, groups = networks("resnet18")
-    network, masks = copy.deepcopy(network).requires_grad_(False), {n: m.float() for n, m in random_masks(groups, 3, 0.5).items()}
+    network, masks = (
+        copy.deepcopy(network).requires_grad_(False),
+        {n: m.float() for n, m in random_masks(groups, 3, 0.5).items()},
+    )
     network.fc.requires_grad_(True)
     x, found = torch.randn(4, 3, 32, 32), []
     for implementation in ("reference", "compiled"):
@@ -118,7 +188,13 @@ def test_a_classifier_that_learns_gets_its_gradient(networks, random_masks):
             patch.setattr(ops.kernels, "chosen", lambda: kernels)
             leaves = {n: m.clone().requires_grad_() for n, m in masks.items()}
             masked_forward(network, groups, leaves, x).square().mean().backward()
-        found.append((network.fc.weight.grad.clone(), network.fc.bias.grad.clone(), groups.join({n: leaf.grad for n, leaf in leaves.items()})))
+        found.append(
+            (
+                network.fc.weight.grad.clone(),
+                network.fc.bias.grad.clone(),
+                groups.join({n: leaf.grad for n, leaf in leaves.items()}),
+            )
+        )
         network.fc.zero_grad()
     for one, other in zip(*found):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * other.abs().max().item())
@@ -138,11 +214,17 @@ def test_stored_statistics_and_modes_are_left_alone(networks, random_masks):
     network = copy.deepcopy(network).requires_grad_(False).train()
     before = copy.deepcopy(network.state_dict())
     masked_forward(network, groups, random_masks(groups, 3, 0.5), torch.randn(2, 3, 32, 32))
-    assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items()) and network.training
+    assert (
+        all(torch.equal(t, before[n]) for n, t in network.state_dict().items()) and network.training
+    )
 
 
-@pytest.mark.parametrize("gradient, word", [("some", "choose one of"), ("margin", "margins are not given")])
+@pytest.mark.parametrize(
+    "gradient, word", [("some", "choose one of"), ("margin", "margins are not given")]
+)
 def test_an_unknown_gradient_is_refused(networks, random_masks, gradient, word):
     network, groups = networks("resnet18")
     with pytest.raises(KernelError, match=word):
-        masked_forward(network, groups, random_masks(groups, 3, 0.5), torch.randn(2, 3, 32, 32), gradient)
+        masked_forward(
+            network, groups, random_masks(groups, 3, 0.5), torch.randn(2, 3, 32, 32), gradient
+        )

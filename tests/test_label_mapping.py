@@ -1,20 +1,37 @@
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from pass_transfer.errors import UsageError
-from pass_transfer.label_mapping import choose_mapping, count_predictions, frequency_mapping, mapped_classifier
+from pass_transfer.label_mapping import (
+    choose_mapping,
+    count_predictions,
+    frequency_mapping,
+    mapped_classifier,
+)
 
-tables = st.integers(1, 6).flatmap(lambda t: st.integers(t, 9).flatmap(lambda s: st.lists(
-    st.lists(st.integers(0, 4), min_size=s, max_size=s), min_size=t, max_size=t)))
+tables = st.integers(1, 6).flatmap(
+    lambda t: st.integers(t, 9).flatmap(
+        lambda s: st.lists(
+            st.lists(st.integers(0, 4), min_size=s, max_size=s), min_size=t, max_size=t
+        )
+    )
+)
 
 
 def greedy(counts: list[list[int]]) -> list[int]:
     """The largest count that is still free, again and again; the first among equals, row by row."""
     mapping = {}
     while len(mapping) < len(counts):
-        free = [(t, s) for t in range(len(counts)) if t not in mapping for s in range(len(counts[0])) if s not in mapping.values()]
+        free = [
+            (t, s)
+            for t in range(len(counts))
+            if t not in mapping
+            for s in range(len(counts[0]))
+            if s not in mapping.values()
+        ]
         target, source = max(free, key=lambda cell: counts[cell[0]][cell[1]])
         mapping[target] = source
     return [mapping[t] for t in range(len(counts))]
@@ -59,14 +76,27 @@ def test_a_mapped_classifier_trains_without_touching_the_source():
     assert torch.equal(source.weight, before) and head.weight.requires_grad
 
 
-@pytest.mark.parametrize("kind, expected", [("auto", "linear"), ("linear", "linear"), ("frequency", "frequency"), ("iterative", "iterative")])
+@pytest.mark.parametrize(
+    "kind, expected",
+    [
+        ("auto", "linear"),
+        ("linear", "linear"),
+        ("frequency", "frequency"),
+        ("iterative", "iterative"),
+    ],
+)
 def test_the_mapping_that_is_used(kind, expected):
     assert choose_mapping(kind, 10, 200) == expected
 
 
 def test_a_classifier_of_ones_own_with_as_many_classes_is_mapped_unless_told_otherwise():
     assert choose_mapping("auto", 10, 10, own=True) == "frequency"
-    assert choose_mapping("auto", 10, 11, own=True) == choose_mapping("auto", 10, 10) == choose_mapping("linear", 10, 10, own=True) == "linear"
+    assert (
+        choose_mapping("auto", 10, 11, own=True)
+        == choose_mapping("auto", 10, 10)
+        == choose_mapping("linear", 10, 10, own=True)
+        == "linear"
+    )
 
 
 @pytest.mark.parametrize("kind", ["frequency", "iterative"])

@@ -14,7 +14,9 @@ def loss_of(network, groups, masks, images, labels):
 
 
 @pytest.mark.parametrize("coupling", ["grouped", "independent"])
-def test_the_gradient_of_a_mask_is_the_true_one_for_kept_and_dropped_channels(resnet18, random_masks, coupling):
+def test_the_gradient_of_a_mask_is_the_true_one_for_kept_and_dropped_channels(
+    resnet18, random_masks, coupling
+):
     network = resnet18.double().requires_grad_(False)
     groups = find_groups(network, 32, coupling)
     masks = {n: m.double() for n, m in random_masks(groups, 1, 0.6).items()}
@@ -26,8 +28,12 @@ def test_the_gradient_of_a_mask_is_the_true_one_for_kept_and_dropped_channels(re
         for channel in (masks[name].argmax(), masks[name].argmin()):
             nudge = torch.zeros_like(masks[name]).index_fill(0, channel, step)
             with torch.no_grad():
-                above = loss_of(network, groups, masks | {name: masks[name] + nudge}, images, labels)
-                below = loss_of(network, groups, masks | {name: masks[name] - nudge}, images, labels)
+                above = loss_of(
+                    network, groups, masks | {name: masks[name] + nudge}, images, labels
+                )
+                below = loss_of(
+                    network, groups, masks | {name: masks[name] - nudge}, images, labels
+                )
             numeric = (above - below) / (2 * step)
             torch.testing.assert_close(leaves[name].grad[channel], numeric, rtol=1e-5, atol=1e-9)
     for name, leaf in leaves.items():
@@ -42,10 +48,23 @@ def test_a_grouped_convolution_gives_a_mask_its_true_gradient(networks, random_m
     images, labels = torch.randn(2, 3, 32, 32, dtype=torch.float64), torch.tensor([1, 5])
     leaves = {n: m.clone().requires_grad_() for n, m in masks.items()}
     loss_of(network, groups, leaves, images, labels).backward()
-    nudge = torch.zeros(32, dtype=torch.float64).index_fill(0, masks["layer2.1.conv1"].argmin(), 1e-6)
+    nudge = torch.zeros(32, dtype=torch.float64).index_fill(
+        0, masks["layer2.1.conv1"].argmin(), 1e-6
+    )
     with torch.no_grad():
-        above, below = (loss_of(network, groups, masks | {"layer2.1.conv1": masks["layer2.1.conv1"] + s * nudge}, images, labels) for s in (1, -1))
-    torch.testing.assert_close((leaves["layer2.1.conv1"].grad * nudge).sum(), (above - below) / 2, rtol=1e-4, atol=1e-14)
+        above, below = (
+            loss_of(
+                network,
+                groups,
+                masks | {"layer2.1.conv1": masks["layer2.1.conv1"] + s * nudge},
+                images,
+                labels,
+            )
+            for s in (1, -1)
+        )
+    torch.testing.assert_close(
+        (leaves["layer2.1.conv1"].grad * nudge).sum(), (above - below) / 2, rtol=1e-4, atol=1e-14
+    )
 
 
 def test_a_mask_of_ones_changes_nothing(resnet18, groups):

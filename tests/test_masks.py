@@ -1,6 +1,7 @@
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pass_transfer.errors import MaskError
 from pass_transfer.files import write_tensors
@@ -12,6 +13,7 @@ def pair() -> ChannelMasks:
 
 
 # the value
+
 
 def test_masks_say_what_they_keep():
     masks = pair()
@@ -50,14 +52,21 @@ def test_masks_of_another_network_cannot_be_compared():
         pair().difference(ChannelMasks({"a": torch.tensor([True, True])}))
 
 
-@pytest.mark.parametrize("bad, why", [(torch.tensor([1.0, 0.0]), "bool"), (torch.ones(2, 2, dtype=torch.bool), "bool"),
-                                      (torch.zeros(3, dtype=torch.bool), "no channel")])
+@pytest.mark.parametrize(
+    "bad, why",
+    [
+        (torch.tensor([1.0, 0.0]), "bool"),
+        (torch.ones(2, 2, dtype=torch.bool), "bool"),
+        (torch.zeros(3, dtype=torch.bool), "no channel"),
+    ],
+)
 def test_masks_that_are_none_are_refused(bad, why):
     with pytest.raises(MaskError, match=why):
         ChannelMasks({"a": bad})
 
 
 # files
+
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnext50_32x4d"])
 def test_saved_masks_come_back_equal_and_in_order(tmp_path, networks, random_masks, architecture):
@@ -80,8 +89,16 @@ def test_masks_of_another_network_are_refused_when_loaded(tmp_path, networks, ra
         ChannelMasks.load(tmp_path / "m.safetensors", networks("resnet18")[1])
 
 
-@pytest.mark.parametrize("tensor", [torch.tensor([1.0, 0.0]), torch.tensor([0, 2], dtype=torch.uint8), torch.tensor([0, 0], dtype=torch.uint8),
-                                    torch.empty(0, dtype=torch.uint8), torch.ones(2, 2, dtype=torch.uint8)])
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor([1.0, 0.0]),
+        torch.tensor([0, 2], dtype=torch.uint8),
+        torch.tensor([0, 0], dtype=torch.uint8),
+        torch.empty(0, dtype=torch.uint8),
+        torch.ones(2, 2, dtype=torch.uint8),
+    ],
+)
 def test_a_file_of_something_else_is_refused(tmp_path, tensor):
     write_tensors(tmp_path / "m.safetensors", {"a": tensor})
     with pytest.raises(MaskError):

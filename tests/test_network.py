@@ -11,7 +11,9 @@ def test_images_are_normalised_channel_by_channel():
     images = torch.rand(2, 3, 8, 8)
     out = Network(nn.Identity(), MEAN, STD)(images)
     for channel in range(3):
-        torch.testing.assert_close(out[:, channel], (images[:, channel] - MEAN[channel]) / STD[channel])
+        torch.testing.assert_close(
+            out[:, channel], (images[:, channel] - MEAN[channel]) / STD[channel]
+        )
 
 
 def test_the_prompt_is_applied_before_normalisation_and_can_be_left_out():

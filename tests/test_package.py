@@ -7,10 +7,21 @@ import pass_transfer as pt
 
 
 def python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["pass_transfer", "pass_transfer.errors", "pass_transfer.files", "pass_transfer.zoo.describe", "pass_transfer.cli.main"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pass_transfer",
+        "pass_transfer.errors",
+        "pass_transfer.files",
+        "pass_transfer.zoo.describe",
+        "pass_transfer.cli.main",
+    ],
+)
 def test_importing_is_quick_because_torch_is_left_out(module):
     assert python(f"import sys, {module}; print('torch' in sys.modules)") == "False"
 
@@ -23,7 +34,12 @@ def test_every_public_name_is_there_and_listed():
 
 @pytest.mark.parametrize("name", ["adapt", "tune_prompt"])
 def test_a_recipe_is_a_function_also_after_its_module_was_imported(name):
-    assert python(f"import pass_transfer.recipes.{name}, pass_transfer as pt; print(callable(pt.{name}))") == "True"
+    assert (
+        python(
+            f"import pass_transfer.recipes.{name}, pass_transfer as pt; print(callable(pt.{name}))"
+        )
+        == "True"
+    )
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -10,13 +10,20 @@ def test_the_frame_is_zero_inside_and_nowhere_on_the_border():
     frame = Prompt(size=16, pad=3).frame()
     assert frame.shape == (3, 16, 16)
     assert not frame[:, 3:13, 3:13].any()
-    assert (frame[:, :3] != 0).all() and (frame[:, -3:] != 0).all() and (frame[:, :, :3] != 0).all() and (frame[:, :, -3:] != 0).all()
+    assert (
+        (frame[:, :3] != 0).all()
+        and (frame[:, -3:] != 0).all()
+        and (frame[:, :, :3] != 0).all()
+        and (frame[:, :, -3:] != 0).all()
+    )
 
 
 def test_the_frame_stays_zero_inside_whatever_is_learned():
     prompt = Prompt(size=16, pad=3)
     nn.init.ones_(prompt.values)
-    assert not prompt.frame()[:, 3:13, 3:13].any() and prompt.frame().sum() == 3 * (16 * 16 - 10 * 10)
+    assert not prompt.frame()[:, 3:13, 3:13].any() and prompt.frame().sum() == 3 * (
+        16 * 16 - 10 * 10
+    )
 
 
 def test_an_additive_prompt_leaves_the_middle_of_the_image_alone():
@@ -37,14 +44,20 @@ def test_prompted_images_are_images(kind):
 def test_an_expansive_prompt_shows_the_whole_image_smaller_inside_a_grey_frame():
     prompt = Prompt("expansive", size=32, pad=8)
     nn.init.zeros_(prompt.values)
-    images = nn.functional.interpolate(torch.rand(2, 3, 4, 4), 32, mode="bilinear")  # smooth, as shrinking is then unambiguous
+    images = nn.functional.interpolate(
+        torch.rand(2, 3, 4, 4), 32, mode="bilinear"
+    )  # smooth, as shrinking is then unambiguous
     out = prompt(images)
     assert (out[..., :8, :] == 0.5).all() and (out[..., 24:] == 0.5).all()
     assert (out[..., 8:24, 8:24] - nn.functional.avg_pool2d(images, 2)).abs().max() < 0.06
 
 
 def test_another_frame_can_stand_in_for_the_prompts_own():
-    one, two, images = Prompt(size=16, pad=3, seed=1), Prompt(size=16, pad=3, seed=2), torch.rand(2, 3, 16, 16)
+    one, two, images = (
+        Prompt(size=16, pad=3, seed=1),
+        Prompt(size=16, pad=3, seed=2),
+        torch.rand(2, 3, 16, 16),
+    )
     assert torch.equal(one(images, two.frame()), two(images))
 
 
@@ -62,7 +75,15 @@ def test_initial_values_depend_on_the_seed_only():
     assert not torch.equal(Prompt(seed=2).frame(), first)
 
 
-@pytest.mark.parametrize("arguments, word", [({"kind": "frame"}, "additive, expansive"), ({"pad": 0}, "1 to 15"), ({"pad": 16}, "1 to 15"), ({"pad": -1}, "1 to 15")])
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        ({"kind": "frame"}, "additive, expansive"),
+        ({"pad": 0}, "1 to 15"),
+        ({"pad": 16}, "1 to 15"),
+        ({"pad": -1}, "1 to 15"),
+    ],
+)
 def test_an_impossible_prompt_is_refused_with_what_is_possible(arguments, word):
     with pytest.raises(UsageError, match=word):
         Prompt(**{"kind": "additive", "size": 32, "pad": 2} | arguments)

@@ -18,12 +18,23 @@ from pass_transfer.surgery import remove_channels
 NAMES = [f"class {n}" for n in range(10)]
 
 
-def make(networks, random_masks, architecture: str = "resnet18", prompt: Prompt | None = None, number: int = 1) -> PrunedModel:
+def make(
+    networks,
+    random_masks,
+    architecture: str = "resnet18",
+    prompt: Prompt | None = None,
+    number: int = 1,
+) -> PrunedModel:
     network, groups = networks(architecture)
     masks = random_masks(groups, number, 0.3)
     spec = BackboneSpec(architecture, 10, 32)
     kept = {n: m.nonzero().flatten().tolist() for n, m in masks.items()}
-    return PrunedModel(Network(remove_channels(network, masks, groups), spec.mean, spec.std, prompt), spec, NAMES, kept).eval()
+    return PrunedModel(
+        Network(remove_channels(network, masks, groups), spec.mean, spec.std, prompt),
+        spec,
+        NAMES,
+        kept,
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +56,9 @@ def own(saved, tmp_path):
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "resnext50_32x4d"])
 @pytest.mark.parametrize("prompt", [None, Prompt("expansive", 32, 3)])
-def test_a_saved_model_comes_back_with_the_same_logits(networks, random_masks, tmp_path, architecture, prompt):
+def test_a_saved_model_comes_back_with_the_same_logits(
+    networks, random_masks, tmp_path, architecture, prompt
+):
     model = make(networks, random_masks, architecture, prompt)
     model.save(tmp_path)
     back, images = load_pruned(tmp_path), torch.rand(2, 3, 32, 32)
@@ -55,20 +68,31 @@ def test_a_saved_model_comes_back_with_the_same_logits(networks, random_masks, t
     assert not any(m.training for m in back.modules())
 
 
-def test_another_process_computes_the_same_logits_without_pickle_or_the_training_libraries(saved, tmp_path):
+def test_another_process_computes_the_same_logits_without_pickle_or_the_training_libraries(
+    saved, tmp_path
+):
     model, folder = saved
     images = torch.rand(2, 3, 32, 32)
     torch.save(images, tmp_path / "images.pt")
-    code = ("import sys, json, torch, torchvision.models, safetensors.torch; torch.set_num_threads(1)\n"
-            "for name in ('torch_pruning', 'accelerate', 'datasets', 'huggingface_hub', 'sklearn', 'matplotlib', 'typer', 'rich', 'onnx', 'onnxruntime'):\n"
-            "    sys.modules[name] = None  # an import of it fails\n"
-            "from pass_transfer import load_pruned\n"
-            "images = torch.load(sys.argv[2])\n"
-            "import pickle; pickle.Unpickler = pickle.load = pickle.loads = None\n"
-            "print(json.dumps(load_pruned(sys.argv[1])(images).tolist()))")
-    out = subprocess.run([sys.executable, "-c", code, str(folder), str(tmp_path / "images.pt")], check=True, capture_output=True, text=True)
+    code = (
+        "import sys, json, torch, torchvision.models, safetensors.torch; torch.set_num_threads(1)\n"
+        "for name in ('torch_pruning', 'accelerate', 'datasets', 'huggingface_hub', 'sklearn', 'matplotlib', 'typer', 'rich', 'onnx', 'onnxruntime'):\n"
+        "    sys.modules[name] = None  # an import of it fails\n"
+        "from pass_transfer import load_pruned\n"
+        "images = torch.load(sys.argv[2])\n"
+        "import pickle; pickle.Unpickler = pickle.load = pickle.loads = None\n"
+        "print(json.dumps(load_pruned(sys.argv[1])(images).tolist()))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(folder), str(tmp_path / "images.pt")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     with torch.no_grad():
-        torch.testing.assert_close(torch.tensor(json.loads(out.stdout)), model(images), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            torch.tensor(json.loads(out.stdout)), model(images), rtol=1e-6, atol=1e-6
+        )
 
 
 def test_a_model_saved_again_is_the_same_byte_for_byte(saved, tmp_path):
@@ -79,7 +103,9 @@ def test_a_model_saved_again_is_the_same_byte_for_byte(saved, tmp_path):
 
 def test_a_model_in_another_memory_format_is_saved_to_the_same_bytes(saved, tmp_path):
     copy.deepcopy(saved[0]).to(memory_format=torch.channels_last).save(tmp_path)
-    assert (tmp_path / "model.safetensors").read_bytes() == (saved[1] / "model.safetensors").read_bytes()
+    assert (tmp_path / "model.safetensors").read_bytes() == (
+        saved[1] / "model.safetensors"
+    ).read_bytes()
 
 
 def test_the_saved_file_is_really_smaller(saved, networks):
@@ -93,7 +119,15 @@ def test_a_folder_without_a_finished_model_is_refused_with_the_way_on(tmp_path):
             load_pruned(folder)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:5000] + bytes([b[5000] ^ 1]) + b[5001:], lambda b: b + b"\0"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[:-1],
+        lambda b: b"",
+        lambda b: b[:5000] + bytes([b[5000] ^ 1]) + b[5001:],
+        lambda b: b + b"\0",
+    ],
+)
 def test_damaged_weights_are_refused(own, damage):
     path = own / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
@@ -101,7 +135,9 @@ def test_damaged_weights_are_refused(own, damage):
         load_pruned(own)
 
 
-def test_missing_weights_and_those_of_another_model_are_refused(own, networks, random_masks, tmp_path):
+def test_missing_weights_and_those_of_another_model_are_refused(
+    own, networks, random_masks, tmp_path
+):
     make(networks, random_masks, number=2).save(tmp_path / "other")
     (own / "model.safetensors").write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
     with pytest.raises(StorageError, match="sha-256"):
@@ -118,8 +154,24 @@ def test_a_description_that_is_none_is_refused(own, text):
         load_pruned(own)
 
 
-FIELDS = [("format",), ("library",), ("backbone",), ("class_names",), ("prompt",), ("kept",), ("widths",), ("sha256",), ("backbone", "architecture"), ("backbone", "classes"),
-          ("backbone", "image_size"), ("backbone", "mean"), ("backbone", "std"), ("prompt", "kind"), ("prompt", "size"), ("prompt", "pad")]
+FIELDS = [
+    ("format",),
+    ("library",),
+    ("backbone",),
+    ("class_names",),
+    ("prompt",),
+    ("kept",),
+    ("widths",),
+    ("sha256",),
+    ("backbone", "architecture"),
+    ("backbone", "classes"),
+    ("backbone", "image_size"),
+    ("backbone", "mean"),
+    ("backbone", "std"),
+    ("prompt", "kind"),
+    ("prompt", "size"),
+    ("prompt", "pad"),
+]
 
 DEFAULTED = [("backbone", "mean"), ("backbone", "std"), ("prompt", "kind"), ("prompt", "pad")]
 
@@ -127,7 +179,15 @@ DEFAULTED = [("backbone", "mean"), ("backbone", "std"), ("prompt", "kind"), ("pr
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_description_with_a_nonsense_field_is_refused(own, field):
     whole = (own / "model.json").read_text()
-    for value in ("nonsense", -3, 2.5, ["a", "b", "c"], {"x": 1}, [], *(["absent"] if field not in DEFAULTED else [])):
+    for value in (
+        "nonsense",
+        -3,
+        2.5,
+        ["a", "b", "c"],
+        {"x": 1},
+        [],
+        *(["absent"] if field not in DEFAULTED else []),
+    ):
         note = json.loads(whole)
         inner = note if len(field) == 1 else note[field[0]]
         if value == "absent":
@@ -140,11 +200,18 @@ def test_a_description_with_a_nonsense_field_is_refused(own, field):
             pytest.fail(f"{'.'.join(field)} = {value!r} was accepted")
 
 
-@pytest.mark.parametrize("change, cause", [
-    (lambda kept: kept + [64], "channel 64, out of range for 64"), (lambda kept: [-1] + kept, "channel -1, out of range"), (lambda kept: kept[:1] + kept, "twice or is not sorted"),
-    (lambda kept: kept[::-1], "twice or is not sorted"), (lambda kept: kept[1:], "the weights"), (lambda kept: [float(k) for k in kept], "no list of channels"),
-    (lambda kept: [], "no list of channels"),
-])
+@pytest.mark.parametrize(
+    "change, cause",
+    [
+        (lambda kept: kept + [64], "channel 64, out of range for 64"),
+        (lambda kept: [-1] + kept, "channel -1, out of range"),
+        (lambda kept: kept[:1] + kept, "twice or is not sorted"),
+        (lambda kept: kept[::-1], "twice or is not sorted"),
+        (lambda kept: kept[1:], "the weights"),
+        (lambda kept: [float(k) for k in kept], "no list of channels"),
+        (lambda kept: [], "no list of channels"),
+    ],
+)
 @pytest.mark.parametrize("group", ["conv1", "layer1.0.conv1"])
 def test_channels_that_cannot_be_are_refused_by_group(own, group, change, cause):
     note = json.loads((own / "model.json").read_text())
@@ -156,7 +223,14 @@ def test_channels_that_cannot_be_are_refused_by_group(own, group, change, cause)
 
 def test_a_description_changed_in_any_place_is_refused(own):
     whole = json.loads((own / "model.json").read_text())
-    changes = {"class_names": NAMES[::-1], "library": "9.9", "kept": whole["kept"] | {"conv1": sorted({*range(64)} - {*whole["kept"]["conv1"]})[:len(whole["kept"]["conv1"])]}}
+    changes = {
+        "class_names": NAMES[::-1],
+        "library": "9.9",
+        "kept": whole["kept"]
+        | {
+            "conv1": sorted({*range(64)} - {*whole["kept"]["conv1"]})[: len(whole["kept"]["conv1"])]
+        },
+    }
     assert len(changes["kept"]["conv1"]) == len(whole["kept"]["conv1"])
     for field, value in changes.items():
         (own / "model.json").write_text(json.dumps(whole | {field: value}))
@@ -200,7 +274,9 @@ def test_prediction_is_that_of_the_logits_with_class_names(saved, tmp_path):
     with torch.no_grad():
         expected = model(pixels.permute(0, 3, 1, 2).float() / 255).softmax(1)
     found = model.predict(paths, top=3, batch_size=2)
-    assert [[name for name, _ in row] for row in found] == [[NAMES[c] for c in row.topk(3).indices] for row in expected]
+    assert [[name for name, _ in row] for row in found] == [
+        [NAMES[c] for c in row.topk(3).indices] for row in expected
+    ]
     torch.testing.assert_close(torch.tensor([row[0][1] for row in found]), expected.max(1).values)
     assert model.predict([]) == []
 

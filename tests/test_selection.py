@@ -2,7 +2,8 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pass_transfer.backbones import CostTable
 from pass_transfer.errors import MaskError, UsageError
@@ -39,10 +40,21 @@ def test_one_ranking_over_all_groups_keeps_the_highest_scores(groups, scores):
 
 
 @settings(max_examples=25)
-@given(shares=st.tuples(st.floats(0.15, 1), st.floats(0.15, 1)), kind=st.sampled_from(["macs", "params", "density"]), uniform=st.booleans(), step=st.sampled_from([1, 8, 16]), keep=st.booleans())
+@given(
+    shares=st.tuples(st.floats(0.15, 1), st.floats(0.15, 1)),
+    kind=st.sampled_from(["macs", "params", "density"]),
+    uniform=st.booleans(),
+    step=st.sampled_from([1, 8, 16]),
+    keep=st.booleans(),
+)
 def test_a_smaller_budget_keeps_a_subset(groups, scores, table, shares, kind, uniform, step, keep):
     small, large = sorted(shares)
-    how = {"table": table, "uniform": uniform, "round_to": step, "keep_layers": ["layer1.0.conv1"] if keep else []}
+    how = {
+        "table": table,
+        "uniform": uniform,
+        "round_to": step,
+        "keep_layers": ["layer1.0.conv1"] if keep else [],
+    }
     try:
         few = select(scores, groups, **how, **{kind: small})
     except MaskError as error:
@@ -56,14 +68,25 @@ def test_a_smaller_budget_keeps_a_subset(groups, scores, table, shares, kind, un
 @settings(max_examples=25)
 @given(share=st.floats(0.3, 1), step=st.sampled_from([2, 8, 16, 1000]))
 def test_rounded_groups_keep_multiples_or_all_and_the_best(groups, scores, table, share, step):
-    masks = select(scores, groups, macs=share, table=table, round_to=step) if step < 1000 else select(scores, groups, macs=1, table=table, round_to=step)
+    masks = (
+        select(scores, groups, macs=share, table=table, round_to=step)
+        if step < 1000
+        else select(scores, groups, macs=1, table=table, round_to=step)
+    )
     assert table.macs(masks.kept) <= share * table.dense or step == 1000
     for name, mask in masks.items():
         assert int(mask.sum()) % step == 0 or bool(mask.all())
         assert bool(mask.all()) or scores[name][mask].min() > scores[name][~mask].max()
 
 
-@pytest.mark.parametrize("pattern, whole", [("layer2.0.conv1", {"layer2.0.conv1", "conv1"}), ("layer4.1.*", {"layer4.1.conv1", "layer4.0.conv2"}), ("fc", {"layer4.0.conv2"})])
+@pytest.mark.parametrize(
+    "pattern, whole",
+    [
+        ("layer2.0.conv1", {"layer2.0.conv1", "conv1"}),
+        ("layer4.1.*", {"layer4.1.conv1", "layer4.0.conv2"}),
+        ("fc", {"layer4.0.conv2"}),
+    ],
+)
 def test_layers_to_be_kept_write_and_read_whole_groups(groups, scores, pattern, whole):
     masks = select(scores, groups, density=0.6, keep_layers=[pattern])
     assert {name for name, mask in masks.items() if bool(mask.all())} == whole
@@ -85,24 +108,32 @@ def test_amounts_are_those_of_the_network(groups, scores, table):
     assert table.macs(few.kept) <= 20e6 and table.macs(few.kept) > 19.5e6
     small = select(scores, groups, params="3.5m", table=table)
     assert 3.4e6 < table.parameters(small.kept) <= 3.5e6
-    assert select(scores, groups, macs="0.5", table=table) == select(scores, groups, macs=0.5, table=table)
+    assert select(scores, groups, macs="0.5", table=table) == select(
+        scores, groups, macs=0.5, table=table
+    )
     with pytest.raises(MaskError, match=r"\d+ of \d+, which is the lowest"):
         select(scores, groups, macs="1K", table=table)
 
 
 @settings(max_examples=25)
 @given(share=st.floats(0.05, 1), uniform=st.booleans())
-def test_a_macs_budget_is_never_exceeded_and_used_to_the_last_channel(groups, scores, table, share, uniform):
+def test_a_macs_budget_is_never_exceeded_and_used_to_the_last_channel(
+    groups, scores, table, share, uniform
+):
     masks = select(scores, groups, macs=share, table=table, uniform=uniform)
     assert table.macs(masks.kept) <= share * table.dense
     if masks.density < 1:
-        more = select(scores, groups, density=(sum(masks.kept.values()) + 1) / groups.total, uniform=uniform)
+        more = select(
+            scores, groups, density=(sum(masks.kept.values()) + 1) / groups.total, uniform=uniform
+        )
         assert masks.issubset(more) and sum(more.kept.values()) == sum(masks.kept.values()) + 1
         assert table.macs(more.kept) > share * table.dense
 
 
 def test_uniform_keeps_the_same_share_and_the_best_of_every_group(groups):
-    scores = {name: torch.randn(group.width) * 10**n for n, (name, group) in enumerate(groups.items())}
+    scores = {
+        name: torch.randn(group.width) * 10**n for n, (name, group) in enumerate(groups.items())
+    }
     masks = select(scores, groups, density=0.5, uniform=True)
     for name, group in groups.items():
         assert abs(masks.kept[name] / group.width - 0.5) <= 1 / group.width
@@ -115,7 +146,9 @@ def test_a_whole_budget_keeps_everything(groups, scores, table):
     assert select(scores, groups, macs=1, table=table).density == 1
 
 
-@pytest.mark.parametrize("value", [0, -0.5, 1.5, float("nan"), float("inf"), "some", "1.5", "0G", "-1G", "nan", "1T", ""])
+@pytest.mark.parametrize(
+    "value", [0, -0.5, 1.5, float("nan"), float("inf"), "some", "1.5", "0G", "-1G", "nan", "1T", ""]
+)
 @pytest.mark.parametrize("kind", ["macs", "params", "density"])
 def test_a_share_out_of_range_is_refused(groups, scores, table, kind, value):
     with pytest.raises(UsageError, match=kind):
@@ -143,7 +176,12 @@ def test_a_budget_below_the_floors_is_refused_with_the_lowest_one(groups, scores
 @pytest.mark.parametrize("uniform", [False, True])
 def test_scores_that_are_no_number_are_refused(groups, scores, value, uniform):
     with pytest.raises(MaskError, match="NaN or infinite"):
-        select(scores | {"conv1": scores["conv1"].index_fill(0, torch.tensor([3]), value)}, groups, density=0.5, uniform=uniform)
+        select(
+            scores | {"conv1": scores["conv1"].index_fill(0, torch.tensor([3]), value)},
+            groups,
+            density=0.5,
+            uniform=uniform,
+        )
 
 
 def test_scores_of_another_network_are_refused(groups, scores):
@@ -168,14 +206,26 @@ def test_the_next_larger_cut_keeps_more_and_nothing_lies_between(groups, scores,
 
 @settings(max_examples=20)
 @given(share=st.floats(0.15, 0.95), uniform=st.booleans())
-def test_a_filled_cut_is_within_the_budget_and_no_unit_fits_any_more(groups, scores, table, share, uniform):
-    plain, filled = (select(scores, groups, macs=share, table=table, uniform=uniform, fill=fill) for fill in (False, True))
+def test_a_filled_cut_is_within_the_budget_and_no_unit_fits_any_more(
+    groups, scores, table, share, uniform
+):
+    plain, filled = (
+        select(scores, groups, macs=share, table=table, uniform=uniform, fill=fill)
+        for fill in (False, True)
+    )
     assert plain.issubset(filled) and table.macs(filled.kept) <= share * table.dense
     kept = filled.kept
     for name, group in groups.items():
-        assert kept[name] == group.width or table.macs(kept | {name: kept[name] + 1}) > share * table.dense
+        assert (
+            kept[name] == group.width
+            or table.macs(kept | {name: kept[name] + 1}) > share * table.dense
+        )
         added = scores[name][filled[name] & ~plain[name]]
-        assert kept[name] == group.width or not len(added) or added.min() >= scores[name][~filled[name]].max(), "best first"
+        assert (
+            kept[name] == group.width
+            or not len(added)
+            or added.min() >= scores[name][~filled[name]].max()
+        ), "best first"
 
 
 def test_filling_goes_with_single_units_alone(groups, scores, table):

@@ -27,7 +27,9 @@ def assert_masked_equals_removed(network: nn.Module, groups, masks) -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_masked_equals_removed_for_fifty_mask_sets_of_resnet18(resnet18, groups, random_masks, dtype):
+def test_masked_equals_removed_for_fifty_mask_sets_of_resnet18(
+    resnet18, groups, random_masks, dtype
+):
     network = resnet18.to(dtype)
     for number in range(50):
         assert_masked_equals_removed(network, groups, random_masks(groups, number))
@@ -42,7 +44,18 @@ def test_masked_equals_removed_for_bottleneck_networks(networks, random_masks, a
         assert_masked_equals_removed(network, groups, random_masks(groups, number))
 
 
-@pytest.mark.parametrize("architecture", ["resnet34", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "resnet34",
+        "resnet101",
+        "resnet152",
+        "resnext101_32x8d",
+        "resnext101_64x4d",
+        "wide_resnet50_2",
+        "wide_resnet101_2",
+    ],
+)
 def test_masked_equals_removed_for_every_other_backbone(random_masks, architecture):
     network = build_backbone(BackboneSpec(architecture, 10, 32)).eval()
     for name, module in network.named_modules():
@@ -55,7 +68,9 @@ def test_masked_equals_removed_for_every_other_backbone(random_masks, architectu
 
 @pytest.mark.parametrize("keep", ["one unit", "all"])
 def test_the_extremes_can_be_removed(resnet18, groups, keep):
-    masks = {n: torch.arange(g.width) < (1 if keep == "one unit" else g.width) for n, g in groups.items()}
+    masks = {
+        n: torch.arange(g.width) < (1 if keep == "one unit" else g.width) for n, g in groups.items()
+    }
     small = remove_channels(resnet18, masks, groups)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad(), masked(resnet18, groups, masks):
@@ -69,7 +84,9 @@ def test_removal_is_what_torch_pruning_does(resnet18, groups, random_masks):
     for name, mask in masks.items():
         graph = dependency_graph(reference, 32)
         root = reference.get_submodule(name)
-        graph.get_pruning_group(root, torch_pruning.prune_conv_out_channels, (~mask).nonzero().flatten().tolist()).prune()
+        graph.get_pruning_group(
+            root, torch_pruning.prune_conv_out_channels, (~mask).nonzero().flatten().tolist()
+        ).prune()
     actual, expected = remove_channels(resnet18, masks, groups).state_dict(), reference.state_dict()
     assert actual.keys() == expected.keys()
     assert all(torch.equal(actual[n], t) for n, t in expected.items())
@@ -85,7 +102,9 @@ def test_layers_of_the_small_network_report_their_sizes(networks, random_masks, 
         elif isinstance(layer, nn.Linear):
             assert layer.weight.shape == (layer.out_features, layer.in_features)
         elif isinstance(layer, nn.BatchNorm2d):
-            assert {t.shape[0] for t in layer.state_dict().values() if t.ndim} == {layer.num_features}
+            assert {t.shape[0] for t in layer.state_dict().values() if t.ndim} == {
+                layer.num_features
+            }
 
 
 def test_removal_leaves_its_argument_and_the_masks_alone(resnet18, groups, random_masks):
@@ -100,7 +119,11 @@ def test_removal_leaves_its_argument_and_the_masks_alone(resnet18, groups, rando
             tensor.zero_()
     assert masks == same
     assert all(torch.equal(t, before[n]) for n, t in resnet18.state_dict().items())
-    assert {n: m.training for n, m in resnet18.named_modules()} == modes == {n: m.training for n, m in small.named_modules()}
+    assert (
+        {n: m.training for n, m in resnet18.named_modules()}
+        == modes
+        == {n: m.training for n, m in small.named_modules()}
+    )
 
 
 def test_the_small_network_trains_where_the_dense_one_did(resnet18, groups, random_masks):
@@ -113,12 +136,17 @@ def test_the_small_network_trains_where_the_dense_one_did(resnet18, groups, rand
 
 def test_masks_apply_to_a_network(resnet18, groups, random_masks):
     masks = random_masks(groups, 4)
-    actual, expected = masks.apply(resnet18).state_dict(), remove_channels(resnet18, masks, groups).state_dict()
+    actual, expected = (
+        masks.apply(resnet18).state_dict(),
+        remove_channels(resnet18, masks, groups).state_dict(),
+    )
     assert all(torch.equal(actual[n], t) for n, t in expected.items())
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "resnext50_32x4d"])
-def test_a_fresh_network_is_rebuilt_from_the_small_ones_tensors(networks, random_masks, architecture):
+def test_a_fresh_network_is_rebuilt_from_the_small_ones_tensors(
+    networks, random_masks, architecture
+):
     network, groups = networks(architecture)
     small = remove_channels(network, random_masks(groups, 6), groups)
     rebuilt = build_backbone(BackboneSpec(architecture, 10, 32)).eval()
@@ -142,8 +170,11 @@ def test_shapes_of_another_architecture_are_refused(resnet18, change):
 
 def test_masks_of_another_network_are_refused(resnet18, networks, groups, random_masks):
     wide = random_masks(groups, 0)
-    wrong = [random_masks(networks("resnet50")[1], 0), {n: wide[n] for n in wide if n != "conv1"},
-             {n: wide[n] for n in wide} | {"conv1": torch.ones(65, dtype=torch.bool)}]
+    wrong = [
+        random_masks(networks("resnet50")[1], 0),
+        {n: wide[n] for n in wide if n != "conv1"},
+        {n: wide[n] for n in wide} | {"conv1": torch.ones(65, dtype=torch.bool)},
+    ]
     for masks in wrong:
         with pytest.raises(MaskError, match="another network"):
             remove_channels(resnet18, masks)

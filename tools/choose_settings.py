@@ -26,17 +26,26 @@ def choose() -> dict[str, dict[str, Any]]:
     """Method to its chosen settings."""
     held_out, variants = {}, defaultdict(dict)
     for study in map(load_study, STRENGTHS):
-        held_out |= {row.method: row.held_out for row in rows(read_cells(study)) if row.held_out is not None}
+        held_out |= {
+            row.method: row.held_out for row in rows(read_cells(study)) if row.held_out is not None
+        }
         for name, settings in study.methods.items():
             if name in held_out:
-                variants[settings["method"]][name] = {key: value for key, value in settings.items() if key != "method"}
+                variants[settings["method"]][name] = {
+                    key: value for key, value in settings.items() if key != "method"
+                }
     chosen = {}
     for method, own in variants.items():
         best = max(held_out[name] for name in own)
-        close = [name for name in own if held_out[name] >= best - (CLOSE if LENGTH in own[name] else 0)]
+        close = [
+            name for name in own if held_out[name] >= best - (CLOSE if LENGTH in own[name] else 0)
+        ]
         name = min(close, key=lambda n: own[n].get(LENGTH, 0))
         chosen[method] = own[name]
-        print(f"{method}: {name} ({held_out[name]:.2f}) of " + ", ".join(f"{n} {held_out[n]:.2f}" for n in own))
+        print(
+            f"{method}: {name} ({held_out[name]:.2f}) of "
+            + ", ".join(f"{n} {held_out[n]:.2f}" for n in own)
+        )
     return chosen
 
 

@@ -28,21 +28,31 @@ INDEX = "https://pypi.org/simple"
 def make_venv(folder: Path) -> None:
     """Make FOLDER a virtual environment whose Python has pip; one that is there and works is kept."""
     if sys.version_info < LEAST:
-        _stop(f"Python {sys.version.split()[0]} is too old, 3.11 or newer is needed; choose one with make PYTHON=python3.12")
+        _stop(
+            f"Python {sys.version.split()[0]} is too old, 3.11 or newer is needed; choose one with make PYTHON=python3.12"
+        )
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     if _has_pip(python):
         return
-    if importlib.util.find_spec("ensurepip") and _run(sys.executable, "-m", "venv", "--clear", str(folder)) and _has_pip(python):
+    if (
+        importlib.util.find_spec("ensurepip")
+        and _run(sys.executable, "-m", "venv", "--clear", str(folder))
+        and _has_pip(python)
+    ):
         return
     print("this Python has no ensurepip; making the environment without it", file=sys.stderr)
     if not _run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)):
-        _stop("this Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv")
+        _stop(
+            "this Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"
+        )
     if _pip_of_the_system(python) and _has_pip(python):
         return
     try:
         _pip_from_index(python)
     except (OSError, ValueError) as error:
-        _stop(f"cannot get pip from {_index()} ({error}); install it another way, on Debian and Ubuntu: apt install python3-venv")
+        _stop(
+            f"cannot get pip from {_index()} ({error}); install it another way, on Debian and Ubuntu: apt install python3-venv"
+        )
     if not _has_pip(python):
         _stop("pip could not be installed; on Debian and Ubuntu: apt install python3-venv")
 
@@ -52,7 +62,10 @@ def _stop(message: str) -> None:
 
 
 def _run(*command: str) -> bool:
-    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    return (
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+        == 0
+    )
 
 
 def _has_pip(python: Path) -> bool:
@@ -60,7 +73,9 @@ def _has_pip(python: Path) -> bool:
 
 
 def _pip_of_the_system(python: Path) -> bool:
-    return bool(importlib.util.find_spec("pip")) and _run(sys.executable, "-m", "pip", "--python", str(python), "install", "pip")
+    return bool(importlib.util.find_spec("pip")) and _run(
+        sys.executable, "-m", "pip", "--python", str(python), "install", "pip"
+    )
 
 
 def _index() -> str:
@@ -69,7 +84,9 @@ def _index() -> str:
 
 def _get(url: str) -> bytes:
     context = ssl.create_default_context(cafile=os.environ.get("PIP_CERT"))
-    request = urllib.request.Request(url, headers={"Accept": "text/html", "User-Agent": "make_venv"})
+    request = urllib.request.Request(
+        url, headers={"Accept": "text/html", "User-Agent": "make_venv"}
+    )
     with urllib.request.urlopen(request, timeout=60, context=context) as answer:
         return answer.read()
 
@@ -88,7 +105,14 @@ class _Links(HTMLParser):
         name = address.rsplit("/", 1)[-1]
         least = re.search(r">=\s*3\.(\d+)", found.get("data-requires-python") or "")
         fits = least is None or sys.version_info >= (3, int(least[1]))
-        if tag == "a" and name.endswith("-py3-none-any.whl") and digest and fits and "data-yanked" not in found and _release(name):
+        if (
+            tag == "a"
+            and name.endswith("-py3-none-any.whl")
+            and digest
+            and fits
+            and "data-yanked" not in found
+            and _release(name)
+        ):
             self.wheels[name] = urllib.parse.urljoin(self.page, address), digest
 
 

@@ -12,8 +12,8 @@ import argparse
 import io
 import subprocess
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import datasets
 from PIL import Image
@@ -35,8 +35,15 @@ class Snapshot:
     def names(self) -> list[str]:
         """All paths, in order."""
         if not self.bare:
-            return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
-        listed = subprocess.run(["git", "ls-tree", "-r", "--name-only", "-z", "HEAD"], cwd=self.root, capture_output=True, check=True).stdout
+            return sorted(
+                str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()
+            )
+        listed = subprocess.run(
+            ["git", "ls-tree", "-r", "--name-only", "-z", "HEAD"],
+            cwd=self.root,
+            capture_output=True,
+            check=True,
+        ).stdout
         return sorted(listed.decode().rstrip("\0").split("\0"))
 
     def read(self, names: list[str]) -> Iterator[bytes]:
@@ -44,7 +51,12 @@ class Snapshot:
         if not self.bare:
             yield from ((self.root / name).read_bytes() for name in names)
             return
-        with subprocess.Popen(["git", "cat-file", "--batch"], cwd=self.root, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as git:
+        with subprocess.Popen(
+            ["git", "cat-file", "--batch"],
+            cwd=self.root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as git:
             for name in names:
                 git.stdin.write(f"HEAD:{name}\n".encode())
                 git.stdin.flush()
@@ -58,7 +70,10 @@ def cifar10(snapshot: Snapshot) -> tuple[list[str], dict[str, list[tuple[str, in
     """Class names, and (file, class) of each split."""
     found = [(name, *name.split("/")[:2]) for name in snapshot.names() if name.endswith(".jpg")]
     classes = sorted({kind for _, _, kind in found})
-    return classes, {split: [(name, classes.index(kind)) for name, own, kind in found if own == split] for split in ("train", "test")}
+    return classes, {
+        split: [(name, classes.index(kind)) for name, own, kind in found if own == split]
+        for split in ("train", "test")
+    }
 
 
 def stanford_cars(snapshot: Snapshot) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
@@ -71,7 +86,9 @@ def stanford_cars(snapshot: Snapshot) -> tuple[list[str], dict[str, list[tuple[s
     seen: dict[int, int] = defaultdict(int)
     for number, text in enumerate(labels.decode().split(), 1):
         label = int(text) - 1
-        found["test" if seen[label] % TEST_EVERY == TEST_EVERY - 1 else "train"].append((f"cars_train/{number:05d}.jpg", label))
+        found["test" if seen[label] % TEST_EVERY == TEST_EVERY - 1 else "train"].append(
+            (f"cars_train/{number:05d}.jpg", label)
+        )
         seen[label] += 1
     return classes, found
 
@@ -87,7 +104,9 @@ def stored(content: bytes, size: int | None) -> bytes:
 
 def main() -> None:
     """Write train-*.parquet and test-*.parquet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=("cifar10", "stanford-cars"))
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("out", type=Path)
@@ -95,10 +114,14 @@ def main() -> None:
     given = parser.parse_args()
     snapshot = Snapshot(given.snapshot)
     classes, splits = (cifar10 if given.task == "cifar10" else stanford_cars)(snapshot)
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)})
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)}
+    )
     for split, files in splits.items():
-        rows = [{"image": {"bytes": stored(content, given.size), "path": None}, "label": label}
-                for content, (_, label) in zip(snapshot.read([name for name, _ in files]), files)]
+        rows = [
+            {"image": {"bytes": stored(content, given.size), "path": None}, "label": label}
+            for content, (_, label) in zip(snapshot.read([name for name, _ in files]), files)
+        ]
         parts = -(-len(rows) // ROWS)
         for part in range(parts):
             table = datasets.Dataset.from_list(rows[part::parts], features)

@@ -14,12 +14,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, Sequence
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "results.md"
-PRINTED = re.compile(r"(^    (pass-transfer study report .*)\n(?:.*\n)*?<!-- printed -->\n)(?:.*\n)*?(?=<!-- end -->)", re.MULTILINE)
+PRINTED = re.compile(
+    r"(^    (pass-transfer study report .*)\n(?:.*\n)*?<!-- printed -->\n)(?:.*\n)*?(?=<!-- end -->)",
+    re.MULTILINE,
+)
 PICTURE = re.compile(r"!\[.*?\]\(results/(?P<study>[^/)]+)/(?P<name>[^/)]+)\)")
 
 
@@ -29,16 +32,25 @@ def refreshed(text: str, run: Callable[[Sequence[str]], str]) -> str:
     Args:
         run: arguments of pass-transfer to what it prints.
     """
-    return PRINTED.sub(lambda found: f"{found[1]}\n{run(shlex.split(found[2])[1:]).strip()}\n\n", text)
+    return PRINTED.sub(
+        lambda found: f"{found[1]}\n{run(shlex.split(found[2])[1:]).strip()}\n\n", text
+    )
 
 
 def main() -> None:
     """Refresh the document and its pictures in place."""
     text = DOCUMENT.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
+
         def run(arguments: Sequence[str]) -> str:
             out = Path(folder) / Path(arguments[2]).stem
-            return subprocess.run([Path(sys.executable).with_name("pass-transfer"), *arguments, "--out", str(out)], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+            return subprocess.run(
+                [Path(sys.executable).with_name("pass-transfer"), *arguments, "--out", str(out)],
+                cwd=ROOT,
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
 
         DOCUMENT.write_text(refreshed(text, run), encoding="utf-8")
         for study, name in PICTURE.findall(text):

@@ -2,9 +2,29 @@
 
 from pass_transfer.backbones.groups import COUPLINGS, ChannelGroup, ChannelGroups, find_groups
 from pass_transfer.backbones.macs import CostTable, count_macs, count_parameters
-from pass_transfer.backbones.spec import ARCHITECTURES, BackboneSpec, build_backbone, classifier_name, load_checkpoint, load_weights, set_classifier
+from pass_transfer.backbones.spec import (
+    ARCHITECTURES,
+    BackboneSpec,
+    build_backbone,
+    classifier_name,
+    load_checkpoint,
+    load_weights,
+    set_classifier,
+)
 
 __all__ = [
-    "ARCHITECTURES", "COUPLINGS", "BackboneSpec", "ChannelGroup", "ChannelGroups", "CostTable",
-    "build_backbone", "classifier_name", "count_macs", "count_parameters", "find_groups", "load_checkpoint", "load_weights", "set_classifier",
+    "ARCHITECTURES",
+    "COUPLINGS",
+    "BackboneSpec",
+    "ChannelGroup",
+    "ChannelGroups",
+    "CostTable",
+    "build_backbone",
+    "classifier_name",
+    "count_macs",
+    "count_parameters",
+    "find_groups",
+    "load_checkpoint",
+    "load_weights",
+    "set_classifier",
 ]

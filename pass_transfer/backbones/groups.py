@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -113,13 +114,23 @@ def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped")
         BackboneError: unknown coupling, or no group found.
     """
     if coupling not in COUPLINGS:
-        raise BackboneError(f"coupling is {coupling!r}; it can be {' or '.join(map(repr, COUPLINGS))}")
+        raise BackboneError(
+            f"coupling is {coupling!r}; it can be {' or '.join(map(repr, COUPLINGS))}"
+        )
     order = _forward_order(backbone, image_size)
-    found = [g for g in (_to_group(parts, backbone, order) for parts in dependency_groups(backbone, image_size)) if g]
+    found = [
+        g
+        for g in (
+            _to_group(parts, backbone, order) for parts in dependency_groups(backbone, image_size)
+        )
+        if g
+    ]
     found = _merge_grouped_convolutions(found, backbone, order)
     if not found:
         raise BackboneError(f"no removable channels found in {type(backbone).__name__}")
-    steps = tuple(n for n in order if isinstance(backbone.get_submodule(n), nn.Conv2d) and not is_shortcut(n))
+    steps = tuple(
+        n for n in order if isinstance(backbone.get_submodule(n), nn.Conv2d) and not is_shortcut(n)
+    )
     if coupling == "independent":
         found = [part for group in found for part in _separate(group, order, steps)]
     found.sort(key=lambda group: order.index(group.name))
@@ -135,13 +146,22 @@ def dependency_graph(backbone: nn.Module, image_size: int) -> torch_pruning.Depe
     """Torch-Pruning's graph of a backbone (in eval mode, on its own device)."""
     import torch_pruning
 
-    example = torch.zeros(1, 3, image_size, image_size, device=next(backbone.parameters()).device, dtype=next(backbone.parameters()).dtype)
+    example = torch.zeros(
+        1,
+        3,
+        image_size,
+        image_size,
+        device=next(backbone.parameters()).device,
+        dtype=next(backbone.parameters()).dtype,
+    )
     required = [p.requires_grad for p in backbone.parameters()]
     backbone.requires_grad_(True)  # the graph is traced through autograd
     try:
         with warnings.catch_warnings(), torch.enable_grad(), eval_mode(backbone):
             warnings.simplefilter("ignore")
-            return torch_pruning.DependencyGraph().build_dependency(backbone, example_inputs=example)
+            return torch_pruning.DependencyGraph().build_dependency(
+                backbone, example_inputs=example
+            )
     finally:
         for parameter, value in zip(backbone.parameters(), required):
             parameter.requires_grad_(value)
@@ -162,19 +182,28 @@ def reads_channels(item: Any) -> bool:
 def _forward_order(backbone: nn.Module, image_size: int) -> list[str]:
     """Names of convolutions and linear layers in the order they run."""
     order: list[str] = []
-    handles = [module.register_forward_hook(lambda *_, name=name: order.append(name))
-               for name, module in backbone.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: order.append(name))
+        for name, module in backbone.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
     parameter = next(backbone.parameters())
     try:
         with torch.no_grad(), eval_mode(backbone):
-            backbone(torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype))
+            backbone(
+                torch.zeros(
+                    1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype
+                )
+            )
     finally:
         for handle in handles:
             handle.remove()
     return list(dict.fromkeys(order))
 
 
-def _to_group(parts: torch_pruning.Group, backbone: nn.Module, order: list[str]) -> ChannelGroup | None:
+def _to_group(
+    parts: torch_pruning.Group, backbone: nn.Module, order: list[str]
+) -> ChannelGroup | None:
     """A Torch-Pruning group as ours, or None for one that no convolution writes or nothing reads."""
     names = {module: name for name, module in backbone.named_modules()}
     writes, reads, norms = {}, {}, {}
@@ -191,10 +220,17 @@ def _to_group(parts: torch_pruning.Group, backbone: nn.Module, order: list[str])
         return None
     width = int(max(int(u.max()) for u in writes.values())) + 1
     writes = {n: writes[n] for n in sorted(writes, key=order.index)}
-    return ChannelGroup(next(iter(writes)), width, writes | norms, {n: reads[n] for n in sorted(reads, key=order.index)})
+    return ChannelGroup(
+        next(iter(writes)),
+        width,
+        writes | norms,
+        {n: reads[n] for n in sorted(reads, key=order.index)},
+    )
 
 
-def _merge_grouped_convolutions(groups: list[ChannelGroup], backbone: nn.Module, order: list[str]) -> list[ChannelGroup]:
+def _merge_grouped_convolutions(
+    groups: list[ChannelGroup], backbone: nn.Module, order: list[str]
+) -> list[ChannelGroup]:
     """Join what a grouped convolution reads and writes: its groups are the units of both.
 
     Torch-Pruning would thin out every group instead; only whole groups can go without
@@ -211,10 +247,16 @@ def _merge_grouped_convolutions(groups: list[ChannelGroup], backbone: nn.Module,
             continue
         merged = [g for g in merged if g is not before and g is not after]
         shrink_in, shrink_out = before.width // layer.groups, after.width // layer.groups
-        convolutions = {n: u // shrink_in for n, u in before.writes.items()} | {n: u // shrink_out for n, u in after.writes.items()}
+        convolutions = {n: u // shrink_in for n, u in before.writes.items()} | {
+            n: u // shrink_out for n, u in after.writes.items()
+        }
         ordered = sorted(convolutions, key=lambda n: order.index(n) if n in order else len(order))
-        reads = {n: u // shrink_in for n, u in before.reads.items()} | {n: u // shrink_out for n, u in after.reads.items()}
-        merged.append(ChannelGroup(before.name, layer.groups, {n: convolutions[n] for n in ordered}, reads))
+        reads = {n: u // shrink_in for n, u in before.reads.items()} | {
+            n: u // shrink_out for n, u in after.reads.items()
+        }
+        merged.append(
+            ChannelGroup(before.name, layer.groups, {n: convolutions[n] for n in ordered}, reads)
+        )
     return merged
 
 
@@ -226,4 +268,6 @@ def _separate(group: ChannelGroup, order: list[str], steps: tuple[str, ...]) -> 
         earlier = [m for m in members if order.index(m) < order.index(reader)]
         if earlier:
             reads[earlier[-1]][reader] = units
-    return [ChannelGroup(m, group.width, {m: group.writes[m]}, reads[m]) for m in members if reads[m]]
+    return [
+        ChannelGroup(m, group.width, {m: group.writes[m]}, reads[m]) for m in members if reads[m]
+    ]

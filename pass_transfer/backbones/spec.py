@@ -6,9 +6,9 @@ Weights come by torchvision name (downloaded), or from a .safetensors or .pth fi
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Mapping
 
 import torch
 from torch import nn
@@ -18,8 +18,18 @@ from pass_transfer.files import read_tensors
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
-                 "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")
+ARCHITECTURES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 CONVERSION = """{old} is a pickle, which could run code; --backbone reads safetensors. If you trust the file, convert it once in Python:
     import torch, safetensors.torch
@@ -47,9 +57,17 @@ class BackboneSpec:
                 raise UsageError(f"{name} is {value!r}; it is a whole number, at least 1")
         for name, least in (("mean", -math.inf), ("std", 0)):
             values = getattr(self, name)
-            if not (isinstance(values, tuple) and len(values) == 3
-                    and all(isinstance(v, (int, float)) and math.isfinite(v) and v > least for v in values)):
-                raise UsageError(f"{name} is {values!r}; it is three numbers, one for each of red, green and blue" + (", above 0" if least == 0 else ""))
+            if not (
+                isinstance(values, tuple)
+                and len(values) == 3
+                and all(
+                    isinstance(v, (int, float)) and math.isfinite(v) and v > least for v in values
+                )
+            ):
+                raise UsageError(
+                    f"{name} is {values!r}; it is three numbers, one for each of red, green and blue"
+                    + (", above 0" if least == 0 else "")
+                )
 
 
 def build_backbone(spec: BackboneSpec) -> nn.Module:
@@ -57,7 +75,9 @@ def build_backbone(spec: BackboneSpec) -> nn.Module:
     from torchvision.models import get_model
 
     if spec.architecture not in ARCHITECTURES:
-        raise UsageError(f"unknown backbone {spec.architecture!r}; known: {', '.join(ARCHITECTURES)}")
+        raise UsageError(
+            f"unknown backbone {spec.architecture!r}; known: {', '.join(ARCHITECTURES)}"
+        )
     return get_model(spec.architecture, weights=None, num_classes=spec.classes)
 
 
@@ -65,7 +85,9 @@ def classifier_name(backbone: nn.Module) -> str:
     """Name of the last linear layer, the classifier. Raises BackboneError if there is none."""
     names = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     if not names:
-        raise BackboneError(f"{type(backbone).__name__} has no linear layer that could be its classifier")
+        raise BackboneError(
+            f"{type(backbone).__name__} has no linear layer that could be its classifier"
+        )
     return names[-1]
 
 
@@ -88,7 +110,13 @@ def load_weights(backbone: nn.Module, architecture: str, weights: str | Path) ->
     Raises:
         BackboneError: missing file, unknown name, missing or misshaped tensors.
     """
-    return _fill(backbone, architecture, weights, _read_state(architecture, weights), (classifier_name(backbone) + ".",))
+    return _fill(
+        backbone,
+        architecture,
+        weights,
+        _read_state(architecture, weights),
+        (classifier_name(backbone) + ".",),
+    )
 
 
 def load_checkpoint(path: str | Path, spec: BackboneSpec) -> tuple[nn.Module, BackboneSpec]:
@@ -109,21 +137,37 @@ def load_checkpoint(path: str | Path, spec: BackboneSpec) -> tuple[nn.Module, Ba
     """
     path = Path(path).expanduser()
     if path.suffix in PICKLES:
-        raise BackboneError(CONVERSION.format(old=str(path), new=str(path.with_suffix(".safetensors"))))
+        raise BackboneError(
+            CONVERSION.format(old=str(path), new=str(path.with_suffix(".safetensors")))
+        )
     if path.suffix != ".safetensors":
-        raise BackboneError(f"{path} is no .safetensors file; give the file with the state dict of a {spec.architecture}")
+        raise BackboneError(
+            f"{path} is no .safetensors file; give the file with the state dict of a {spec.architecture}"
+        )
     state = _plain_names(read_tensors(path))
     head = f"{classifier_name(build_backbone(spec))}.weight"
     if head not in state or state[head].ndim != 2:
-        what = "is missing" if head not in state else f"has shape {tuple(state[head].shape)}, not (classes, features)"
-        raise BackboneError(f"{path}: the tensor {head} {what}; these are not weights of {spec.architecture}")
+        what = (
+            "is missing"
+            if head not in state
+            else f"has shape {tuple(state[head].shape)}, not (classes, features)"
+        )
+        raise BackboneError(
+            f"{path}: the tensor {head} {what}; these are not weights of {spec.architecture}"
+        )
     spec = replace(spec, classes=len(state[head]))
     backbone = build_backbone(spec)
     _fill(backbone, spec.architecture, path, state)
     return backbone.eval(), spec
 
 
-def _fill(backbone: nn.Module, architecture: str, weights: str | Path, state: Mapping[str, torch.Tensor], left_out: tuple[str, ...] = ()) -> list[str]:
+def _fill(
+    backbone: nn.Module,
+    architecture: str,
+    weights: str | Path,
+    state: Mapping[str, torch.Tensor],
+    left_out: tuple[str, ...] = (),
+) -> list[str]:
     """Load a state dict, all of it but what begins with one of `left_out` and does not fit; returns the names of what was left as it was."""
     own = backbone.state_dict()
     kept = {}
@@ -132,15 +176,27 @@ def _fill(backbone: nn.Module, architecture: str, weights: str | Path, state: Ma
         if given is not None and given.shape == tensor.shape:
             kept[name] = given
         elif not name.startswith(left_out) and not name.endswith("num_batches_tracked"):
-            what = "is missing" if given is None else f"has shape {tuple(given.shape)}, not {tuple(tensor.shape)}"
-            raise BackboneError(f"{weights}: the tensor {name} {what}; these are not weights of {architecture}")
+            what = (
+                "is missing"
+                if given is None
+                else f"has shape {tuple(given.shape)}, not {tuple(tensor.shape)}"
+            )
+            raise BackboneError(
+                f"{weights}: the tensor {name} {what}; these are not weights of {architecture}"
+            )
     unknown = sorted(set(state) - set(own))
     if unknown:
-        raise BackboneError(f"{weights}: unknown tensor {unknown[0]} (and {len(unknown) - 1} more); these are not weights of {architecture}")
+        raise BackboneError(
+            f"{weights}: unknown tensor {unknown[0]} (and {len(unknown) - 1} more); these are not weights of {architecture}"
+        )
     for name, tensor in kept.items():
         if tensor.is_floating_point() != own[name].is_floating_point():
-            raise BackboneError(f"{weights}: the tensor {name} is {tensor.dtype}, not {own[name].dtype}; these are not weights of {architecture}")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.to(own[name].dtype)).all()):
+            raise BackboneError(
+                f"{weights}: the tensor {name} is {tensor.dtype}, not {own[name].dtype}; these are not weights of {architecture}"
+            )
+        if tensor.is_floating_point() and not bool(
+            torch.isfinite(tensor.to(own[name].dtype)).all()
+        ):
             raise BackboneError(f"{weights}: the tensor {name} holds NaN or infinite values")
     backbone.load_state_dict(kept, strict=False)
     return sorted(set(own) - set(kept))
@@ -150,7 +206,11 @@ def _plain_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A backbone's tensors without what a parallel wrapper or PrunedModel puts around them."""
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     if any(name.startswith("backbone.") for name in state):
-        return {name.removeprefix("backbone."): tensor for name, tensor in state.items() if not name.startswith("prompt.")}
+        return {
+            name.removeprefix("backbone."): tensor
+            for name, tensor in state.items()
+            if not name.startswith("prompt.")
+        }
     return state
 
 
@@ -164,11 +224,15 @@ def _read_state(architecture: str, weights: str | Path) -> Mapping[str, torch.Te
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged archive
-            raise BackboneError(f"{path} is not a file of plain tensors ({type(error).__name__})") from error
+            raise BackboneError(
+                f"{path} is not a file of plain tensors ({type(error).__name__})"
+            ) from error
     else:
         state = _torchvision_state(architecture, str(weights))
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, Mapping) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(t, torch.Tensor) for t in state.values()
+    ):
         raise BackboneError(f"{path} does not hold a state dict (names with tensors)")
     return _plain_names(state)
 
@@ -178,10 +242,14 @@ def _torchvision_state(architecture: str, name: str) -> Mapping[str, torch.Tenso
 
     known = get_model_weights(architecture).__members__
     if name not in known:
-        raise BackboneError(f"{name!r} is neither a .pth or .safetensors file nor torchvision weights of {architecture}; "
-                            f"torchvision has {', '.join(known)}")
+        raise BackboneError(
+            f"{name!r} is neither a .pth or .safetensors file nor torchvision weights of {architecture}; "
+            f"torchvision has {', '.join(known)}"
+        )
     try:
         return known[name].get_state_dict(progress=False, check_hash=True)
     except Exception as error:  # urllib and torch.hub raise many kinds
-        raise BackboneError(f"cannot download the torchvision weights {name} of {architecture} ({type(error).__name__}: "
-                            f"{error}). Without a network, give a .pth or .safetensors file.") from error
+        raise BackboneError(
+            f"cannot download the torchvision weights {name} of {architecture} ({type(error).__name__}: "
+            f"{error}). Without a network, give a .pth or .safetensors file."
+        ) from error

@@ -10,7 +10,7 @@ So a channel that others can stand in for comes late, however large or important
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -25,8 +25,13 @@ PLACES = 16  # of every map that are looked at: neighbours say the same
 RIDGE = 1e-2  # of the mean variance
 
 
-def forward_selection(backbone: nn.Module, groups: ChannelGroups, samples: Iterable[tuple[torch.Tensor, torch.Tensor]],
-                      forward: Callable[[torch.Tensor], torch.Tensor], draw: torch.Generator) -> dict[str, torch.Tensor]:
+def forward_selection(
+    backbone: nn.Module,
+    groups: ChannelGroups,
+    samples: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    draw: torch.Generator,
+) -> dict[str, torch.Tensor]:
     """Scores (width,) of every group: the first channel's is the width, the last one's 1.
 
     Args:
@@ -38,12 +43,27 @@ def forward_selection(backbone: nn.Module, groups: ChannelGroups, samples: Itera
     Raises:
         BackboneError: a group that only convolutions with groups of their own read.
     """
-    readers = {name: _Reader(backbone.get_submodule(name), group.width, units) for group in groups.values() for name, units in group.reads.items()
-               if getattr(backbone.get_submodule(name), "groups", 1) == 1}
-    unread = [name for name, group in groups.items() if not any(reader in readers for reader in group.reads)]
+    readers = {
+        name: _Reader(backbone.get_submodule(name), group.width, units)
+        for group in groups.values()
+        for name, units in group.reads.items()
+        if getattr(backbone.get_submodule(name), "groups", 1) == 1
+    }
+    unread = [
+        name
+        for name, group in groups.items()
+        if not any(reader in readers for reader in group.reads)
+    ]
     if unread:
-        raise BackboneError(f"forward selection cannot rank {unread[0]}: no layer but grouped convolutions reads its channels")
-    handles = [backbone.get_submodule(name).register_forward_hook(lambda layer, given, made, reader=reader: reader.look(given[0], made, draw)) for name, reader in readers.items()]
+        raise BackboneError(
+            f"forward selection cannot rank {unread[0]}: no layer but grouped convolutions reads its channels"
+        )
+    handles = [
+        backbone.get_submodule(name).register_forward_hook(
+            lambda layer, given, made, reader=reader: reader.look(given[0], made, draw)
+        )
+        for name, reader in readers.items()
+    ]
     try:
         with batch_statistics(backbone):
             for images, labels in samples:
@@ -55,7 +75,10 @@ def forward_selection(backbone: nn.Module, groups: ChannelGroups, samples: Itera
     found = {}
     with progress_bar("forward selection", groups.total, "channels") as bar:
         for name, group in groups.items():
-            found[name] = order([readers[reader].moments() for reader in group.reads if reader in readers], group.width)
+            found[name] = order(
+                [readers[reader].moments() for reader in group.reads if reader in readers],
+                group.width,
+            )
             bar.advance(group.width)
     return found
 
@@ -72,14 +95,24 @@ class _Reader:
     def __init__(self, layer: nn.Module, width: int, units: torch.Tensor):
         self.width = width
         self.inputs = torch.argsort(units, stable=True)  # unit by unit
-        weight = layer.weight.detach().flatten(2) if layer.weight.ndim > 2 else layer.weight.detach()[:, :, None]
-        self.weight = precise(weight[:, self.inputs.to(weight.device)].reshape(len(weight), width, -1))  # (outputs, units, the rest)
+        weight = (
+            layer.weight.detach().flatten(2)
+            if layer.weight.ndim > 2
+            else layer.weight.detach()[:, :, None]
+        )
+        self.weight = precise(
+            weight[:, self.inputs.to(weight.device)].reshape(len(weight), width, -1)
+        )  # (outputs, units, the rest)
         self.count, self.sums, self.products, self.slopes = 0, 0.0, 0.0, 0.0
 
     def look(self, given: torch.Tensor, made: torch.Tensor, draw: torch.Generator) -> None:
         """Inputs (B, C, ...) and outputs of one batch."""
         with torch.autocast(given.device.type, enabled=False):
-            maps = given.detach().float()[:, self.inputs.to(given.device)].reshape(len(given), self.width, -1)  # a unit's inputs are places of its map
+            maps = (
+                given.detach()
+                .float()[:, self.inputs.to(given.device)]
+                .reshape(len(given), self.width, -1)
+            )  # a unit's inputs are places of its map
             places = torch.randperm(maps.shape[2], generator=draw)[:PLACES].to(given.device)
             rows = precise(maps[:, :, places].transpose(1, 2).flatten(0, 1))
             self.count += len(rows)
@@ -88,7 +121,11 @@ class _Reader:
 
     def _weigh(self, gradient: torch.Tensor) -> None:
         squares = precise(gradient.detach()).square()
-        self.slopes = self.slopes + squares.flatten(2).sum((0, 2)) if squares.ndim > 2 else self.slopes + squares.sum(0)
+        self.slopes = (
+            self.slopes + squares.flatten(2).sum((0, 2))
+            if squares.ndim > 2
+            else self.slopes + squares.sum(0)
+        )
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Covariance (C, C) of the inputs, and what their errors cost, (C, C), in shares of what losing all of them would."""
@@ -113,7 +150,10 @@ def order(moments: list[tuple[torch.Tensor, torch.Tensor]], width: int) -> torch
     rest = [covariance.clone() for covariance, _ in moments]
     priced = [((covariance @ cost) * covariance).sum(1) for covariance, cost in moments]
     for place in range(width, 0, -1):
-        gain = sum((p / r.diagonal().clamp(min=1e-12) for p, r in zip(priced, rest)), scores.new_zeros(width))
+        gain = sum(
+            (p / r.diagonal().clamp(min=1e-12) for p, r in zip(priced, rest)),
+            scores.new_zeros(width),
+        )
         chosen = int(gain.masked_fill(~left, -torch.inf).argmax())
         left[chosen], scores[chosen] = False, place
         for r, p, (_, cost) in zip(rest, priced, moments):

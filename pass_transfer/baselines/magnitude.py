@@ -7,7 +7,8 @@ together.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     import torch_pruning
 
 
-def by_importance(importance: Importance, backbone: nn.Module, groups: ChannelGroups, image_size: int) -> dict[str, torch.Tensor]:
+def by_importance(
+    importance: Importance, backbone: nn.Module, groups: ChannelGroups, image_size: int
+) -> dict[str, torch.Tensor]:
     """Scores (width,) of every group by an importance of Torch-Pruning, on that importance's own scale; the mean over a unit's channels.
 
     With independent coupling a convolution's scores are of the layers that its channels belong to alone.
@@ -35,7 +38,9 @@ def by_importance(importance: Importance, backbone: nn.Module, groups: ChannelGr
     return {name: torch.stack(values).mean(0) for name, values in found.items()}
 
 
-def _of_groups(parts: torch_pruning.Group, groups: ChannelGroups, names: Mapping[nn.Module, str]) -> Iterator[tuple[ChannelGroup, torch_pruning.Group]]:
+def _of_groups(
+    parts: torch_pruning.Group, groups: ChannelGroups, names: Mapping[nn.Module, str]
+) -> Iterator[tuple[ChannelGroup, torch_pruning.Group]]:
     """What of Torch-Pruning's group is whose: all of it one of our groups', or, with independent coupling, some layers each."""
     if groups.coupling == "grouped":
         root = names[parts[0].dep.target.module]
@@ -43,17 +48,42 @@ def _of_groups(parts: torch_pruning.Group, groups: ChannelGroups, names: Mapping
         return
     for group in groups.values():
         own = type(parts)()
-        written = [item for item in parts if not reads_channels(item) and names.get(item.dep.target.module) in group.writes]
-        own.items.extend(written + [item for item in parts if reads_channels(item) and names.get(item.dep.target.module) in group.reads])
+        written = [
+            item
+            for item in parts
+            if not reads_channels(item) and names.get(item.dep.target.module) in group.writes
+        ]
+        own.items.extend(
+            written
+            + [
+                item
+                for item in parts
+                if reads_channels(item) and names.get(item.dep.target.module) in group.reads
+            ]
+        )
         if written:
             yield group, own
 
 
-def group_l1(backbone: nn.Module, groups: ChannelGroups, image_size: int) -> dict[str, torch.Tensor]:
+def group_l1(
+    backbone: nn.Module, groups: ChannelGroups, image_size: int
+) -> dict[str, torch.Tensor]:
     """L1 scores (width,) of every group, each with mean 1."""
-    return by_importance(GroupMagnitudeImportance(p=1, group_reduction="mean", normalizer="mean"), backbone, groups, image_size)
+    return by_importance(
+        GroupMagnitudeImportance(p=1, group_reduction="mean", normalizer="mean"),
+        backbone,
+        groups,
+        image_size,
+    )
 
 
-def group_l2(backbone: nn.Module, groups: ChannelGroups, image_size: int) -> dict[str, torch.Tensor]:
+def group_l2(
+    backbone: nn.Module, groups: ChannelGroups, image_size: int
+) -> dict[str, torch.Tensor]:
     """Squared L2 scores (width,) of every group, each with mean 1."""
-    return by_importance(GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer="mean"), backbone, groups, image_size)
+    return by_importance(
+        GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer="mean"),
+        backbone,
+        groups,
+        image_size,
+    )

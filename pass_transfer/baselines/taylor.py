@@ -7,7 +7,7 @@ with gates in place of weights).
 
 from __future__ import annotations
 
-from typing import Callable, Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -16,8 +16,12 @@ from pass_transfer.backbones import ChannelGroups
 from pass_transfer.masking import batch_statistics, masked
 
 
-def taylor(backbone: nn.Module, groups: ChannelGroups, samples: Iterable[tuple[torch.Tensor, torch.Tensor]],
-           forward: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor]:
+def taylor(
+    backbone: nn.Module,
+    groups: ChannelGroups,
+    samples: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    forward: Callable[[torch.Tensor], torch.Tensor],
+) -> dict[str, torch.Tensor]:
     """Scores (width,) of every group: mean squared gate gradient over samples.
 
     Args:

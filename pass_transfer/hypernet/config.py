@@ -52,5 +52,7 @@ class HypernetConfig:
         if min(self.hidden, self.pooled, self.iterations, *self.encoder) < 1:
             raise UsageError("hidden, pooled, encoder and iterations are at least 1")
         if not 0 < self.reference_density <= 1:
-            raise UsageError(f"reference_density is {self.reference_density}; it is above 0 and at most 1")
+            raise UsageError(
+                f"reference_density is {self.reference_density}; it is above 0 and at most 1"
+            )
         object.__setattr__(self, "encoder", tuple(self.encoder))

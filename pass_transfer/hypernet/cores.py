@@ -14,8 +14,17 @@ def make_core(kind: str, inputs: int, hidden: int) -> nn.Module:
         kind: "conv", two convolutions along the layers; "mlp", the same two layers for every step by itself.
     """
     if kind == "conv":
-        return Along(nn.Sequential(nn.Conv1d(inputs, hidden, SPAN, padding=SPAN // 2), nn.Tanh(), nn.Conv1d(hidden, hidden, SPAN, padding=SPAN // 2), nn.Tanh()))
-    return nn.Sequential(nn.Linear(inputs, 2 * hidden), nn.Tanh(), nn.Linear(2 * hidden, hidden), nn.Tanh())
+        return Along(
+            nn.Sequential(
+                nn.Conv1d(inputs, hidden, SPAN, padding=SPAN // 2),
+                nn.Tanh(),
+                nn.Conv1d(hidden, hidden, SPAN, padding=SPAN // 2),
+                nn.Tanh(),
+            )
+        )
+    return nn.Sequential(
+        nn.Linear(inputs, 2 * hidden), nn.Tanh(), nn.Linear(2 * hidden, hidden), nn.Tanh()
+    )
 
 
 class Along(nn.Module):

@@ -27,8 +27,12 @@ class PromptEncoder(nn.Module):
     def __init__(self, channels: tuple[int, int], hidden: int, steps: int):
         super().__init__()
         first, second = channels
-        self.layers = nn.Sequential(nn.Conv2d(3, first, STRIDE, STRIDE, bias=False), nn.LeakyReLU(SLOPE),
-                                    nn.Conv2d(first, second, STRIDE, STRIDE, bias=False), nn.LeakyReLU(SLOPE))
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, first, STRIDE, STRIDE, bias=False),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(first, second, STRIDE, STRIDE, bias=False),
+            nn.LeakyReLU(SLOPE),
+        )
         self.last = nn.Conv2d(second, hidden, PLACES, bias=False)
         self.places = nn.Parameter(torch.randn(steps, 1, PLACES, PLACES))
         with torch.no_grad():
@@ -36,6 +40,10 @@ class PromptEncoder(nn.Module):
 
     def forward(self, frame: torch.Tensor) -> torch.Tensor:
         """Codes (1 + steps, hidden) of a frame (3, S, S): the whole frame's, then what each step hears of it."""
-        image = nn.functional.adaptive_avg_pool2d(frame[None], SIDE) if frame.shape[-1] != SIDE else frame[None]
+        image = (
+            nn.functional.adaptive_avg_pool2d(frame[None], SIDE)
+            if frame.shape[-1] != SIDE
+            else frame[None]
+        )
         grid = self.layers(image)
         return self.last(torch.cat([grid, grid * self.places])).flatten(1)

@@ -36,7 +36,13 @@ class Hypernet(nn.Module):
         prior: scores (width,) for each group with mean 0 and variance 1, or None.
     """
 
-    def __init__(self, config: HypernetConfig, backbone: nn.Module, groups: ChannelGroups, prior: dict[str, torch.Tensor] | None = None):
+    def __init__(
+        self,
+        config: HypernetConfig,
+        backbone: nn.Module,
+        groups: ChannelGroups,
+        prior: dict[str, torch.Tensor] | None = None,
+    ):
         super().__init__()
         self.config, self.groups = config, groups
         self.encoder = PromptEncoder(config.encoder, config.hidden, len(groups.steps))
@@ -45,15 +51,28 @@ class Hypernet(nn.Module):
             self.cell = nn.Parameter(torch.zeros(config.hidden))
         else:
             self.core = make_core(config.core, config.pooled + 2 * config.hidden, config.hidden)
-        self.heads = nn.ModuleList(nn.Linear(config.hidden, _units(groups, step), bias=False) for step in groups.steps)
+        self.heads = nn.ModuleList(
+            nn.Linear(config.hidden, _units(groups, step), bias=False) for step in groups.steps
+        )
         for head in self.heads:
             nn.init.normal_(head.weight, std=HEAD_SPREAD)
         self.register_buffer("prior", _flat(groups, prior))
-        self.places: dict[str, dict[str, str]] = {group.name: {} for group in groups.values()}  # of each group's members, the buffer with their units
-        for number, (group, step) in enumerate((group, step) for group in groups.values() for step in group.writes if step in groups.steps):
+        self.places: dict[str, dict[str, str]] = {
+            group.name: {} for group in groups.values()
+        }  # of each group's members, the buffer with their units
+        for number, (group, step) in enumerate(
+            (group, step)
+            for group in groups.values()
+            for step in group.writes
+            if step in groups.steps
+        ):
             units = group.writes[step]
             self.places[group.name][step] = f"units{number}"
-            self.register_buffer(f"units{number}", torch.argsort(units) if len(units) == group.width else units, persistent=False)
+            self.register_buffer(
+                f"units{number}",
+                torch.argsort(units) if len(units) == group.width else units,
+                persistent=False,
+            )
         self.weights = LayerWeights(backbone, groups, config.pooled)
 
     def reading(self, backbone: nn.Module, prior: dict[str, torch.Tensor] | None) -> Hypernet:
@@ -86,12 +105,17 @@ class Hypernet(nn.Module):
             spoken, silent = self._recur(torch.stack([codes, torch.zeros_like(codes)]), vectors)
             spoken = spoken - silent
         else:
-            spoken, = self._recur(codes[None], vectors)
+            (spoken,) = self._recur(codes[None], vectors)
         raw = {step: head(row) for step, head, row in zip(self.groups.steps, self.heads, spoken)}
         bound, parts = self.config.correction, []
         for group in self.groups.values():
-            members = [_per_unit(raw[n], getattr(self, place), group.width) for n, place in self.places[group.name].items()]
-            inside = bound * torch.tanh(torch.stack(members).sum(0) / (bound * math.sqrt(len(members))))
+            members = [
+                _per_unit(raw[n], getattr(self, place), group.width)
+                for n, place in self.places[group.name].items()
+            ]
+            inside = bound * torch.tanh(
+                torch.stack(members).sum(0) / (bound * math.sqrt(len(members)))
+            )
             parts.append(inside - inside.mean())
         return torch.cat(parts)
 
@@ -102,7 +126,10 @@ class Hypernet(nn.Module):
         if self.config.core != "lstm":
             inputs = torch.cat([inputs, whole[:, None].expand_as(heard)], dim=2)
             return torch.stack([self.core(rows) for rows in inputs]) + heard
-        outputs, _ = self.lstm(inputs.transpose(0, 1), (whole[None].contiguous(), self.cell.to(codes).expand(1, len(codes), -1).contiguous()))
+        outputs, _ = self.lstm(
+            inputs.transpose(0, 1),
+            (whole[None].contiguous(), self.cell.to(codes).expand(1, len(codes), -1).contiguous()),
+        )
         return outputs.transpose(0, 1) + heard
 
 
@@ -118,4 +145,8 @@ def _units(groups: ChannelGroups, step: str) -> int:
 
 def _per_unit(values: torch.Tensor, places: torch.Tensor, width: int) -> torch.Tensor:
     """Mean of channel values (C,) over each unit's channels, (width,); places are the units' channels, or the channels' units where a unit has several."""
-    return values[places] if len(values) == width else values.new_zeros(width).index_add(0, places, values) * width / len(values)
+    return (
+        values[places]
+        if len(values) == width
+        else values.new_zeros(width).index_add(0, places, values) * width / len(values)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -32,8 +32,13 @@ def blend(*parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return standardise({name: sum(part[name] for part in equal) for name in equal[0]})
 
 
-def make_prior(kind: str, backbone: nn.Module, groups: ChannelGroups, image_size: int,
-               importance: Callable[[], Mapping[str, torch.Tensor]] | None = None) -> dict[str, torch.Tensor] | None:
+def make_prior(
+    kind: str,
+    backbone: nn.Module,
+    groups: ChannelGroups,
+    image_size: int,
+    importance: Callable[[], Mapping[str, torch.Tensor]] | None = None,
+) -> dict[str, torch.Tensor] | None:
     """The prior (width,) of every group for a backbone's weights; None where the kind is "none".
 
     Args:
@@ -43,4 +48,8 @@ def make_prior(kind: str, backbone: nn.Module, groups: ChannelGroups, image_size
     if kind == "none":
         return None
     magnitude = group_l1(backbone, groups, image_size)
-    return standardise(magnitude) if kind == "l1" or importance is None else blend(magnitude, importance())
+    return (
+        standardise(magnitude)
+        if kind == "l1" or importance is None
+        else blend(magnitude, importance())
+    )

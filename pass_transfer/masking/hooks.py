@@ -7,8 +7,8 @@ score of a dropped channel has a gradient, which before BatchNorm or ReLU it has
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Iterator, Mapping
 
 import torch
 from torch import nn
@@ -20,7 +20,9 @@ from pass_transfer.backbones.modes import eval_mode
 
 
 @contextmanager
-def masked(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]) -> Iterator[nn.Module]:
+def masked(
+    backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]
+) -> Iterator[nn.Module]:
     """Within this context, the backbone runs under masks.
 
     Args:
@@ -37,21 +39,32 @@ def masked(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch
             handle.remove()
 
 
-def mask_layers(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]) -> list[RemovableHandle]:
+def mask_layers(
+    backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]
+) -> list[RemovableHandle]:
     """Put a backbone under fixed masks until the handles are removed; a copy of it stays under them.
 
     What a convolution writes is masked too, so that a network whose masks cannot be removed
     (independent coupling) computes with no more than they leave: a channel of a residual
     stream then carries what its other convolutions, and this one's BatchNorm, add to it.
     """
-    written = [backbone.get_submodule(layer).register_forward_hook(_multiply_output(masks[name], units)) for name, group in groups.items()
-               for layer, units in group.writes.items() if isinstance(backbone.get_submodule(layer), nn.Conv2d)]
+    written = [
+        backbone.get_submodule(layer).register_forward_hook(_multiply_output(masks[name], units))
+        for name, group in groups.items()
+        for layer, units in group.writes.items()
+        if isinstance(backbone.get_submodule(layer), nn.Conv2d)
+    ]
     return _mask_readers(backbone, groups, masks) + written
 
 
-def _mask_readers(backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]) -> list[RemovableHandle]:
-    return [backbone.get_submodule(reader).register_forward_pre_hook(_multiply(masks[name], units))
-            for name, group in groups.items() for reader, units in group.reads.items()]
+def _mask_readers(
+    backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]
+) -> list[RemovableHandle]:
+    return [
+        backbone.get_submodule(reader).register_forward_pre_hook(_multiply(masks[name], units))
+        for name, group in groups.items()
+        for reader, units in group.reads.items()
+    ]
 
 
 def _multiply(mask: torch.Tensor, units: torch.Tensor):
@@ -88,4 +101,8 @@ def batch_statistics(backbone: nn.Module) -> Iterator[None]:
             yield
         finally:
             for norm, (tracks, mean, variance) in zip(norms, stored):
-                norm.track_running_stats, norm.running_mean, norm.running_var = tracks, mean, variance
+                norm.track_running_stats, norm.running_mean, norm.running_var = (
+                    tracks,
+                    mean,
+                    variance,
+                )

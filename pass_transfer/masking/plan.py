@@ -18,8 +18,20 @@ from pass_transfer.backbones import ChannelGroups
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 FLATTENINGS = (torch.flatten,)
 # Modules that treat every channel alike and on its own.
-CHANNELWISE = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d,
-               nn.AdaptiveAvgPool2d, nn.Flatten)
+CHANNELWISE = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SiLU,
+    nn.Hardswish,
+    nn.GELU,
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.Flatten,
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Layer:
     norm: str | None
     residual: str | None
     relu: bool
-    reads: str | None   # channel groups
+    reads: str | None  # channel groups
     writes: str | None
     pool: tuple[int, ...] = ()  # kernel, stride and padding of a maximum pooling behind it
 
@@ -56,7 +68,9 @@ class Plan:
     last_use: dict[str, int]
 
 
-_plans: weakref.WeakKeyDictionary[nn.Module, tuple[ChannelGroups, Plan | None]] = weakref.WeakKeyDictionary()
+_plans: weakref.WeakKeyDictionary[nn.Module, tuple[ChannelGroups, Plan | None]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def plan_of(backbone: nn.Module, groups: ChannelGroups) -> Plan | None:
@@ -83,16 +97,28 @@ def _make(backbone: nn.Module, groups: ChannelGroups) -> Plan | None:
 class _Planner:
     def __init__(self, graph: fx.Graph, modules: dict[str, nn.Module], groups: ChannelGroups):
         self.graph, self.modules = graph, modules
-        self.reads = {layer: _only(g.name for g in groups.values() if layer in g.reads) for g in groups.values() for layer in g.reads}
-        self.writes = {layer: _only(g.name for g in groups.values() if layer in g.writes) for g in groups.values() for layer in g.writes}
+        self.reads = {
+            layer: _only(g.name for g in groups.values() if layer in g.reads)
+            for g in groups.values()
+            for layer in g.reads
+        }
+        self.writes = {
+            layer: _only(g.name for g in groups.values() if layer in g.writes)
+            for g in groups.values()
+            for layer in g.writes
+        }
         for group in groups.values():
             for layer, units in group.writes.items():
                 if not torch.equal(units, torch.arange(group.width)):
-                    raise _Unplanned(f"{layer} does not write each unit of {group.name} once, in order")
+                    raise _Unplanned(
+                        f"{layer} does not write each unit of {group.name} once, in order"
+                    )
             for layer, units in group.reads.items():
                 if not torch.equal(units, torch.arange(len(units)) // (len(units) // group.width)):
                     raise _Unplanned(f"{layer} does not read the units of {group.name} in order")
-        self.value: dict[fx.Node, str] = {}  # of each node: the value that holds it, or a later one's beginning
+        self.value: dict[
+            fx.Node, str
+        ] = {}  # of each node: the value that holds it, or a later one's beginning
         self.waiting: set[fx.Node] = set()  # for the other summand of the addition behind them
         self.steps: list[Layer | Channelwise] = []
         self.group: dict[str, str | None] = {}  # of each value's channels
@@ -107,11 +133,18 @@ class _Planner:
                 self.group[node.name] = None
             elif node.op == "output":
                 result = self._value(node.args[0])
-            elif node.op == "call_module" and isinstance(self._module(node), (nn.Conv2d, nn.Linear)):
+            elif node.op == "call_module" and isinstance(
+                self._module(node), (nn.Conv2d, nn.Linear)
+            ):
                 self._open(node)
             elif node.op == "call_module" and isinstance(self._module(node), CHANNELWISE):
                 self._channelwise(node, node.target)
-            elif node.op == "call_function" and node.target in FLATTENINGS and node.args[1:] == (1,) and not node.kwargs:
+            elif (
+                node.op == "call_function"
+                and node.target in FLATTENINGS
+                and node.args[1:] == (1,)
+                and not node.kwargs
+            ):
                 self._channelwise(node, None)
             elif node.op == "call_function" and node.target in ADDITIONS and len(node.args) == 2:
                 self._close_addition(node)
@@ -137,15 +170,29 @@ class _Planner:
     def _open(self, node: fx.Node, residual: fx.Node | None = None) -> None:
         """A convolution with the normalisation, addition and ReLU behind it; one that an addition waits for is closed there."""
         layer, end, norm, relu = self._module(node), node, None, False
-        if isinstance(layer, nn.Conv2d) and (layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
+        if isinstance(layer, nn.Conv2d) and (
+            layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str)
+        ):
             raise _Unplanned(f"{node.target} is a grouped convolution, or pads in its own way")
         follower = _only_user(end)
-        if follower is not None and follower.op == "call_module" and isinstance(self._module(follower), nn.BatchNorm2d) and isinstance(layer, nn.Conv2d):
+        if (
+            follower is not None
+            and follower.op == "call_module"
+            and isinstance(self._module(follower), nn.BatchNorm2d)
+            and isinstance(layer, nn.Conv2d)
+        ):
             norm, end = follower.target, follower
-            if self._module(follower).weight is None or self.writes.get(norm) != self.writes.get(node.target):
+            if self._module(follower).weight is None or self.writes.get(norm) != self.writes.get(
+                node.target
+            ):
                 raise _Unplanned(f"{norm} has no weight, or another group")
             follower = _only_user(end)
-        if residual is None and follower is not None and follower.op == "call_function" and follower.target in ADDITIONS:
+        if (
+            residual is None
+            and follower is not None
+            and follower.op == "call_function"
+            and follower.target in ADDITIONS
+        ):
             if follower.args[0] is end and follower.args[1] not in self.value:
                 self.waiting |= {node, end}
                 return  # the other summand is computed first; the addition comes back to this
@@ -154,15 +201,45 @@ class _Planner:
         if residual is not None:
             end = _only_user(end)
             follower = _only_user(end)
-        if follower is not None and follower.op == "call_module" and type(self._module(follower)) is nn.ReLU:
+        if (
+            follower is not None
+            and follower.op == "call_module"
+            and type(self._module(follower)) is nn.ReLU
+        ):
             end, relu = follower, True
         pool = ()
-        if norm and residual is None and (follower := _only_user(end)) is not None and follower.op == "call_module" and (pool := _pooling(self._module(follower))):
+        if (
+            norm
+            and residual is None
+            and (follower := _only_user(end)) is not None
+            and follower.op == "call_module"
+            and (pool := _pooling(self._module(follower)))
+        ):
             end = follower
-        reads, writes, source = self.reads.get(node.target), self.writes.get(node.target), self._value(node.args[0])
-        if self.group[source] != reads or residual is not None and self.group[self._value(residual)] != writes:
+        reads, writes, source = (
+            self.reads.get(node.target),
+            self.writes.get(node.target),
+            self._value(node.args[0]),
+        )
+        if (
+            self.group[source] != reads
+            or residual is not None
+            and self.group[self._value(residual)] != writes
+        ):
             raise _Unplanned(f"{node.target} reads channels of another group than it is given")
-        self.steps.append(Layer(end.name, source, node.target, norm, None if residual is None else self._value(residual), relu, reads, writes, pool))
+        self.steps.append(
+            Layer(
+                end.name,
+                source,
+                node.target,
+                norm,
+                None if residual is None else self._value(residual),
+                relu,
+                reads,
+                writes,
+                pool,
+            )
+        )
         self._mark(node, end)
         self.group[end.name] = writes
 
@@ -176,8 +253,16 @@ class _Planner:
 
     def _close_addition(self, node: fx.Node) -> None:
         first, second = node.args
-        start = first.args[0] if first.op == "call_module" and isinstance(self._module(first), nn.BatchNorm2d) else first
-        if start in self.value or start.op != "call_module" or not isinstance(self._module(start), (nn.Conv2d, nn.Linear)):
+        start = (
+            first.args[0]
+            if first.op == "call_module" and isinstance(self._module(first), nn.BatchNorm2d)
+            else first
+        )
+        if (
+            start in self.value
+            or start.op != "call_module"
+            or not isinstance(self._module(start), (nn.Conv2d, nn.Linear))
+        ):
             raise _Unplanned(f"{node} adds what no convolution made")
         self._open(start, second)
 
@@ -190,7 +275,12 @@ class _Planner:
 
 def _pooling(module: nn.Module) -> tuple[int, ...]:
     """Kernel, stride and padding of a maximum pooling that a step takes in; empty for anything else."""
-    if type(module) is not nn.MaxPool2d or module.dilation != 1 or module.ceil_mode or module.return_indices:
+    if (
+        type(module) is not nn.MaxPool2d
+        or module.dilation != 1
+        or module.ceil_mode
+        or module.return_indices
+    ):
         return ()
     values = (module.kernel_size, module.stride, module.padding)
     return values if all(isinstance(v, int) for v in values) and module.kernel_size < 16 else ()

@@ -7,8 +7,9 @@ and dropped channels alike, unless another is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,11 +19,40 @@ from pass_transfer.errors import KernelError, MaskError, PassTransferError
 from pass_transfer.ops import checks, kernels, reference
 from pass_transfer.ops.ranking import ranking
 
-__all__ = ["GRADIENTS", "TopK", "global_topk_mask", "kernels", "mask_channels", "masked_conv2d", "masked_conv_norm_act", "masked_linear", "ranking"]
+__all__ = [
+    "GRADIENTS",
+    "TopK",
+    "global_topk_mask",
+    "kernels",
+    "mask_channels",
+    "masked_conv2d",
+    "masked_conv_norm_act",
+    "masked_linear",
+    "ranking",
+]
 
 GRADIENTS = ("exact", "kept", "margin")
-TENSORS = ("x", "mask", "weight", "bias", "in_mask", "out_mask", "support", "in_margin", "out_margin", "shadow", "in_order", "norm_weight", "norm_bias", "residual", "residual_shadow",
-           "out_order", "scores", "offsets", "floors")
+TENSORS = (
+    "x",
+    "mask",
+    "weight",
+    "bias",
+    "in_mask",
+    "out_mask",
+    "support",
+    "in_margin",
+    "out_margin",
+    "shadow",
+    "in_order",
+    "norm_weight",
+    "norm_bias",
+    "residual",
+    "residual_shadow",
+    "out_order",
+    "scores",
+    "offsets",
+    "floors",
+)
 
 
 class TopK(NamedTuple):
@@ -59,7 +89,15 @@ def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) ->
         MaskError: scores that are NaN or infinite, a k that cannot be met, or arguments that do not fit.
     """
     try:
-        return TopK(*_call("global_topk_mask", scores=scores, offsets=offsets, k=_integers(k=k)["k"], floors=floors))
+        return TopK(
+            *_call(
+                "global_topk_mask",
+                scores=scores,
+                offsets=offsets,
+                k=_integers(k=k)["k"],
+                floors=floors,
+            )
+        )
     except KernelError as error:
         raise MaskError(str(error)) from None
 
@@ -76,9 +114,21 @@ def mask_channels(x: Tensor, mask: Tensor) -> Tensor:
     return _call("mask_channels", None if shared else reference, x=x, mask=mask)
 
 
-def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, in_mask: Tensor | None = None, out_mask: Tensor | None = None,
-                  stride: int | Sequence[int] = 1, padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1, groups: int = 1,
-                  gradient: str = "exact", support: Tensor | None = None, in_margin: Tensor | None = None, out_margin: Tensor | None = None) -> Tensor:
+def masked_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    in_mask: Tensor | None = None,
+    out_mask: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    gradient: str = "exact",
+    support: Tensor | None = None,
+    in_margin: Tensor | None = None,
+    out_margin: Tensor | None = None,
+) -> Tensor:
     """out_mask * conv2d(in_mask * x, weight, bias), without the arithmetic of dropped channels.
 
     Args:
@@ -99,24 +149,72 @@ def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, in_mask
     """
     if gradient not in GRADIENTS:
         raise KernelError(f"gradient is {gradient!r}; choose one of {', '.join(GRADIENTS)}")
-    return _call("masked_conv2d", x=x, weight=weight, bias=bias, in_mask=in_mask, out_mask=out_mask, **_pairs(stride=stride, padding=padding, dilation=dilation),
-                 **_integers(groups=groups), gradient=gradient, support=support, in_margin=in_margin, out_margin=out_margin)
+    return _call(
+        "masked_conv2d",
+        x=x,
+        weight=weight,
+        bias=bias,
+        in_mask=in_mask,
+        out_mask=out_mask,
+        **_pairs(stride=stride, padding=padding, dilation=dilation),
+        **_integers(groups=groups),
+        gradient=gradient,
+        support=support,
+        in_margin=in_margin,
+        out_margin=out_margin,
+    )
 
 
-def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, in_mask: Tensor | None = None, out_mask: Tensor | None = None,
-                  gradient: str = "exact", support: Tensor | None = None, in_margin: Tensor | None = None, out_margin: Tensor | None = None) -> Tensor:
+def masked_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    in_mask: Tensor | None = None,
+    out_mask: Tensor | None = None,
+    gradient: str = "exact",
+    support: Tensor | None = None,
+    in_margin: Tensor | None = None,
+    out_margin: Tensor | None = None,
+) -> Tensor:
     """out_mask * linear(in_mask * x, weight, bias) for x (..., I) and weight (O, I); the rest as for masked_conv2d."""
     if gradient not in GRADIENTS:
         raise KernelError(f"gradient is {gradient!r}; choose one of {', '.join(GRADIENTS)}")
-    return _call("masked_linear", x=x, weight=weight, bias=bias, in_mask=in_mask, out_mask=out_mask, gradient=gradient, support=support, in_margin=in_margin,
-                 out_margin=out_margin)
+    return _call(
+        "masked_linear",
+        x=x,
+        weight=weight,
+        bias=bias,
+        in_mask=in_mask,
+        out_mask=out_mask,
+        gradient=gradient,
+        support=support,
+        in_margin=in_margin,
+        out_margin=out_margin,
+    )
 
 
-def masked_conv_norm_act(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, shadow: Tensor | None = None, in_mask: Tensor | None = None,
-                         in_order: Tensor | None = None, norm_weight: Tensor | None = None, norm_bias: Tensor | None = None, eps: float = 1e-5,
-                         residual: Tensor | None = None, residual_shadow: Tensor | None = None, out_order: Tensor | None = None,
-                         out_kept: int | None = None, out_count: int | None = None, relu: bool = True, stride: int | Sequence[int] = 1,
-                         padding: int | Sequence[int] = 0, dilation: int | Sequence[int] = 1, pool: Sequence[int] = ()) -> tuple[Tensor, Tensor | None]:
+def masked_conv_norm_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    shadow: Tensor | None = None,
+    in_mask: Tensor | None = None,
+    in_order: Tensor | None = None,
+    norm_weight: Tensor | None = None,
+    norm_bias: Tensor | None = None,
+    eps: float = 1e-5,
+    residual: Tensor | None = None,
+    residual_shadow: Tensor | None = None,
+    out_order: Tensor | None = None,
+    out_kept: int | None = None,
+    out_count: int | None = None,
+    relu: bool = True,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    pool: Sequence[int] = (),
+) -> tuple[Tensor, Tensor | None]:
     """A convolution of kept channels, batch normalisation by the batch's statistics, a residual, ReLU and a maximum pooling in one.
 
     Channels come in an order: of a group's channels, those that are kept first. Only they
@@ -149,35 +247,78 @@ def masked_conv_norm_act(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
     if not isinstance(eps, (int, float)):
         raise KernelError(f"eps is {eps!r}; it must be a number")
     if torch.is_grad_enabled():
-        for name, parameter in (("weight", weight), ("bias", bias), ("norm_weight", norm_weight), ("norm_bias", norm_bias)):
+        for name, parameter in (
+            ("weight", weight),
+            ("bias", bias),
+            ("norm_weight", norm_weight),
+            ("norm_bias", norm_bias),
+        ):
             if isinstance(parameter, Tensor) and parameter.requires_grad:
-                raise KernelError(f"{name} requires a gradient, which this operator does not compute; freeze it")
-    return _call("masked_conv_norm_act", x=x, shadow=shadow, in_mask=in_mask, in_order=in_order, weight=weight, bias=bias, norm_weight=norm_weight,
-                 norm_bias=norm_bias, eps=eps, residual=residual, residual_shadow=residual_shadow, out_order=out_order, **_integers(out_kept=out_kept, out_count=out_count),
-                 relu=relu, **_pairs(stride=stride, padding=padding, dilation=dilation), pool=_pooling(pool))
+                raise KernelError(
+                    f"{name} requires a gradient, which this operator does not compute; freeze it"
+                )
+    return _call(
+        "masked_conv_norm_act",
+        x=x,
+        shadow=shadow,
+        in_mask=in_mask,
+        in_order=in_order,
+        weight=weight,
+        bias=bias,
+        norm_weight=norm_weight,
+        norm_bias=norm_bias,
+        eps=eps,
+        residual=residual,
+        residual_shadow=residual_shadow,
+        out_order=out_order,
+        **_integers(out_kept=out_kept, out_count=out_count),
+        relu=relu,
+        **_pairs(stride=stride, padding=padding, dilation=dilation),
+        pool=_pooling(pool),
+    )
 
 
 def _pooling(pool: Sequence[int]) -> list[int]:
     values = list(pool) if isinstance(pool, (tuple, list)) else [pool]
-    if values and (len(values) != 3 or any(not isinstance(v, int) for v in values) or not 1 <= values[0] < 16 or values[1] < 1 or not 0 <= 2 * values[2] <= values[0]):
-        raise KernelError(f"pool is {pool!r}; it must be kernel (1 to 15), stride (1 or more) and padding (up to half of the kernel), or empty")
+    if values and (
+        len(values) != 3
+        or any(not isinstance(v, int) for v in values)
+        or not 1 <= values[0] < 16
+        or values[1] < 1
+        or not 0 <= 2 * values[2] <= values[0]
+    ):
+        raise KernelError(
+            f"pool is {pool!r}; it must be kernel (1 to 15), stride (1 or more) and padding (up to half of the kernel), or empty"
+        )
     return values
 
 
 def _call(name: str, module: ModuleType | None = None, **arguments):
     """An operator on the implementation for its first argument's device, or on `module`; arguments in the order of its signature."""
-    _check_tensors(**{argument: value for argument, value in arguments.items() if argument in TENSORS})
+    _check_tensors(
+        **{argument: value for argument, value in arguments.items() if argument in TENSORS}
+    )
     (first, x), *rest = arguments.items()
     for argument, value in rest:
         if isinstance(value, Tensor) and value.device != x.device:
             raise KernelError(f"{argument} is on {value.device}, {first} on {x.device}")
     module = module or kernels.module(x)
-    if module is not reference and not torch.compiler.is_compiling() and any(isinstance(v, Tensor) and unpack_dual(v).tangent is not None for v in arguments.values()):
-        raise KernelError(f"{name} has no forward-mode derivatives when it is compiled; {kernels.VARIABLE}=reference runs it in plain torch")
+    if (
+        module is not reference
+        and not torch.compiler.is_compiling()
+        and any(
+            isinstance(v, Tensor) and unpack_dual(v).tangent is not None for v in arguments.values()
+        )
+    ):
+        raise KernelError(
+            f"{name} has no forward-mode derivatives when it is compiled; {kernels.VARIABLE}=reference runs it in plain torch"
+        )
     try:
         return getattr(module, name)(*arguments.values())
     except (ValueError, TypeError) as error:
-        raise error if isinstance(error, PassTransferError) else KernelError(_first_line(error)) from None
+        raise (
+            error if isinstance(error, PassTransferError) else KernelError(_first_line(error))
+        ) from None
 
 
 def _check_tensors(**arguments: Tensor | None) -> None:
@@ -188,13 +329,24 @@ def _check_tensors(**arguments: Tensor | None) -> None:
             continue
         if not isinstance(value, Tensor):
             raise KernelError(f"{name} is {type(value).__name__}; it must be a tensor")
-        if value.layout != torch.strided or value.is_floating_point() and value.dtype not in checks.FLOATING:
-            raise KernelError(f"{name} is {value.dtype} in layout {value.layout}; it must be dense, of 16, 32 or 64 bits")
+        if (
+            value.layout != torch.strided
+            or value.is_floating_point()
+            and value.dtype not in checks.FLOATING
+        ):
+            raise KernelError(
+                f"{name} is {value.dtype} in layout {value.layout}; it must be dense, of 16, 32 or 64 bits"
+            )
 
 
 def _integers(**values: int) -> dict[str, int]:
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or not isinstance(value, torch.SymInt) and abs(value) >= 2**31:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, torch.SymInt))
+            or not isinstance(value, torch.SymInt)
+            and abs(value) >= 2**31
+        ):
             raise KernelError(f"{name} is {value!r}; it must be an integer below 2**31")
     return values
 
@@ -205,7 +357,9 @@ def _pairs(**windows: int | Sequence[int]) -> dict[str, list[int]]:
         pair = list(value) if isinstance(value, (tuple, list)) else [value, value]
         least = 0 if name == "padding" else 1
         if len(pair) != 2 or any(not isinstance(v, int) or not least <= v < 2**31 for v in pair):
-            raise KernelError(f"{name} is {value!r}; it must be one or two integers of at least {least}, below 2**31")
+            raise KernelError(
+                f"{name} is {value!r}; it must be one or two integers of at least {least}, below 2**31"
+            )
         pairs[name] = pair
     return pairs
 

@@ -6,7 +6,7 @@ the device, and while torch.compile traces there are none.
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -30,13 +30,17 @@ def check_selection(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> 
         raise MaskError(f"{len(offsets)} offsets and {len(floors)} floors do not belong together")
     widths = offsets.diff()
     if int(offsets[0]) != 0 or int(offsets[-1]) != len(scores):
-        raise MaskError(f"offsets go from {int(offsets[0])} to {int(offsets[-1])}; they must go from 0 to {len(scores)}, the number of scores")
+        raise MaskError(
+            f"offsets go from {int(offsets[0])} to {int(offsets[-1])}; they must go from 0 to {len(scores)}, the number of scores"
+        )
     if bool((widths < 0).any()):
         raise MaskError("offsets must not fall")
     if bool(((floors < 0) | (floors > widths)).any()):
         raise MaskError(f"floors are {floors.tolist()}; the layers have {widths.tolist()} channels")
     if not int(floors.sum()) <= k <= len(scores):
-        raise MaskError(f"cannot keep {k} of {len(scores)} channels with floors that sum to {int(floors.sum())}")
+        raise MaskError(
+            f"cannot keep {k} of {len(scores)} channels with floors that sum to {int(floors.sum())}"
+        )
     if not bool(torch.isfinite(scores).all()):
         raise MaskError("channel scores hold NaN or infinite values")
 
@@ -47,7 +51,9 @@ def check_channels(x: Tensor, mask: Tensor) -> None:
         raise KernelError(f"x has shape {tuple(x.shape)}; it must be (batch, channels, ...)")
     _check_floating("x", x)
     if mask.shape not in (x.shape[1:2], x.shape[:2]):
-        raise KernelError(f"mask has shape {tuple(mask.shape)}; it must be ({x.shape[1]},) or {tuple(x.shape[:2])}")
+        raise KernelError(
+            f"mask has shape {tuple(mask.shape)}; it must be ({x.shape[1]},) or {tuple(x.shape[:2])}"
+        )
     if mask.device != x.device:
         raise KernelError(f"mask is on {mask.device}, x on {x.device}")
     if mask.dtype != torch.bool:
@@ -77,7 +83,9 @@ def check_layer(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     """Raises KernelError where x, weight (O, ...) and bias are not of one floating dtype, or bias is not (O,)."""
     _check_floating("x", x)
     if weight.dtype != x.dtype:
-        raise KernelError(f"x is {_short(x)} and weight {_short(weight)}; they must be of one floating dtype")
+        raise KernelError(
+            f"x is {_short(x)} and weight {_short(weight)}; they must be of one floating dtype"
+        )
     check_vectors(x, bias=(bias, len(weight)))
     if bias is not None and bias.dtype != x.dtype:
         raise KernelError(f"bias is {_short(bias)}, x {_short(x)}")
@@ -85,23 +93,38 @@ def check_layer(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 
 def check_images(x: Tensor, weight: Tensor) -> None:
     """Raises KernelError where x or weight does not have four dimensions."""
-    for name, values, shape in (("x", x, "batch, channels, height, width"), ("weight", weight, "out, in / groups, height, width")):
+    for name, values, shape in (
+        ("x", x, "batch, channels, height, width"),
+        ("weight", weight, "out, in / groups, height, width"),
+    ):
         if values.ndim != 4:
             raise KernelError(f"{name} has shape {tuple(values.shape)}; it must be ({shape})")
     if 0 in weight.shape[:2]:
-        raise KernelError(f"weight has shape {tuple(weight.shape)}; it must have outputs and inputs")
+        raise KernelError(
+            f"weight has shape {tuple(weight.shape)}; it must have outputs and inputs"
+        )
 
 
 def check_groups(x: Tensor, weight: Tensor, groups: int) -> None:
     """Raises KernelError where weight (O, I / groups, kh, kw) does not take x's channels."""
     if groups < 1 or x.shape[1] != weight.shape[1] * groups or len(weight) % groups:
-        raise KernelError(f"x has {x.shape[1]} channels, weight {tuple(weight.shape)}, groups is {groups}; they do not fit")
+        raise KernelError(
+            f"x has {x.shape[1]} channels, weight {tuple(weight.shape)}, groups is {groups}; they do not fit"
+        )
 
 
-def check_window(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> list[int]:
+def check_window(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int]:
     """The height and width of a convolution's output; raises KernelError where the weight is larger than the padded x."""
     sides = []
-    for side, kernel, step, edge, spread in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation):
+    for side, kernel, step, edge, spread in zip(
+        x.shape[2:], weight.shape[2:], stride, padding, dilation
+    ):
         room = side + 2 * edge - spread * (kernel - 1) - 1
         if side < 1 or kernel < 1 or room < 0:
             raise KernelError("weight is larger than the padded x, or x has no positions")
@@ -125,15 +148,36 @@ def check_linear(x: Tensor, weight: Tensor) -> None:
         raise KernelError(f"x has {x.shape[-1]} features, weight takes {weight.shape[1]}")
 
 
-def check_block(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_order: Tensor | None, weight: Tensor, bias: Tensor | None,
-                norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, residual: Tensor | None, residual_shadow: Tensor | None, out_order: Tensor | None,
-                out_kept: int, out_count: int, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], pool: Sequence[int]) -> None:
+def check_block(
+    x: Tensor,
+    shadow: Tensor | None,
+    in_mask: Tensor | None,
+    in_order: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    eps: float,
+    residual: Tensor | None,
+    residual_shadow: Tensor | None,
+    out_order: Tensor | None,
+    out_kept: int,
+    out_count: int,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    pool: Sequence[int],
+) -> None:
     """Raises KernelError where masked_conv_norm_act's arguments do not fit."""
     check_images(x, weight)
     _check_floating("x", x)
     if weight.dtype != x.dtype and not (weight.dtype == torch.float32 and x.dtype in HALVES):
-        raise KernelError(f"x is {_short(x)} and weight {_short(weight)}; they must be of one floating dtype, or weight float32 and x of 16 bits")
-    if shadow is not None and (shadow.ndim != 4 or shadow.shape[:1] + shadow.shape[2:] != x.shape[:1] + x.shape[2:]):
+        raise KernelError(
+            f"x is {_short(x)} and weight {_short(weight)}; they must be of one floating dtype, or weight float32 and x of 16 bits"
+        )
+    if shadow is not None and (
+        shadow.ndim != 4 or shadow.shape[:1] + shadow.shape[2:] != x.shape[:1] + x.shape[2:]
+    ):
         raise KernelError(f"shadow has shape {tuple(shadow.shape)}; x has {tuple(x.shape)}")
     if x.shape[1] < 1:
         raise KernelError(f"x has shape {tuple(x.shape)}; it must have a channel to compute with")
@@ -143,13 +187,20 @@ def check_block(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_ord
     check_vectors(x, in_mask=(in_mask, ins))
     if shadow is not None and in_mask is None:
         raise KernelError("shadow is given without in_mask")
-    if shadow is not None and _readable(in_mask) and bool((in_mask[x.shape[1]:] != 0).any()):
+    if shadow is not None and _readable(in_mask) and bool((in_mask[x.shape[1] :] != 0).any()):
         raise KernelError("in_mask is not zero for shadow's channels")
     if not 0 < out_kept <= out_count <= len(weight):
-        raise KernelError(f"out_kept is {out_kept} and out_count {out_count}; weight has {len(weight)} outputs")
+        raise KernelError(
+            f"out_kept is {out_kept} and out_count {out_count}; weight has {len(weight)} outputs"
+        )
     _check_order("in_order", in_order, ins, weight.shape[1])
     _check_order("out_order", out_order, out_count, len(weight))
-    check_vectors(x, bias=(bias, len(weight)), norm_weight=(norm_weight, len(weight)), norm_bias=(norm_bias, len(weight)))
+    check_vectors(
+        x,
+        bias=(bias, len(weight)),
+        norm_weight=(norm_weight, len(weight)),
+        norm_bias=(norm_bias, len(weight)),
+    )
     if norm_weight is not None and not eps > 0:
         raise KernelError(f"eps is {eps}; it must be positive")
     if (norm_weight is None) != (norm_bias is None):
@@ -157,10 +208,19 @@ def check_block(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_ord
     if residual is None and residual_shadow is not None:
         raise KernelError("residual_shadow is given without residual")
     sides = check_window(x, weight, stride, padding, dilation)
-    for name, values, channels in (("residual", residual, out_kept), ("residual_shadow", residual_shadow, out_count - out_kept)):
+    for name, values, channels in (
+        ("residual", residual, out_kept),
+        ("residual_shadow", residual_shadow, out_count - out_kept),
+    ):
         if values is not None and values.shape != (x.shape[0], channels, *sides):
-            raise KernelError(f"{name} has shape {tuple(values.shape)}; it must be {(x.shape[0], channels, *sides)}")
-    for name, values in (("shadow", shadow), ("residual", residual), ("residual_shadow", residual_shadow)):
+            raise KernelError(
+                f"{name} has shape {tuple(values.shape)}; it must be {(x.shape[0], channels, *sides)}"
+            )
+    for name, values in (
+        ("shadow", shadow),
+        ("residual", residual),
+        ("residual_shadow", residual_shadow),
+    ):
         if values is not None and values.dtype != x.dtype:
             raise KernelError(f"{name} is {_short(values)}, x {_short(x)}")
     check_pool(sides, pool)
@@ -177,7 +237,9 @@ def _check_order(name: str, order: Tensor | None, count: int, width: int) -> Non
         return
     values = order[:count]
     if count and not 0 <= int(values.min()) <= int(values.max()) < width:
-        raise KernelError(f"{name} names channels {int(values.min())} to {int(values.max())}; the weight has {width}")
+        raise KernelError(
+            f"{name} names channels {int(values.min())} to {int(values.max())}; the weight has {width}"
+        )
     if len(values.unique()) < count:
         raise KernelError(f"{name} names a channel twice")
 

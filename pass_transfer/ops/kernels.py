@@ -50,7 +50,13 @@ def chosen() -> Kernels:
     if asked == "cuda" and not compiled.HAS_CUDA:
         raise KernelError(f"{VARIABLE} is cuda, but the extension was built without CUDA")
     devices = ("cpu",) if asked == "cpp" or not compiled.HAS_CUDA else ("cpu", "cuda")
-    what = "compiled for the CPU" + (" and CUDA" if "cuda" in devices else ", plain torch on a GPU" if torch.cuda.is_available() else "")
+    what = "compiled for the CPU" + (
+        " and CUDA"
+        if "cuda" in devices
+        else ", plain torch on a GPU"
+        if torch.cuda.is_available()
+        else ""
+    )
     return Kernels(devices, what if asked == "auto" else f"{what}, as {VARIABLE} asks")
 
 

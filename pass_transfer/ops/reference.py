@@ -34,18 +34,31 @@ def select(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> Tensor:
         order = torch.sort(scores[start:end], descending=True, stable=True).indices
         mask[start + order[: int(floors[layer])]] = True
     left = k - int(mask.sum())
-    order = torch.sort(scores.detach().masked_fill(mask, float("-inf")), descending=True, stable=True).indices
+    order = torch.sort(
+        scores.detach().masked_fill(mask, float("-inf")), descending=True, stable=True
+    ).indices
     mask[order[:left]] = True
     return mask
 
 
-def global_topk_mask(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def global_topk_mask(
+    scores: Tensor, offsets: Tensor, k: int, floors: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """ops.global_topk_mask in plain torch."""
     checks.check_selection(scores, offsets, k, floors)
     chosen = select(scores.detach(), offsets, k, floors)
     layers = chosen.split(offsets.diff().tolist())
     kept = torch.stack([layer.sum() for layer in layers]) if layers else floors.clone()
-    order = torch.cat([torch.cat([layer.nonzero().flatten(), (~layer).nonzero().flatten()]) for layer in layers]) if layers else offsets[:0]
+    order = (
+        torch.cat(
+            [
+                torch.cat([layer.nonzero().flatten(), (~layer).nonzero().flatten()])
+                for layer in layers
+            ]
+        )
+        if layers
+        else offsets[:0]
+    )
     threshold = scores.detach()[chosen].min() if k else scores.new_tensor(float("inf"))
     return _StraightThrough.apply(scores, chosen), threshold, kept, order
 
@@ -65,7 +78,11 @@ class _MaskChannels(torch.autograd.Function):
         to_mask = None
         if ctx.needs_input_grad[1]:
             products, positions = gradient * x, [*range(2 - mask.ndim), *range(2, x.ndim)]
-            to_mask = (products.sum(positions, dtype=torch.promote_types(_wide(x), torch.float32)) if positions else products).to(mask.dtype)
+            to_mask = (
+                products.sum(positions, dtype=torch.promote_types(_wide(x), torch.float32))
+                if positions
+                else products
+            ).to(mask.dtype)
         return to_x, to_mask
 
 
@@ -89,12 +106,29 @@ def _heard(mask: Tensor, gradient: str, margin: Tensor | None) -> Tensor:
     """The mask with its gradient taken from the channels that do not get one."""
     if gradient == "exact":
         return mask
-    share = mask.detach() if margin is None or gradient == "kept" else torch.maximum(mask.detach(), margin.to(mask.dtype))
+    share = (
+        mask.detach()
+        if margin is None or gradient == "kept"
+        else torch.maximum(mask.detach(), margin.to(mask.dtype))
+    )
     return share * mask + (1 - share) * mask.detach()
 
 
-def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tensor | None, out_mask: Tensor | None, stride, padding, dilation,
-                  groups: int, gradient: str, support: Tensor | None, in_margin: Tensor | None, out_margin: Tensor | None) -> Tensor:
+def masked_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    in_mask: Tensor | None,
+    out_mask: Tensor | None,
+    stride,
+    padding,
+    dilation,
+    groups: int,
+    gradient: str,
+    support: Tensor | None,
+    in_margin: Tensor | None,
+    out_margin: Tensor | None,
+) -> Tensor:
     """ops.masked_conv2d in plain torch."""
     x, weight, bias = as_autocast(x, weight, bias)
     checks.check_images(x, weight)
@@ -103,12 +137,23 @@ def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tenso
     _check_masked(x, weight, bias, x.shape[1], in_mask, out_mask, support, in_margin, out_margin)
     if in_mask is not None:
         x = mask_channels(x, _heard(in_mask, gradient, in_margin))
-    y = functional.conv2d(x, weight, bias, stride, padding, dilation, groups).contiguous(memory_format=layout_of(x))
+    y = functional.conv2d(x, weight, bias, stride, padding, dilation, groups).contiguous(
+        memory_format=layout_of(x)
+    )
     return y if out_mask is None else mask_channels(y, _heard(out_mask, gradient, out_margin))
 
 
-def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tensor | None, out_mask: Tensor | None, gradient: str,
-                  support: Tensor | None, in_margin: Tensor | None, out_margin: Tensor | None) -> Tensor:
+def masked_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    in_mask: Tensor | None,
+    out_mask: Tensor | None,
+    gradient: str,
+    support: Tensor | None,
+    in_margin: Tensor | None,
+    out_margin: Tensor | None,
+) -> Tensor:
     """ops.masked_linear in plain torch."""
     x, weight, bias = as_autocast(x, weight, bias)
     checks.check_linear(x, weight)
@@ -119,35 +164,105 @@ def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, in_mask: Tenso
     return y if out_mask is None else y * _heard(out_mask, gradient, out_margin).to(y.dtype)
 
 
-def _check_masked(x: Tensor, weight: Tensor, bias: Tensor | None, ins: int, in_mask: Tensor | None, out_mask: Tensor | None, support: Tensor | None,
-                  in_margin: Tensor | None, out_margin: Tensor | None) -> None:
+def _check_masked(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ins: int,
+    in_mask: Tensor | None,
+    out_mask: Tensor | None,
+    support: Tensor | None,
+    in_margin: Tensor | None,
+    out_margin: Tensor | None,
+) -> None:
     """Raises KernelError where a layer's dtypes, bias or masks do not fit."""
     checks.check_layer(x, weight, bias)
-    checks.check_vectors(x, in_mask=(in_mask, ins), out_mask=(out_mask, len(weight)), support=(support, len(weight)), in_margin=(in_margin, ins),
-                       out_margin=(out_margin, len(weight)))
-    checks.check_binary(in_mask=in_mask, out_mask=out_mask, support=support, in_margin=in_margin, out_margin=out_margin)
+    checks.check_vectors(
+        x,
+        in_mask=(in_mask, ins),
+        out_mask=(out_mask, len(weight)),
+        support=(support, len(weight)),
+        in_margin=(in_margin, ins),
+        out_margin=(out_margin, len(weight)),
+    )
+    checks.check_binary(
+        in_mask=in_mask,
+        out_mask=out_mask,
+        support=support,
+        in_margin=in_margin,
+        out_margin=out_margin,
+    )
 
 
-def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | None, in_order: Tensor | None, weight: Tensor, bias: Tensor | None,
-                         norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, residual: Tensor | None, residual_shadow: Tensor | None,
-                         out_order: Tensor | None, out_kept: int, out_count: int, relu: bool, stride, padding, dilation,
-                         pool=()) -> tuple[Tensor, Tensor | None]:
+def masked_conv_norm_act(
+    x: Tensor,
+    shadow: Tensor | None,
+    in_mask: Tensor | None,
+    in_order: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    eps: float,
+    residual: Tensor | None,
+    residual_shadow: Tensor | None,
+    out_order: Tensor | None,
+    out_kept: int,
+    out_count: int,
+    relu: bool,
+    stride,
+    padding,
+    dilation,
+    pool=(),
+) -> tuple[Tensor, Tensor | None]:
     """ops.masked_conv_norm_act in plain torch."""
-    x, bias, shadow, residual, residual_shadow = as_autocast(x, bias, shadow, residual, residual_shadow)
-    checks.check_block(x, shadow, in_mask, in_order, weight, bias, norm_weight, norm_bias, eps, residual, residual_shadow, out_order, out_kept, out_count,
-                       stride, padding, dilation, pool)
+    x, bias, shadow, residual, residual_shadow = as_autocast(
+        x, bias, shadow, residual, residual_shadow
+    )
+    checks.check_block(
+        x,
+        shadow,
+        in_mask,
+        in_order,
+        weight,
+        bias,
+        norm_weight,
+        norm_bias,
+        eps,
+        residual,
+        residual_shadow,
+        out_order,
+        out_kept,
+        out_count,
+        stride,
+        padding,
+        dilation,
+        pool,
+    )
     if shadow is not None:
         x = torch.cat([x, shadow.detach()], 1)
     if in_mask is not None:
         x = mask_channels(x, in_mask)
     rows = slice(out_count) if out_order is None else out_order[:out_count]
-    columns = slice(x.shape[1]) if in_order is None else in_order[:x.shape[1]]
-    part, (offsets, scale, shift) = weight[rows][:, columns].to(x.dtype), (None if t is None else t[rows] for t in (bias, norm_weight, norm_bias))
+    columns = slice(x.shape[1]) if in_order is None else in_order[: x.shape[1]]
+    part, (offsets, scale, shift) = (
+        weight[rows][:, columns].to(x.dtype),
+        (None if t is None else t[rows] for t in (bias, norm_weight, norm_bias)),
+    )
     # Normalisation takes a bias out again; what it rounded away would stay.
-    y = functional.conv2d(x, part, offsets.to(x.dtype) if offsets is not None and scale is None else None, stride, padding, dilation).contiguous(memory_format=layout_of(x))
+    y = functional.conv2d(
+        x,
+        part,
+        offsets.to(x.dtype) if offsets is not None and scale is None else None,
+        stride,
+        padding,
+        dilation,
+    ).contiguous(memory_format=layout_of(x))
     if scale is not None:
         scale, shift = (t.to(torch.promote_types(_wide(y), torch.float32)) for t in (scale, shift))
-        y = functional.batch_norm(y.to(_wide(y)), None, None, scale, shift, training=True, eps=eps).to(y.dtype)
+        y = functional.batch_norm(
+            y.to(_wide(y)), None, None, scale, shift, training=True, eps=eps
+        ).to(y.dtype)
     kept, rest = y[:, :out_kept], y[:, out_kept:].detach()
     if residual is not None:
         kept = kept + residual
@@ -156,4 +271,6 @@ def masked_conv_norm_act(x: Tensor, shadow: Tensor | None, in_mask: Tensor | Non
     if relu:
         kept, rest = kept.relu(), rest.relu()
     rest = rest if out_kept < out_count else None
-    return tuple(functional.max_pool2d(t, *pool) if pool and t is not None else t for t in (kept, rest))
+    return tuple(
+        functional.max_pool2d(t, *pool) if pool and t is not None else t for t in (kept, rest)
+    )

@@ -51,11 +51,15 @@ def export_model(model: nn.Module, path: str | Path, format: str | None = None) 
         raise StorageError(f"{path} is a folder; give the name of a file")
     make_folder(path.parent)
     part = path.with_name(f".{path.name}{PART}")
-    plain = copy.deepcopy(model).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
+    plain = (
+        copy.deepcopy(model).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
+    )
     try:
         difference = (_write_onnx if chosen == "onnx" else _write_pt2)(plain, part)
         if not difference <= TOLERANCE:
-            raise StorageError(f"the exported network differs from torch's by {difference:.1e} of the largest logit; nothing is written to {path}")
+            raise StorageError(
+                f"the exported network differs from torch's by {difference:.1e} of the largest logit; nothing is written to {path}"
+            )
         os.replace(part, path)
     except OSError as error:
         if isinstance(error, StorageError):
@@ -63,14 +67,27 @@ def export_model(model: nn.Module, path: str | Path, format: str | None = None) 
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
-    return {"path": str(path), "format": chosen, "bytes": path.stat().st_size, "difference": difference}
+    return {
+        "path": str(path),
+        "format": chosen,
+        "bytes": path.stat().st_size,
+        "difference": difference,
+    }
 
 
 def metadata(model: nn.Module) -> str:
     """What a user of the file needs to know, as JSON."""
     spec = dataclasses.asdict(model.spec)
-    return json.dumps({"architecture": spec["architecture"], "image_size": spec["image_size"], "input": "RGB in [0, 1], (batch, 3, image_size, image_size)",
-                       "resize": "bicubic to image_size x image_size, whatever the shape", "normalisation": "inside", "class_names": list(model.class_names)})
+    return json.dumps(
+        {
+            "architecture": spec["architecture"],
+            "image_size": spec["image_size"],
+            "input": "RGB in [0, 1], (batch, 3, image_size, image_size)",
+            "resize": "bicubic to image_size x image_size, whatever the shape",
+            "normalisation": "inside",
+            "class_names": list(model.class_names),
+        }
+    )
 
 
 def _images(model: nn.Module, batch: int) -> torch.Tensor:
@@ -94,12 +111,23 @@ def _write_onnx(model: nn.Module, path: Path) -> float:
     import onnxruntime
 
     with _quiet():
-        program = torch.onnx.export(model, (_images(model, 2),), dynamo=True, input_names=["images"], output_names=["logits"], dynamic_shapes=_dynamic(),
-                                    external_data=False, verbose=False)
+        program = torch.onnx.export(
+            model,
+            (_images(model, 2),),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=_dynamic(),
+            external_data=False,
+            verbose=False,
+        )
         program.model.metadata_props[METADATA] = metadata(model)
         program.save(str(path), external_data=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return _difference(model, lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]))
+    return _difference(
+        model,
+        lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]),
+    )
 
 
 def _write_pt2(model: nn.Module, path: Path) -> float:

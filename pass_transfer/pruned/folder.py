@@ -5,15 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import torch
 
 from pass_transfer import __version__
 from pass_transfer.backbones import BackboneSpec, build_backbone
 from pass_transfer.errors import RunError, StorageError
-from pass_transfer.files import make_folder, read_json, read_tensors, sha256, write_json, write_tensors
+from pass_transfer.files import (
+    make_folder,
+    read_json,
+    read_tensors,
+    sha256,
+    write_json,
+    write_tensors,
+)
 from pass_transfer.hub import HUB_PREFIX, download
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
@@ -23,7 +31,13 @@ from pass_transfer.surgery import resize_like
 FORMAT = 2
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 FIELDS = {"format", "library", "backbone", "class_names", "prompt", "widths", "kept", "sha256"}
-VOUCHED = {WEIGHTS, "masks.safetensors", "prompt.safetensors", "prior.safetensors", "evaluation.safetensors"}  # a run's own
+VOUCHED = {
+    WEIGHTS,
+    "masks.safetensors",
+    "prompt.safetensors",
+    "prior.safetensors",
+    "evaluation.safetensors",
+}  # a run's own
 WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5"}
 
 
@@ -33,12 +47,23 @@ def save_pruned(model: PrunedModel, folder: str | Path) -> None:
     tensors, prompt = model.network.state_dict(), model.network.prompt
     write_tensors(folder / WEIGHTS, tensors)
     note = {
-        "format": FORMAT, "library": __version__, "backbone": dataclasses.asdict(model.spec), "class_names": list(model.class_names),
+        "format": FORMAT,
+        "library": __version__,
+        "backbone": dataclasses.asdict(model.spec),
+        "class_names": list(model.class_names),
         "prompt": None if prompt is None else prompt.shape,
-        "widths": {name: _width(len(units), *sizes) for (name, units), sizes in zip(model.kept.items(), _sizes(model.spec, model.kept, tensors))},
-        "kept": model.kept, "sha256": {WEIGHTS: sha256(folder / WEIGHTS)},
+        "widths": {
+            name: _width(len(units), *sizes)
+            for (name, units), sizes in zip(
+                model.kept.items(), _sizes(model.spec, model.kept, tensors)
+            )
+        },
+        "kept": model.kept,
+        "sha256": {WEIGHTS: sha256(folder / WEIGHTS)},
     }
-    write_json(folder / DESCRIPTION, note | {"sha256": note["sha256"] | {DESCRIPTION: _digest(note)}})
+    write_json(
+        folder / DESCRIPTION, note | {"sha256": note["sha256"] | {DESCRIPTION: _digest(note)}}
+    )
 
 
 def load_pruned(folder: str | Path) -> PrunedModel:
@@ -52,16 +77,26 @@ def load_pruned(folder: str | Path) -> PrunedModel:
         StorageError: a file that is damaged, altered, does not fit its description, or
             does not belong to it.
     """
-    folder = download(str(folder), RunError, (DESCRIPTION, WEIGHTS)) if str(folder).startswith(HUB_PREFIX) else Path(folder)
+    folder = (
+        download(str(folder), RunError, (DESCRIPTION, WEIGHTS))
+        if str(folder).startswith(HUB_PREFIX)
+        else Path(folder)
+    )
     if not (folder / DESCRIPTION).is_file():
-        what = f"holds no {DESCRIPTION}: it is not a finished run. Continue it with pass-transfer adapt --resume." if folder.is_dir() else "is no folder, so it is not a finished run"
+        what = (
+            f"holds no {DESCRIPTION}: it is not a finished run. Continue it with pass-transfer adapt --resume."
+            if folder.is_dir()
+            else "is no folder, so it is not a finished run"
+        )
         raise RunError(f"{folder} {what}")
     _check_files(folder)
     note = read_json(folder / DESCRIPTION)
     try:
         return _rebuild(folder, note)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise StorageError(f"{folder / DESCRIPTION} does not describe {WEIGHTS}: {error}") from error
+        raise StorageError(
+            f"{folder / DESCRIPTION} does not describe {WEIGHTS}: {error}"
+        ) from error
 
 
 def _rebuild(folder: Path, note: dict[str, Any]) -> PrunedModel:
@@ -69,21 +104,42 @@ def _rebuild(folder: Path, note: dict[str, Any]) -> PrunedModel:
     if note["format"] != FORMAT:
         older = isinstance(note["format"], int) and note["format"] < FORMAT
         advice = "an earlier version wrote it, adapt again" if older else "upgrade pass-transfer"
-        raise StorageError(f"{where} has format {note['format']}, this version reads {FORMAT}: {advice}")
+        raise StorageError(
+            f"{where} has format {note['format']}, this version reads {FORMAT}: {advice}"
+        )
     if set(note) != FIELDS:
-        raise StorageError(f"{where}: the field {sorted(set(note) ^ FIELDS)[0]} is missing or unknown")
+        raise StorageError(
+            f"{where}: the field {sorted(set(note) ^ FIELDS)[0]} is missing or unknown"
+        )
     if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != note["sha256"][WEIGHTS]:
-        raise StorageError(f"{folder / WEIGHTS} is missing or not the file that was saved (its sha-256 differs)")
-    spec = BackboneSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in note["backbone"].items()})
+        raise StorageError(
+            f"{folder / WEIGHTS} is missing or not the file that was saved (its sha-256 differs)"
+        )
+    spec = BackboneSpec(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in note["backbone"].items()}
+    )
     names = note["class_names"]
-    if not isinstance(names, list) or len(names) != spec.classes or not all(isinstance(n, str) for n in names):
+    if (
+        not isinstance(names, list)
+        or len(names) != spec.classes
+        or not all(isinstance(n, str) for n in names)
+    ):
         raise StorageError(f"{where} does not name the {spec.classes} classes of its network")
     tensors = read_tensors(folder / WEIGHTS)
     _check_kept(where, spec, note["kept"], note["widths"], tensors)
     if note["sha256"].pop(DESCRIPTION) != _digest(note):
-        raise StorageError(f"{where} was altered or is damaged: its sha-256 is not the one it names")
+        raise StorageError(
+            f"{where} was altered or is damaged: its sha-256 is not the one it names"
+        )
     backbone = build_backbone(spec)
-    resize_like(backbone, {n.removeprefix("backbone."): t.shape for n, t in tensors.items() if n.startswith("backbone.")})
+    resize_like(
+        backbone,
+        {
+            n.removeprefix("backbone."): t.shape
+            for n, t in tensors.items()
+            if n.startswith("backbone.")
+        },
+    )
     prompt = Prompt(**note["prompt"]) if note["prompt"] else None
     network = Network(backbone, spec.mean, spec.std, prompt)
     network.load_state_dict(tensors, strict=True)
@@ -99,10 +155,18 @@ def _check_files(folder: Path) -> None:
     """Refuse weights that nobody vouches for."""
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in WEIGHT_FILES and path.name not in VOUCHED:
-            raise StorageError(f"{path} does not belong to the model: {DESCRIPTION} vouches for {WEIGHTS} alone; move it elsewhere")
+            raise StorageError(
+                f"{path} does not belong to the model: {DESCRIPTION} vouches for {WEIGHTS} alone; move it elsewhere"
+            )
 
 
-def _check_kept(where: Path, spec: BackboneSpec, kept: Mapping[str, list[int]], widths: Mapping[str, int], tensors: Mapping[str, torch.Tensor]) -> None:
+def _check_kept(
+    where: Path,
+    spec: BackboneSpec,
+    kept: Mapping[str, list[int]],
+    widths: Mapping[str, int],
+    tensors: Mapping[str, torch.Tensor],
+) -> None:
     """Refuse kept units that are none of their group, or not those of the weights."""
     if list(kept) != list(widths):
         raise StorageError(f"{where}: kept and widths name different channel groups")
@@ -113,16 +177,25 @@ def _check_kept(where: Path, spec: BackboneSpec, kept: Mapping[str, list[int]], 
         if sorted(set(units)) != units:
             raise StorageError(f"{where}: kept of {name} holds a channel twice or is not sorted")
         if units[0] < 0 or units[-1] >= width:
-            raise StorageError(f"{where}: kept of {name} holds channel {units[0] if units[0] < 0 else units[-1]}, out of range for {width} channels")
+            raise StorageError(
+                f"{where}: kept of {name} holds channel {units[0] if units[0] < 0 else units[-1]}, out of range for {width} channels"
+            )
         if _width(len(units), small, dense) != width:
-            raise StorageError(f"{where}: kept of {name} has {len(units)} of {width} channels, the weights {small} of {dense}")
+            raise StorageError(
+                f"{where}: kept of {name} has {len(units)} of {width} channels, the weights {small} of {dense}"
+            )
 
 
-def _sizes(spec: BackboneSpec, kept: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
+def _sizes(
+    spec: BackboneSpec, kept: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> list[tuple[int, int]]:
     """Output channels of each group's first convolution, as saved and in the dense network."""
     with torch.device("meta"):
         dense = build_backbone(spec)
-    return [(len(tensors[f"backbone.{name}.weight"]), dense.get_submodule(name).out_channels) for name in kept]
+    return [
+        (len(tensors[f"backbone.{name}.weight"]), dense.get_submodule(name).out_channels)
+        for name in kept
+    ]
 
 
 def _width(units: int, small: int, dense: int) -> int:

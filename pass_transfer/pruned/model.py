@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -29,7 +30,13 @@ class PrunedModel(nn.Module):
         kept: indices of the units kept in each channel group.
     """
 
-    def __init__(self, network: Network, spec: BackboneSpec, class_names: Sequence[str], kept: Mapping[str, Sequence[int]]):
+    def __init__(
+        self,
+        network: Network,
+        spec: BackboneSpec,
+        class_names: Sequence[str],
+        kept: Mapping[str, Sequence[int]],
+    ):
         super().__init__()
         self.network = network
         self.spec, self.class_names = spec, tuple(class_names)
@@ -39,11 +46,15 @@ class PrunedModel(nn.Module):
         """Logits (B, classes) for images (B, 3, S, S) in [0, 1]. Raises UsageError for another shape."""
         size = self.spec.image_size
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
-            raise UsageError(f"images are {tuple(images.shape)}; this model takes (batch, 3, {size}, {size}) in [0, 1], and predict() takes image files of any size")
+            raise UsageError(
+                f"images are {tuple(images.shape)}; this model takes (batch, 3, {size}, {size}) in [0, 1], and predict() takes image files of any size"
+            )
         return self.network(images)
 
     @torch.no_grad()
-    def predict(self, paths: Sequence[str | Path], top: int = 1, batch_size: int = 32) -> list[list[tuple[str, float]]]:
+    def predict(
+        self, paths: Sequence[str | Path], top: int = 1, batch_size: int = 32
+    ) -> list[list[tuple[str, float]]]:
         """The `top` likeliest classes of image files, each with its probability, likeliest first.
 
         Images are resized as in training, on the device and in the dtype the model is in.
@@ -63,14 +74,17 @@ class PrunedModel(nn.Module):
         found, weight = [], next(self.network.parameters())
         for first in range(0, len(paths), batch_size):
             pixels = []
-            for path in paths[first:first + batch_size]:
+            for path in paths[first : first + batch_size]:
                 try:
                     pixels.append(decode(str(path), self.spec.image_size))
                 except TaskError as error:
                     raise TaskError(f"{path} cannot be read as an image: {error}") from error
             images = to_batch(np.stack(pixels)).to(weight.device, weight.dtype) / 255
             best = self(images).float().softmax(1).topk(top)
-            found += [[(self.class_names[c], p) for c, p in zip(*row)] for row in zip(best.indices.tolist(), best.values.tolist())]
+            found += [
+                [(self.class_names[c], p) for c, p in zip(*row)]
+                for row in zip(best.indices.tolist(), best.values.tolist())
+            ]
         return found
 
     def export(self, path: str | Path, format: str | None = None) -> dict[str, Any]:
@@ -79,7 +93,9 @@ class PrunedModel(nn.Module):
 
         return export_model(self, path, format)
 
-    def evaluate(self, task: str, data_dir: str | None = None, device: str = "auto", precision: str = "auto") -> Accuracy:
+    def evaluate(
+        self, task: str, data_dir: str | None = None, device: str = "auto", precision: str = "auto"
+    ) -> Accuracy:
         """Top-1 and top-5, in percent, on a task's test images; the model moves to the device and stays there.
 
         Raises:
@@ -92,8 +108,10 @@ class PrunedModel(nn.Module):
         runtime = choose_runtime(device, precision)
         data = load_task(task, self.spec.image_size, data_dir)
         if data.class_names != self.class_names:
-            raise TaskError(f"{task} has {data.classes} classes ({data.class_names[0]}, ...), the model was made for "
-                            f"{len(self.class_names)} ({self.class_names[0]}, ...); evaluate it on the task it was made for")
+            raise TaskError(
+                f"{task} has {data.classes} classes ({data.class_names[0]}, ...), the model was made for "
+                f"{len(self.class_names)} ({self.class_names[0]}, ...); evaluate it on the task it was made for"
+            )
         return evaluate(runtime.place(self.eval()).network, data.test, runtime)
 
     def save(self, folder: str | Path) -> None:

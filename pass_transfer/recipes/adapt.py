@@ -48,7 +48,11 @@ from pass_transfer.training.run_folder import check_free
 from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 
 TRANSFERS = ("prompt", "mask", "selection")
-UNUSED = {"prompt": (), "mask": ("prior", "prompt_steps", "prompt_lr"), "selection": ("prior", "prompt_steps", "prompt_lr", "deploy_prompt")}  # settings, by transfer
+UNUSED = {
+    "prompt": (),
+    "mask": ("prior", "prompt_steps", "prompt_lr"),
+    "selection": ("prior", "prompt_steps", "prompt_lr", "deploy_prompt"),
+}  # settings, by transfer
 BUDGETS = ("quick", "full")
 LATENCY_BATCHES = (1, 32)
 CUTS = ("macs", "params", "density", "latency_ms")
@@ -62,7 +66,9 @@ DENSE_DONE = "dense-done.json"  # the same of the dense network
 # cores and at 160 to 170 on two without: quick is then 15 to 40 minutes, full five times that.
 WORK = {"cpu": {"quick": 2.75e13, "full": 1.3e14}, "gpu": {"quick": 3.4e14, "full": 4e15}}
 EPOCHS_LEAST, EPOCHS_MOST = 2, {"quick": 30, "full": 100}
-STEPS_LEAST = 400  # a small dataset gets more epochs, up to the most, until it has had this many steps
+STEPS_LEAST = (
+    400  # a small dataset gets more epochs, up to the most, until it has had this many steps
+)
 
 
 @dataclass(frozen=True)
@@ -117,11 +123,17 @@ class AdaptConfig:
         for name in ("macs", "params"):
             value = getattr(self, name)
             if value is not None and isinstance(share := check_amount(f"--{name}", value), float):
-                object.__setattr__(self, name, share)  # "0.5" is 0.5; an amount stays as it was written
+                object.__setattr__(
+                    self, name, share
+                )  # "0.5" is 0.5; an amount stays as it was written
         if self.density is not None:
             check_share("--density", self.density)
         object.__setattr__(self, "keep_layers", tuple(self.keep_layers))
-        for name, value, allowed in (("--transfer", self.transfer, TRANSFERS), ("--prior", self.prior, PRIOR_OF), ("--budget", self.budget, BUDGETS)):
+        for name, value, allowed in (
+            ("--transfer", self.transfer, TRANSFERS),
+            ("--prior", self.prior, PRIOR_OF),
+            ("--budget", self.budget, BUDGETS),
+        ):
             if value not in allowed:
                 raise UsageError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
         check_whole(self, epochs=1, batch_size=2, prompt_steps=0, seed=0, round_to=1)
@@ -129,11 +141,15 @@ class AdaptConfig:
         check_positive(self, "temperature")
         check_positive(self, "weight_decay", "distill", zero=True)
         if self.distill > 1:
-            raise UsageError(f"--distill is {self.distill}; it is a share of the loss, at most 1, such as 0.5; 0 leaves it out")
+            raise UsageError(
+                f"--distill is {self.distill}; it is a share of the loss, at most 1, such as 0.5; 0 leaves it out"
+            )
 
     def settled(self) -> dict[str, Any]:
         """The fields that decide the small network."""
-        idle = {"with_dense", *UNUSED[self.transfer]} | (set() if self.distill else {"distill", "temperature"})
+        idle = {"with_dense", *UNUSED[self.transfer]} | (
+            set() if self.distill else {"distill", "temperature"}
+        )
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in idle}
 
     def cut(self, device: torch.device) -> dict[str, Any]:
@@ -143,7 +159,9 @@ class AdaptConfig:
 
     def tuning(self) -> PromptConfig:
         """How the prompt is tuned."""
-        return PromptConfig(steps=self.prompt_steps, lr=self.prompt_lr, batch_size=self.batch_size, seed=self.seed)
+        return PromptConfig(
+            steps=self.prompt_steps, lr=self.prompt_lr, batch_size=self.batch_size, seed=self.seed
+        )
 
 
 def plan_epochs(config: AdaptConfig, images: int, macs: int, device: str) -> int:
@@ -153,11 +171,26 @@ def plan_epochs(config: AdaptConfig, images: int, macs: int, device: str) -> int
     work = WORK["cpu" if device == "cpu" else "gpu"][config.budget]
     by_work = work / (macs * images)
     by_steps = STEPS_LEAST * config.batch_size / images
-    return max(EPOCHS_LEAST, min(EPOCHS_MOST[config.budget], round(max(by_work, by_steps)) if by_work > 1 else 0))
+    return max(
+        EPOCHS_LEAST,
+        min(EPOCHS_MOST[config.budget], round(max(by_work, by_steps)) if by_work > 1 else 0),
+    )
 
 
-def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Path, data_dir: str | None = None, backbone: str | Path | None = None,
-          dense: str | Path | None = None, device: str = "auto", precision: str = "auto", resume: bool = False, force: bool = False, **settings: Any) -> dict[str, Any]:
+def adapt(
+    hypernet: str | Path | PretrainedHypernet,
+    task: str,
+    *,
+    out: str | Path,
+    data_dir: str | None = None,
+    backbone: str | Path | None = None,
+    dense: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
     """Make a small network for a task.
 
     Args:
@@ -184,34 +217,67 @@ def adapt(hypernet: str | Path | PretrainedHypernet, task: str, *, out: str | Pa
     trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
     entry = trained if backbone is None else read_backbone(trained, backbone)
     if config.transfer == "selection" and not entry.net.config.hears_prompt:
-        raise UsageError(f"--transfer selection: the hypernetwork of {entry.name} hears no prompt, so that no prompt keeps it from correcting that order")
+        raise UsageError(
+            f"--transfer selection: the hypernetwork of {entry.name} hears no prompt, so that no prompt keeps it from correcting that order"
+        )
     runtime = choose_runtime(device, precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, entry.spec.image_size, data_dir)
     if not (resume and (Path(out) / MASKS).exists()):  # a run that has its masks has met its budget
         entry.check_budget(entry.prompt(), **config.cut(runtime.device), classes=data.classes)
-    mapping = choose_mapping(config.label_mapping, data.classes, entry.spec.classes, entry.own_weights)
+    mapping = choose_mapping(
+        config.label_mapping, data.classes, entry.spec.classes, entry.own_weights
+    )
     if entry.own_weights:
         mapped = "the classifier's rows are mapped one to one to the task's classes, by what they predict"
         say("the classifier is a new one, from class means" if mapping == "linear" else mapped)
     given = None if dense is None else find_dense(dense, entry.spec, data, out if force else None)
-    identity = {"recipe": "adapt", "entry": entry.name, "fingerprint": trained.fingerprint(), "backbone": weights_of(entry), "task": task,
-                "data_dir": None if data_dir is None else str(data_dir), "classes": data.classes, "images": len(data.train),
-                "tuning": dataclasses.asdict(config.tuning()) if config.transfer == "prompt" else None, "device": runtime.device.type, "precision": runtime.precision,
-                "backbone_file": None if backbone is None else str(backbone), "dense_run": None if dense is None else str(dense)}
+    identity = {
+        "recipe": "adapt",
+        "entry": entry.name,
+        "fingerprint": trained.fingerprint(),
+        "backbone": weights_of(entry),
+        "task": task,
+        "data_dir": None if data_dir is None else str(data_dir),
+        "classes": data.classes,
+        "images": len(data.train),
+        "tuning": dataclasses.asdict(config.tuning()) if config.transfer == "prompt" else None,
+        "device": runtime.device.type,
+        "precision": runtime.precision,
+        "backbone_file": None if backbone is None else str(backbone),
+        "dense_run": None if dense is None else str(dense),
+    }
     if config.distill:
         identity["teacher"] = None if given is None else sha256(given / WEIGHTS)
-    run = RunFolder(out, identity | config.settled() | {"threads": torch.get_num_threads(), "versions": _versions()}, resume=resume, force=force, started=started)
+    run = RunFolder(
+        out,
+        identity | config.settled() | {"threads": torch.get_num_threads(), "versions": _versions()},
+        resume=resume,
+        force=force,
+        started=started,
+    )
     if entry.own_weights and backbone is None and config.transfer != "selection":
         keep_prior(entry, run.path)
     try:
         return _Adapter(entry, data, mapping, config, runtime, run, given).run()
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(str(stop) or f"interrupted; what is finished is saved in {run.path}, continue with --resume") from stop
+        raise KeyboardInterrupt(
+            str(stop)
+            or f"interrupted; what is finished is saved in {run.path}, continue with --resume"
+        ) from stop
 
 
 class _Adapter:
-    def __init__(self, entry: PretrainedHypernet, task: Task, mapping: str, config: AdaptConfig, runtime: Runtime, run: RunFolder, given: Path | None):
+    def __init__(
+        self,
+        entry: PretrainedHypernet,
+        task: Task,
+        mapping: str,
+        config: AdaptConfig,
+        runtime: Runtime,
+        run: RunFolder,
+        given: Path | None,
+    ):
         self.entry, self.task, self.mapping, self.given = entry, task, mapping, given
         self.config, self.runtime, self.folder = config, runtime, run
 
@@ -221,7 +287,9 @@ class _Adapter:
             write_json(result, self._small())
         elif self.folder.resumed:
             say(f"the small network in {self.folder.path} is already finished")
-        if (self.config.with_dense or self.config.distill or self.given) and read_json(result)["dense_top1"] is None:
+        if (self.config.with_dense or self.config.distill or self.given) and read_json(result)[
+            "dense_top1"
+        ] is None:
             write_json(result, read_json(result) | self._dense())
         self.folder.drop_checkpoints()
         return read_json(result)
@@ -231,14 +299,29 @@ class _Adapter:
         torch.manual_seed(self.config.seed)
         start = self.folder.begin("prompt")
         selected = self.config.transfer == "selection"
-        if self.entry.own_weights or selected or (self.config.transfer == "prompt" and self.config.prior == "task"):
-            self.entry = on_kept_prior(self.entry, self.task, self.runtime, self.config.seed, self.folder.path, "selection" if selected else "importance")
+        if (
+            self.entry.own_weights
+            or selected
+            or (self.config.transfer == "prompt" and self.config.prior == "task")
+        ):
+            self.entry = on_kept_prior(
+                self.entry,
+                self.task,
+                self.runtime,
+                self.config.seed,
+                self.folder.path,
+                "selection" if selected else "importance",
+            )
         prompt, search_seconds = self._prompt(start)
         masks = self._masks(prompt)
-        say(f"keeping {masks.density:.1%} of the channels, {self.entry.macs_share(masks, self.task.classes):.1%} of the dense MACs")
+        say(
+            f"keeping {masks.density:.1%} of the channels, {self.entry.macs_share(masks, self.task.classes):.1%} of the dense MACs"
+        )
         teacher = self._teacher() if self.config.distill else None
         network = self._finetuned("finetune", masks, prompt, teacher)
-        dense = self.runtime.place(self.entry.network(None, self._deployed(prompt), self.task.classes))
+        dense = self.runtime.place(
+            self.entry.network(None, self._deployed(prompt), self.task.classes)
+        )
         return self._measured(network, dense, masks, search_seconds)
 
     def _teacher(self) -> Teacher:
@@ -256,7 +339,10 @@ class _Adapter:
 
     def _given_dense(self) -> dict[str, Any]:
         network = self.runtime.place(load_dense(self.given))
-        return {"dense_top1": evaluate(network, self.task.test, self.runtime).top1, "dense_seconds": None}
+        return {
+            "dense_top1": evaluate(network, self.task.test, self.runtime).top1,
+            "dense_seconds": None,
+        }
 
     def _trained_dense(self) -> dict[str, Any]:
         torch.manual_seed(self.config.seed)
@@ -287,53 +373,140 @@ class _Adapter:
         path = self.folder.path / MASKS
         if path.exists() and self.config.latency_ms is not None:
             return ChannelMasks.load(path, self.entry.groups)
-        masks = self.entry.generate_masks(prompt, **self.config.cut(self.runtime.device), classes=self.task.classes)
+        masks = self.entry.generate_masks(
+            prompt, **self.config.cut(self.runtime.device), classes=self.task.classes
+        )
         masks.save(path)
         return masks
 
     def _tune(self, prompt: Prompt) -> None:
         network = Network(self.entry.backbone(), self.entry.spec.mean, self.entry.spec.std)
-        tune(self.entry.net, network, prompt, self.task, self.config.tuning(), self.runtime, self.folder, self.mapping)
+        tune(
+            self.entry.net,
+            network,
+            prompt,
+            self.task,
+            self.config.tuning(),
+            self.runtime,
+            self.folder,
+            self.mapping,
+        )
 
     def _deployed(self, prompt: Prompt) -> Prompt | None:
         """A copy of the prompt that is trained and saved with the network; a prompt of zeros says nothing, and is none."""
-        return copy.deepcopy(prompt) if self.config.deploy_prompt and self.config.transfer != "selection" else None
+        return (
+            copy.deepcopy(prompt)
+            if self.config.deploy_prompt and self.config.transfer != "selection"
+            else None
+        )
 
-    def _finetuned(self, stage: str, masks: ChannelMasks, prompt: Prompt, teacher: Teacher | None = None, dense: bool = False) -> Network:
+    def _finetuned(
+        self,
+        stage: str,
+        masks: ChannelMasks,
+        prompt: Prompt,
+        teacher: Teacher | None = None,
+        dense: bool = False,
+    ) -> Network:
         """The network under masks, or the dense one, fine-tuned for as many epochs as the budget has for the one under the masks."""
         config, size = self.config, self.entry.spec.image_size
-        epochs = plan_epochs(config, len(self.task.train), self.entry.table.macs(masks.kept), self.runtime.device.type)
-        recipe = FinetuneConfig(epochs=epochs, batch_size=min(config.batch_size, len(self.task.train)), lr=config.lr,
-                                weight_decay=config.weight_decay, seed=config.seed)
+        epochs = plan_epochs(
+            config,
+            len(self.task.train),
+            self.entry.table.macs(masks.kept),
+            self.runtime.device.type,
+        )
+        recipe = FinetuneConfig(
+            epochs=epochs,
+            batch_size=min(config.batch_size, len(self.task.train)),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            seed=config.seed,
+        )
         kept, start = None if dense else masks, None
         if self.folder.has_checkpoint(stage):  # which holds all weights, so none are made for it
-            network = self.entry.network(kept, self._deployed(prompt), self.task.classes).requires_grad_(True)
+            network = self.entry.network(
+                kept, self._deployed(prompt), self.task.classes
+            ).requires_grad_(True)
         else:
-            network = shrink(self.entry.backbone(), self.entry.groups, kept, self.entry.spec.mean, self.entry.spec.std, self._deployed(prompt), self.task,
-                             self.mapping, self.runtime, config.seed, config.reconstruct)
+            network = shrink(
+                self.entry.backbone(),
+                self.entry.groups,
+                kept,
+                self.entry.spec.mean,
+                self.entry.spec.std,
+                self._deployed(prompt),
+                self.task,
+                self.mapping,
+                self.runtime,
+                config.seed,
+                config.reconstruct,
+            )
             start = evaluate(network, self.task.held_out, self.runtime)
-            say(f"{stage}: {count_macs(network, size) / 1e6:.1f} M MACs, {start.top1:.1f} % on held-out images before fine-tuning, {epochs} epochs")
-        finetune(network, self.task, recipe, self.runtime, self.folder, stage, teacher=teacher, start=start)
+            say(
+                f"{stage}: {count_macs(network, size) / 1e6:.1f} M MACs, {start.top1:.1f} % on held-out images before fine-tuning, {epochs} epochs"
+            )
+        finetune(
+            network,
+            self.task,
+            recipe,
+            self.runtime,
+            self.folder,
+            stage,
+            teacher=teacher,
+            start=start,
+        )
         return network
 
-    def _measured(self, network: Network, dense: Network, masks: ChannelMasks, search_seconds: float) -> dict[str, Any]:
+    def _measured(
+        self, network: Network, dense: Network, masks: ChannelMasks, search_seconds: float
+    ) -> dict[str, Any]:
         test = self.task.test
         accuracy: Accuracy = evaluate(network, test, self.runtime)
-        plain = None if network.prompt is None else evaluate(lambda x: network(x, use_prompt=False), test, self.runtime).top1
+        plain = (
+            None
+            if network.prompt is None
+            else evaluate(lambda x: network(x, use_prompt=False), test, self.runtime).top1
+        )
         Evaluation.of(test, accuracy.predictions, self.task.classes).save(self.folder.path)
         size = self.entry.spec.image_size
         say("measuring the latency of both networks")
-        latency = measure_latency({"small": network, "dense": dense}, size, sorted({*LATENCY_BATCHES, self.config.latency_batch}))
+        latency = measure_latency(
+            {"small": network, "dense": dense},
+            size,
+            sorted({*LATENCY_BATCHES, self.config.latency_batch}),
+        )
         spec = dataclasses.replace(self.entry.spec, classes=self.task.classes)
-        PrunedModel(network.cpu(), spec, self.task.class_names, {n: m.nonzero().flatten().tolist() for n, m in masks.items()}).save(self.folder.path)
+        PrunedModel(
+            network.cpu(),
+            spec,
+            self.task.class_names,
+            {n: m.nonzero().flatten().tolist() for n, m in masks.items()},
+        ).save(self.folder.path)
         return {
-            "task": self.task.name, "hypernet": self.entry.name, "transfer": self.config.transfer, "seed": self.config.seed,
-            "device": str(self.runtime.device), "top1": accuracy.top1, "top5": accuracy.top5, "top1_without_prompt": plain,
-            "dense_top1": None, "macs": count_macs(network, size), "dense_macs": count_macs(dense.cpu(), size),
-            "parameters": count_parameters(network.backbone), "dense_parameters": count_parameters(dense.backbone),
-            "latency_ms": {str(b): t for b, t in latency["small"].items()}, "dense_latency_ms": {str(b): t for b, t in latency["dense"].items()},
-            "channels_kept": masks.kept, "channels": masks.widths, "skipped_images": self.task.skipped, "images": accuracy.images,
-            "search_seconds": round(search_seconds, 1), "seconds": round(self.folder.seconds, 1), "dense_seconds": None, "run": str(self.folder.path),
+            "task": self.task.name,
+            "hypernet": self.entry.name,
+            "transfer": self.config.transfer,
+            "seed": self.config.seed,
+            "device": str(self.runtime.device),
+            "top1": accuracy.top1,
+            "top5": accuracy.top5,
+            "top1_without_prompt": plain,
+            "dense_top1": None,
+            "macs": count_macs(network, size),
+            "dense_macs": count_macs(dense.cpu(), size),
+            "parameters": count_parameters(network.backbone),
+            "dense_parameters": count_parameters(dense.backbone),
+            "latency_ms": {str(b): t for b, t in latency["small"].items()},
+            "dense_latency_ms": {str(b): t for b, t in latency["dense"].items()},
+            "channels_kept": masks.kept,
+            "channels": masks.widths,
+            "skipped_images": self.task.skipped,
+            "images": accuracy.images,
+            "search_seconds": round(search_seconds, 1),
+            "seconds": round(self.folder.seconds, 1),
+            "dense_seconds": None,
+            "run": str(self.folder.path),
         }
 
 
@@ -352,4 +525,9 @@ def stored_prompt(entry: PretrainedHypernet, run: str | Path) -> Prompt:
 def _versions() -> dict[str, str]:
     import torchvision
 
-    return {"pass_transfer": __version__, "python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
+    return {
+        "pass_transfer": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }

@@ -23,4 +23,6 @@ def check_positive(config: object, *fields: str, zero: bool = False) -> None:
     for field in fields:
         value = getattr(config, field)
         if not 0 <= value < float("inf") or (value == 0 and not zero):
-            raise UsageError(f"{flag(field)} is {value}; it is {'zero or ' if zero else ''}a positive number")
+            raise UsageError(
+                f"{flag(field)} is {value}; it is {'zero or ' if zero else ''}a positive number"
+            )

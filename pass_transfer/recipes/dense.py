@@ -14,13 +14,19 @@ from pass_transfer.tasks import Task
 DENSE = "dense"  # folder in a run's
 
 
-def save_dense(network: Network, spec: BackboneSpec, groups: ChannelGroups, task: Task, folder: Path) -> None:
+def save_dense(
+    network: Network, spec: BackboneSpec, groups: ChannelGroups, task: Task, folder: Path
+) -> None:
     """Write a network that was fine-tuned for a task, on the CPU from then on, as a PrunedModel that keeps every channel."""
     kept = {name: list(range(group.width)) for name, group in groups.items()}
-    PrunedModel(network.cpu(), dataclasses.replace(spec, classes=task.classes), task.class_names, kept).save(folder)
+    PrunedModel(
+        network.cpu(), dataclasses.replace(spec, classes=task.classes), task.class_names, kept
+    ).save(folder)
 
 
-def find_dense(path: str | Path, spec: BackboneSpec, task: Task, replaced: str | Path | None = None) -> Path:
+def find_dense(
+    path: str | Path, spec: BackboneSpec, task: Task, replaced: str | Path | None = None
+) -> Path:
     """The folder of a dense network for a task: the given one, or that in a given run.
 
     Args:
@@ -34,14 +40,20 @@ def find_dense(path: str | Path, spec: BackboneSpec, task: Task, replaced: str |
     path = Path(path)
     folder = path / DENSE if (path / DENSE).is_dir() else path
     if replaced is not None and folder.resolve().is_relative_to(Path(replaced).resolve()):
-        raise UsageError(f"--dense {path} lies in --out, which --force would delete; choose another --out")
+        raise UsageError(
+            f"--dense {path} lies in --out, which --force would delete; choose another --out"
+        )
     model, wanted = load_pruned(folder), dataclasses.replace(spec, classes=task.classes)
     if model.spec != wanted or model.class_names != task.class_names:
         found = f"a {model.spec.architecture} at {model.spec.image_size} pixels for {model.spec.classes} classes ({model.class_names[0]}, ...)"
-        raise RunError(f"{folder} holds {found}; --dense needs a {spec.architecture} at {spec.image_size} for the {task.classes} of {task.name} "
-                       f"({task.class_names[0]}, ...), with the same preprocessing")
+        raise RunError(
+            f"{folder} holds {found}; --dense needs a {spec.architecture} at {spec.image_size} for the {task.classes} of {task.name} "
+            f"({task.class_names[0]}, ...), with the same preprocessing"
+        )
     if count_parameters(model.network.backbone) != count_parameters(build_backbone(wanted)):
-        raise RunError(f"{folder} holds a small network; --dense needs a run that had --with-dense or --distill, or its folder {DENSE}/")
+        raise RunError(
+            f"{folder} holds a small network; --dense needs a run that had --with-dense or --distill, or its folder {DENSE}/"
+        )
     return folder
 
 

@@ -17,10 +17,17 @@ from pass_transfer.training import Runtime
 TEMPERATURE = 4.0
 
 
-def softened_divergence(teacher: torch.Tensor, student: torch.Tensor, temperature: float) -> torch.Tensor:
+def softened_divergence(
+    teacher: torch.Tensor, student: torch.Tensor, temperature: float
+) -> torch.Tensor:
     """T^2 * KL(teacher || student) of logits (B, classes) divided by T, mean over the batch."""
-    expected, predicted = (nn.functional.log_softmax(logits.float() / temperature, dim=1) for logits in (teacher, student))
-    return temperature**2 * nn.functional.kl_div(predicted, expected, reduction="batchmean", log_target=True)
+    expected, predicted = (
+        nn.functional.log_softmax(logits.float() / temperature, dim=1)
+        for logits in (teacher, student)
+    )
+    return temperature**2 * nn.functional.kl_div(
+        predicted, expected, reduction="batchmean", log_target=True
+    )
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,9 @@ class Teacher:
         """A network made a teacher: placed, frozen, in eval mode."""
         return cls(runtime.place(network).requires_grad_(False).eval(), weight, temperature)
 
-    def loss(self, images: torch.Tensor, logits: torch.Tensor, labelled: torch.Tensor, runtime: Runtime) -> torch.Tensor:
+    def loss(
+        self, images: torch.Tensor, logits: torch.Tensor, labelled: torch.Tensor, runtime: Runtime
+    ) -> torch.Tensor:
         """The student's loss.
 
         Args:
@@ -52,4 +61,6 @@ class Teacher:
         """
         with torch.no_grad(), runtime.autocast():
             said = self.network(images)
-        return (1 - self.weight) * labelled + self.weight * softened_divergence(said, logits, self.temperature)
+        return (1 - self.weight) * labelled + self.weight * softened_divergence(
+            said, logits, self.temperature
+        )

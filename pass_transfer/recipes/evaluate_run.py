@@ -8,7 +8,14 @@ from typing import Any
 from pass_transfer.pruned import load_pruned
 
 
-def evaluate_run(run: str | Path, task: str, *, data_dir: str | None = None, device: str = "auto", precision: str = "auto") -> dict[str, Any]:
+def evaluate_run(
+    run: str | Path,
+    task: str,
+    *,
+    data_dir: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> dict[str, Any]:
     """Top-1 and top-5 (percent) of a run's model on a task's test images, in the precision that suits this device unless another is given; the run's report
     has the command with the device and precision that adapt measured in.
 
@@ -17,4 +24,10 @@ def evaluate_run(run: str | Path, task: str, *, data_dir: str | None = None, dev
         TaskError, UsageError: see PrunedModel.evaluate.
     """
     accuracy = load_pruned(run).evaluate(task, data_dir, device, precision)
-    return {"run": str(run), "task": task, "top1": accuracy.top1, "top5": accuracy.top5, "images": accuracy.images}
+    return {
+        "run": str(run),
+        "task": task,
+        "top1": accuracy.top1,
+        "top5": accuracy.top5,
+        "images": accuracy.images,
+    }

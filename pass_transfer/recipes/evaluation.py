@@ -34,9 +34,18 @@ class Evaluation:
     @classmethod
     def of(cls, split: Split, predictions: torch.Tensor, classes: int) -> Evaluation:
         """From the class numbers (N,) predicted for a split; the samples lie evenly over it, whatever was predicted."""
-        places = torch.linspace(0, len(split) - 1, min(SAMPLES, len(split)), dtype=torch.float64).round().long()
+        places = (
+            torch.linspace(0, len(split) - 1, min(SAMPLES, len(split)), dtype=torch.float64)
+            .round()
+            .long()
+        )
         samples, sample_labels = split.__getitems__(places.tolist())
-        return cls(confusion_matrix(torch.from_numpy(split.labels), predictions, classes), samples, sample_labels.long(), predictions[places])
+        return cls(
+            confusion_matrix(torch.from_numpy(split.labels), predictions, classes),
+            samples,
+            sample_labels.long(),
+            predictions[places],
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write evaluation.safetensors. Raises StorageError."""
@@ -49,11 +58,23 @@ def load_evaluation(folder: str | Path, classes: int) -> Evaluation | None:
     if not path.is_file():
         return None
     tensors = read_tensors(path)
-    count, *side = tensors["samples"].shape[::2] if "samples" in tensors and tensors["samples"].ndim == 4 else (0, 0)
-    expected = {"confusion": (torch.int64, (classes, classes)), "samples": (torch.uint8, (count, 3, *side, *side)),
-                "sample_labels": (torch.int64, (count,)), "sample_predictions": (torch.int64, (count,))}
+    count, *side = (
+        tensors["samples"].shape[::2]
+        if "samples" in tensors and tensors["samples"].ndim == 4
+        else (0, 0)
+    )
+    expected = {
+        "confusion": (torch.int64, (classes, classes)),
+        "samples": (torch.uint8, (count, 3, *side, *side)),
+        "sample_labels": (torch.int64, (count,)),
+        "sample_predictions": (torch.int64, (count,)),
+    }
     found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    numbers = [number for name in ("sample_labels", "sample_predictions") for number in tensors.get(name, torch.empty(0)).flatten().tolist()]
+    numbers = [
+        number
+        for name in ("sample_labels", "sample_predictions")
+        for number in tensors.get(name, torch.empty(0)).flatten().tolist()
+    ]
     if found != expected or not all(0 <= number < classes for number in numbers):
         raise StorageError(f"{path} does not hold the confusion of {classes} classes with samples")
     return Evaluation(**tensors)

@@ -15,7 +15,15 @@ from pass_transfer.network import Network
 from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.distill import Teacher
 from pass_transfer.tasks import Split, Task
-from pass_transfer.training import Accuracy, LoopConfig, RunFolder, Runtime, Stage, evaluate, run_stage
+from pass_transfer.training import (
+    Accuracy,
+    LoopConfig,
+    RunFolder,
+    Runtime,
+    Stage,
+    evaluate,
+    run_stage,
+)
 from pass_transfer.training.batches import augmented
 from pass_transfer.training.replicas import Replicas
 
@@ -61,19 +69,47 @@ class FinetuneConfig:
 class FinetuneStage(Stage):
     """Cross-entropy on augmented images by SGD with Nesterov momentum; with a teacher, what that says of them too."""
 
-    def __init__(self, network: Network, task: Task, config: FinetuneConfig, runtime: Runtime, name: str = "finetune", teacher: Teacher | None = None):
-        self.name, self.task, self.config, self.runtime, self.teacher = name, task, config, runtime, teacher
+    def __init__(
+        self,
+        network: Network,
+        task: Task,
+        config: FinetuneConfig,
+        runtime: Runtime,
+        name: str = "finetune",
+        teacher: Teacher | None = None,
+    ):
+        self.name, self.task, self.config, self.runtime, self.teacher = (
+            name,
+            task,
+            config,
+            runtime,
+            teacher,
+        )
         self.network = runtime.place(network)
-        self.model = runtime.accelerator.prepare_model(self.network) if runtime.accelerator.num_processes > 1 else self.network
-        self.replicas = None if config.whole_batch else Replicas.fitting(self.network, runtime, config.batch_size)
+        self.model = (
+            runtime.accelerator.prepare_model(self.network)
+            if runtime.accelerator.num_processes > 1
+            else self.network
+        )
+        self.replicas = (
+            None
+            if config.whole_batch
+            else Replicas.fitting(self.network, runtime, config.batch_size)
+        )
         self.modules = {"network": self.network}
-        self.optimizers = {"sgd": torch.optim.SGD(_parameter_groups(network, config), momentum=config.momentum, nesterov=True)}
+        self.optimizers = {
+            "sgd": torch.optim.SGD(
+                _parameter_groups(network, config), momentum=config.momentum, nesterov=True
+            )
+        }
 
     def start_epoch(self, epoch: int, step: int) -> None:
         """BatchNorm learns its statistics while training."""
         self.model.train()
 
-    def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
+    def step(
+        self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int
+    ) -> dict[str, float]:
         """One SGD step on uint8 images (B, 3, S, S)."""
         images = augmented(pixels, draw, self.task.mirrored, self.runtime.device)
         labels = labels.to(self.runtime.device)
@@ -81,12 +117,18 @@ class FinetuneStage(Stage):
         if share < 1:
             images = share * images + (1 - share) * images[partner]
 
-        def work(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, partners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def work(
+            network: nn.Module, images: torch.Tensor, labels: torch.Tensor, partners: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             with self.runtime.autocast():
                 logits = network(images).float()
-            loss = share * nn.functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+            loss = share * nn.functional.cross_entropy(
+                logits, labels, label_smoothing=self.config.label_smoothing
+            )
             if share < 1:
-                loss = loss + (1 - share) * nn.functional.cross_entropy(logits, partners, label_smoothing=self.config.label_smoothing)
+                loss = loss + (1 - share) * nn.functional.cross_entropy(
+                    logits, partners, label_smoothing=self.config.label_smoothing
+                )
             if self.teacher is not None:
                 loss = self.teacher.loss(images, logits, loss, self.runtime)
             return loss, logits.argmax(1).eq(labels)
@@ -107,7 +149,9 @@ class FinetuneStage(Stage):
         if not self.config.mixup:
             return 1.0, torch.arange(count)
         seed = int(torch.randint(2**31, (), generator=draw))
-        return float(np.random.default_rng(seed).beta(self.config.mixup, self.config.mixup)), torch.randperm(count, generator=draw)
+        return float(
+            np.random.default_rng(seed).beta(self.config.mixup, self.config.mixup)
+        ), torch.randperm(count, generator=draw)
 
     def regularise(self) -> None:
         """Called between backward and the optimizer's step, where a stage may add to the gradients."""
@@ -122,15 +166,32 @@ class FinetuneStage(Stage):
 def _parameter_groups(network: Network, config: FinetuneConfig) -> list[dict]:
     weights = [p for p in network.backbone.parameters() if p.ndim > 1]
     others = [p for p in network.backbone.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "lr": config.lr, "weight_decay": config.weight_decay},
-              {"params": others, "lr": config.lr, "weight_decay": 0.0}]
+    groups = [
+        {"params": weights, "lr": config.lr, "weight_decay": config.weight_decay},
+        {"params": others, "lr": config.lr, "weight_decay": 0.0},
+    ]
     if network.prompt is not None:
-        groups.append({"params": list(network.prompt.parameters()), "lr": config.prompt_lr, "weight_decay": 0.0})
+        groups.append(
+            {
+                "params": list(network.prompt.parameters()),
+                "lr": config.prompt_lr,
+                "weight_decay": 0.0,
+            }
+        )
     return groups
 
 
-def finetune(network: Network, task: Task, config: FinetuneConfig, runtime: Runtime, run: RunFolder | None = None,
-             name: str = "finetune", train: Split | None = None, teacher: Teacher | None = None, start: Accuracy | None = None) -> list[dict]:
+def finetune(
+    network: Network,
+    task: Task,
+    config: FinetuneConfig,
+    runtime: Runtime,
+    run: RunFolder | None = None,
+    name: str = "finetune",
+    train: Split | None = None,
+    teacher: Teacher | None = None,
+    start: Accuracy | None = None,
+) -> list[dict]:
     """Fine-tune a network in place; it ends in eval mode with the best epoch's weights.
 
     Args:
@@ -142,7 +203,13 @@ def finetune(network: Network, task: Task, config: FinetuneConfig, runtime: Runt
     Returns:
         One row of metrics per epoch.
     """
-    rows = run_stage(FinetuneStage(network, task, config, runtime, name, teacher), train or task.train, config.loop(), runtime, run,
-                     None if start is None else start.top1)
+    rows = run_stage(
+        FinetuneStage(network, task, config, runtime, name, teacher),
+        train or task.train,
+        config.loop(),
+        runtime,
+        run,
+        None if start is None else start.top1,
+    )
     network.eval()
     return rows

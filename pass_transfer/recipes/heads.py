@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -36,8 +36,14 @@ def some_batches(split: Split, images: int, seed: int) -> DataLoader:
 
 
 @torch.no_grad()
-def class_features(network: Network, split: Split, runtime: Runtime, images: int = IMAGES, seed: int = 0,
-                   view: Callable[[torch.Tensor], torch.Tensor] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def class_features(
+    network: Network,
+    split: Split,
+    runtime: Runtime,
+    images: int = IMAGES,
+    seed: int = 0,
+    view: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What the classifier sees: features (N, D) float32 and labels (N,), for up to `images` images of a split (through a view)."""
     caught: list[torch.Tensor] = []
     layer = network.backbone.get_submodule(classifier_name(network.backbone))
@@ -73,7 +79,9 @@ def class_mean_head(features: torch.Tensor, labels: torch.Tensor, classes: int) 
     covariance = centred.T @ centred / max(1, len(x) - classes)
     identity = torch.eye(x.shape[1], dtype=x.dtype)
     scale = covariance.diagonal().mean()
-    weight = torch.linalg.solve((1 - SHRINKAGE) * covariance + (SHRINKAGE * scale + 1e-8) * identity, means.T).T
+    weight = torch.linalg.solve(
+        (1 - SHRINKAGE) * covariance + (SHRINKAGE * scale + 1e-8) * identity, means.T
+    ).T
     bias = -0.5 * (weight * means).sum(1)
     logits = x @ weight.T + bias
     losses = [torch.nn.functional.cross_entropy(t * logits, labels).item() for t in TEMPERATURES]
@@ -97,14 +105,25 @@ def tempered(head: nn.Linear, norm: float = TRAINING_NORM) -> nn.Linear:
 def fit_head(network: Network, split: Split, classes: int, runtime: Runtime, seed: int = 0) -> None:
     """Give a network that is going to be trained a new, tempered classifier from the class means of a split's images."""
     features, labels = class_features(network, split, runtime, seed=seed)
-    set_classifier(network.backbone, runtime.place(tempered(class_mean_head(features, labels, classes))))
+    set_classifier(
+        network.backbone, runtime.place(tempered(class_mean_head(features, labels, classes)))
+    )
 
 
-def with_own_head(network: Network, split: Split, classes: int, runtime: Runtime, seed: int,
-                  view: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Network:
+def with_own_head(
+    network: Network,
+    split: Split,
+    classes: int,
+    runtime: Runtime,
+    seed: int,
+    view: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Network:
     """A frozen copy of a network with a calibrated classifier for a task, for use with batch statistics."""
     own = runtime.place(copy.deepcopy(network)).requires_grad_(False)
     with batch_statistics(own.backbone):
         features, labels = class_features(own, split, runtime, SEARCH_IMAGES, seed, view)
-    set_classifier(own.backbone, runtime.place(class_mean_head(features, labels, classes)).requires_grad_(False))
+    set_classifier(
+        own.backbone,
+        runtime.place(class_mean_head(features, labels, classes)).requires_grad_(False),
+    )
     return own

@@ -29,9 +29,18 @@ RESULT = "result.json"
 IMPORTANCE = "importance.safetensors"  # among the checkpoints
 
 
-def make_entry(backbone: str | Path, out: str | Path, *, data_dir: str | None = None, config: SearchConfig = SearchConfig(),
-               shape: HypernetConfig = HypernetConfig(), device: str = "auto", precision: str = "auto",
-               resume: bool = False, force: bool = False) -> dict[str, Any]:
+def make_entry(
+    backbone: str | Path,
+    out: str | Path,
+    *,
+    data_dir: str | None = None,
+    config: SearchConfig = SearchConfig(),
+    shape: HypernetConfig = HypernetConfig(),
+    device: str = "auto",
+    precision: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+) -> dict[str, Any]:
     """Search masks on a backbone's own task and write OUT/entry.
 
     Args:
@@ -45,14 +54,22 @@ def make_entry(backbone: str | Path, out: str | Path, *, data_dir: str | None = 
     started = time.monotonic()
     check_free(out, resume=resume, force=force)
     note, stored = _read_backbone(Path(backbone))
-    spec = BackboneSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in note["spec"].items()})
+    spec = BackboneSpec(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in note["spec"].items()}
+    )
     dense = build_backbone(spec)
     dense.load_state_dict(stored)
     runtime = choose_runtime(device, precision)
     say(f"running on {runtime.reason}")
     data = load_task(note["task"], spec.image_size, data_dir)
     recipe = {"search": dataclasses.asdict(config), "hypernet": dataclasses.asdict(shape)}
-    run = RunFolder(out, {"recipe": "search", "fingerprint": fingerprint(stored)} | recipe, resume=resume, force=force, started=started)
+    run = RunFolder(
+        out,
+        {"recipe": "search", "fingerprint": fingerprint(stored)} | recipe,
+        resume=resume,
+        force=force,
+        started=started,
+    )
     if run.resumed and (run.path / RESULT).exists():
         say(f"{run.path} is already finished")
         run.drop_checkpoints()
@@ -63,9 +80,25 @@ def make_entry(backbone: str | Path, out: str | Path, *, data_dir: str | None = 
     net = Hypernet(shape, dense, groups, prior)
     prompt = search(net, network, data, config, runtime, run)
     seconds = round(run.seconds, 1)
-    source = {"task": note["task"], "class_names": note["classes"], "top1": note["top1"], "top5": note["top5"], "weights": note["config"]}
+    source = {
+        "task": note["task"],
+        "class_names": note["classes"],
+        "top1": note["top1"],
+        "top5": note["top5"],
+        "weights": note["config"],
+    }
     card = f"# {spec.architecture} on {note['task']}\n\nWritten by `pass-transfer search`; dense top-1 {note['top1']} %.\n"
-    save_entry(Path(out) / "entry", net.cpu(), stored, spec, prompt.cpu(), source, recipe | {"seconds": seconds}, {}, card)
+    save_entry(
+        Path(out) / "entry",
+        net.cpu(),
+        stored,
+        spec,
+        prompt.cpu(),
+        source,
+        recipe | {"seconds": seconds},
+        {},
+        card,
+    )
     result = {"entry": str(Path(out) / "entry"), "seconds": seconds}
     write_json(run.path / RESULT, result)
     run.drop_checkpoints()
@@ -78,21 +111,44 @@ def _read_backbone(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor
         verify_files(folder)
         config = read_json(folder / CONFIG)
         source = config["source"]
-        note = {"spec": config["backbone"], "task": source["task"], "classes": source["class_names"], "config": source.get("weights")}
+        note = {
+            "spec": config["backbone"],
+            "task": source["task"],
+            "classes": source["class_names"],
+            "config": source.get("weights"),
+        }
         note |= {name: source.get(name) for name in ("top1", "top5")}
     elif (folder / "backbone.json").is_file():
         note = read_json(folder / "backbone.json")
     else:
-        raise RunError(f"{folder} holds no backbone.json and is no zoo entry; make a backbone with pass-transfer finetune")
+        raise RunError(
+            f"{folder} holds no backbone.json and is no zoo entry; make a backbone with pass-transfer finetune"
+        )
     return note, read_tensors(folder / "backbone.safetensors")
 
 
-def _prior(kind: str, network: Network, groups: ChannelGroups, task: Task, config: SearchConfig, runtime: Runtime, run: RunFolder) -> dict[str, torch.Tensor] | None:
+def _prior(
+    kind: str,
+    network: Network,
+    groups: ChannelGroups,
+    task: Task,
+    config: SearchConfig,
+    runtime: Runtime,
+    run: RunFolder,
+) -> dict[str, torch.Tensor] | None:
     """Scores of equal spread in every group; what takes minutes is kept in the run folder."""
+
     def importance() -> dict[str, torch.Tensor]:
         if not (run.work / IMPORTANCE).exists():
-            sources = make_source_tasks(task.classes, config.tasks, config.seed)[: config.importance_tasks]
-            write_tensors(run.work / IMPORTANCE, mean_importance(network, groups, task, sources, runtime, config.importance_images, config.seed))
+            sources = make_source_tasks(task.classes, config.tasks, config.seed)[
+                : config.importance_tasks
+            ]
+            write_tensors(
+                run.work / IMPORTANCE,
+                mean_importance(
+                    network, groups, task, sources, runtime, config.importance_images, config.seed
+                ),
+            )
         return read_tensors(run.work / IMPORTANCE)
 
     return make_prior(kind, network.backbone, groups, task.size, importance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -16,7 +16,13 @@ IMAGES = 5000  # predictions counted
 
 
 @torch.no_grad()
-def map_labels(source: nn.Linear, predict: Callable[[torch.Tensor], torch.Tensor], task: Task, runtime: Runtime, seed: int = 0) -> nn.Linear:
+def map_labels(
+    source: nn.Linear,
+    predict: Callable[[torch.Tensor], torch.Tensor],
+    task: Task,
+    runtime: Runtime,
+    seed: int = 0,
+) -> nn.Linear:
     """The rows of a source classifier that a task's classes are mapped to by frequency.
 
     Args:
@@ -29,5 +35,7 @@ def map_labels(source: nn.Linear, predict: Callable[[torch.Tensor], torch.Tensor
     total = torch.zeros(task.classes, source.out_features, dtype=torch.int64)
     for pixels, labels in some_batches(task.train, IMAGES, seed):
         with runtime.autocast():
-            total += count_predictions(predict(to_images(pixels, runtime.device)).float().cpu(), labels, task.classes)
+            total += count_predictions(
+                predict(to_images(pixels, runtime.device)).float().cpu(), labels, task.classes
+            )
     return runtime.place(mapped_classifier(source, frequency_mapping(total)))

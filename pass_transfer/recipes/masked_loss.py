@@ -6,8 +6,8 @@ differ by orders of magnitude, so they are taken apart, brought to one size and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Iterable
 
 import torch
 from torch import nn
@@ -15,11 +15,10 @@ from torch import nn
 from pass_transfer.backbones import ChannelGroups
 from pass_transfer.hypernet import Hypernet
 from pass_transfer.masking import masked_forward
-from pass_transfer.selection import highest
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
+from pass_transfer.selection import highest
 from pass_transfer.training import Runtime
-
 
 MARGIN = 0.1  # of all channels
 
@@ -36,18 +35,40 @@ class DensityRange:
         return self.low + (self.high - self.low) * torch.rand((), generator=source).item()
 
 
-def straight_through_masks(scores: torch.Tensor, groups: ChannelGroups, density: float, uniform: bool = False) -> dict[str, torch.Tensor]:
+def straight_through_masks(
+    scores: torch.Tensor, groups: ChannelGroups, density: float, uniform: bool = False
+) -> dict[str, torch.Tensor]:
     """Masks by group at a density, with the straight-through gradient to the scores (total,); uniform for the same share of every group."""
     if uniform:
-        places = torch.cat([part.detach().argsort(stable=True).argsort(stable=True).to(scores) / len(part) for part in groups.split(scores).values()])
+        places = torch.cat(
+            [
+                part.detach().argsort(stable=True).argsort(stable=True).to(scores) / len(part)
+                for part in groups.split(scores).values()
+            ]
+        )
         scores = scores + (places - scores).detach()
     return groups.split(highest(scores, groups, density).mask)
 
 
-def masked_logits(network: Network, prompt: Prompt, frame: torch.Tensor, groups: ChannelGroups, masks, images: torch.Tensor, gradient: str = "exact",
-                  margins=None) -> torch.Tensor:
+def masked_logits(
+    network: Network,
+    prompt: Prompt,
+    frame: torch.Tensor,
+    groups: ChannelGroups,
+    masks,
+    images: torch.Tensor,
+    gradient: str = "exact",
+    margins=None,
+) -> torch.Tensor:
     """Logits (B, classes) of prompted images under masks, with batch statistics in BatchNorm; see masked_forward for `gradient` and `margins`."""
-    return masked_forward(network.backbone, groups, masks, (prompt(images, frame) - network.mean) / network.std, gradient, margins).float()
+    return masked_forward(
+        network.backbone,
+        groups,
+        masks,
+        (prompt(images, frame) - network.mean) / network.std,
+        gradient,
+        margins,
+    ).float()
 
 
 class PromptGradient:
@@ -67,10 +88,15 @@ class PromptGradient:
         """Set prompt.values.grad to the weighted sum of both gradients, each scaled to a root mean square of 1."""
         pixels = self.prompt.border.sum() * 3
         total = torch.zeros_like(self.prompt.values)
-        for share, frame in ((self.image_share, self.as_image), (1 - self.image_share, self.as_condition)):
+        for share, frame in (
+            (self.image_share, self.as_image),
+            (1 - self.image_share, self.as_condition),
+        ):
             if frame.grad is not None and share > 0:
                 gradient = frame.grad * self.prompt.border
-                total += share * gradient / (gradient.square().sum() / pixels).sqrt().clamp(min=1e-12)
+                total += (
+                    share * gradient / (gradient.square().sum() / pixels).sqrt().clamp(min=1e-12)
+                )
         self.prompt.values.grad = total
 
 
@@ -85,9 +111,21 @@ def condition_scores(hypernet: Hypernet, frame: torch.Tensor) -> torch.Tensor:
         return hypernet(frame.float())
 
 
-def masked_step(hypernet: Hypernet, network: Network, prompt: Prompt, images: torch.Tensor, labels: torch.Tensor, density: float, *,
-                image_share: float, optimizers: Iterable[torch.optim.Optimizer], runtime: Runtime, rows: torch.Tensor | None = None,
-                gradient: str = "exact", uniform: bool = False) -> dict[str, float]:
+def masked_step(
+    hypernet: Hypernet,
+    network: Network,
+    prompt: Prompt,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    density: float,
+    *,
+    image_share: float,
+    optimizers: Iterable[torch.optim.Optimizer],
+    runtime: Runtime,
+    rows: torch.Tensor | None = None,
+    gradient: str = "exact",
+    uniform: bool = False,
+) -> dict[str, float]:
     """One optimisation step on the cross-entropy of the masked network.
 
     Args:
@@ -103,9 +141,17 @@ def masked_step(hypernet: Hypernet, network: Network, prompt: Prompt, images: to
     roles = PromptGradient(prompt, image_share)
     scores = condition_scores(hypernet, roles.as_condition)
     masks = straight_through_masks(scores, hypernet.groups, density, uniform)
-    margins = straight_through_masks(scores.detach(), hypernet.groups, min(1.0, density + MARGIN), uniform) if gradient == "margin" else None
+    margins = (
+        straight_through_masks(
+            scores.detach(), hypernet.groups, min(1.0, density + MARGIN), uniform
+        )
+        if gradient == "margin"
+        else None
+    )
     with runtime.autocast():
-        logits = masked_logits(network, prompt, roles.as_image, hypernet.groups, masks, images, gradient, margins)
+        logits = masked_logits(
+            network, prompt, roles.as_image, hypernet.groups, masks, images, gradient, margins
+        )
     logits = logits if rows is None else logits[:, rows]
     loss = nn.functional.cross_entropy(logits, labels)
     for optimizer in optimizers:
@@ -114,4 +160,7 @@ def masked_step(hypernet: Hypernet, network: Network, prompt: Prompt, images: to
     roles.join()
     for optimizer in optimizers:
         optimizer.step()
-    return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).cpu().double().mean().item()}
+    return {
+        "loss": loss.item(),
+        "top1": 100 * logits.argmax(1).eq(labels).cpu().double().mean().item(),
+    }

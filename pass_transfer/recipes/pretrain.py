@@ -10,20 +10,24 @@ import torch
 
 from pass_transfer.backbones import BackboneSpec, build_backbone, load_weights
 from pass_transfer.files import read_json, sha256, write_json, write_tensors
-from pass_transfer.recipes.finetune import FinetuneConfig, finetune
-from pass_transfer.recipes.heads import fit_head
 from pass_transfer.network import Network
 from pass_transfer.progress import say
+from pass_transfer.recipes.finetune import FinetuneConfig, finetune
+from pass_transfer.recipes.heads import fit_head
 from pass_transfer.tasks import load_task
 from pass_transfer.training import RunFolder, choose_runtime, evaluate, recalibrate
 from pass_transfer.training.run_folder import check_free
 
-FINAL_IMAGES = 16384  # for the statistics a finished backbone keeps: unaugmented images, which it will see
+FINAL_IMAGES = (
+    16384  # for the statistics a finished backbone keeps: unaugmented images, which it will see
+)
 
 
 def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights of two or more dimensions in float16; BatchNorm, biases and counters as they are."""
-    return {name: t.half() if t.is_floating_point() and t.ndim > 1 else t for name, t in state.items()}
+    return {
+        name: t.half() if t.is_floating_point() and t.ndim > 1 else t for name, t in state.items()
+    }
 
 
 def _origin(weights: str) -> str:
@@ -32,9 +36,20 @@ def _origin(weights: str) -> str:
     return f"{path.name} {sha256(path)[:16]}" if path.is_file() else str(weights)
 
 
-def pretrain(architecture: str, weights: str, task: str, out: str | Path, *, size: int = 64, data_dir: str | None = None,
-             config: FinetuneConfig = FinetuneConfig(epochs=6), device: str = "auto", precision: str = "auto",
-             resume: bool = False, force: bool = False) -> dict:
+def pretrain(
+    architecture: str,
+    weights: str,
+    task: str,
+    out: str | Path,
+    *,
+    size: int = 64,
+    data_dir: str | None = None,
+    config: FinetuneConfig = FinetuneConfig(epochs=6),
+    device: str = "auto",
+    precision: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+) -> dict:
     """Train a backbone on a task and save it in half precision.
 
     Args:
@@ -48,7 +63,9 @@ def pretrain(architecture: str, weights: str, task: str, out: str | Path, *, siz
     """
     started = time.monotonic()
     check_free(out, resume=resume, force=force)
-    build_backbone(BackboneSpec(architecture, 2, size))  # a wrong name or size fails here, before any image is read
+    build_backbone(
+        BackboneSpec(architecture, 2, size)
+    )  # a wrong name or size fails here, before any image is read
     runtime = choose_runtime(device, precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, size, data_dir)
@@ -56,8 +73,16 @@ def pretrain(architecture: str, weights: str, task: str, out: str | Path, *, siz
     spec = BackboneSpec(architecture, data.classes, size)
     network = Network(build_backbone(spec), spec.mean, spec.std)
     left = load_weights(network.backbone, architecture, weights)
-    settings = {"recipe": "pretrain", "architecture": architecture, "weights": _origin(weights), "task": task, "size": size}
-    run = RunFolder(out, settings | dataclasses.asdict(config), resume=resume, force=force, started=started)
+    settings = {
+        "recipe": "pretrain",
+        "architecture": architecture,
+        "weights": _origin(weights),
+        "task": task,
+        "size": size,
+    }
+    run = RunFolder(
+        out, settings | dataclasses.asdict(config), resume=resume, force=force, started=started
+    )
     if run.resumed and (run.path / "backbone.json").exists():
         say(f"{run.path} is already finished")
         run.drop_checkpoints()
@@ -71,8 +96,15 @@ def pretrain(architecture: str, weights: str, task: str, out: str | Path, *, siz
     stored = half_precision(network.backbone.state_dict())
     network.backbone.load_state_dict(stored)
     accuracy = evaluate(network, data.test, runtime)
-    result = {"spec": dataclasses.asdict(spec), "classes": list(data.class_names), "task": task, "top1": accuracy.top1,
-              "top5": accuracy.top5, "seconds": round(run.seconds, 1), "config": settings | dataclasses.asdict(config)}
+    result = {
+        "spec": dataclasses.asdict(spec),
+        "classes": list(data.class_names),
+        "task": task,
+        "top1": accuracy.top1,
+        "top5": accuracy.top5,
+        "seconds": round(run.seconds, 1),
+        "config": settings | dataclasses.asdict(config),
+    }
     write_tensors(Path(out) / "backbone.safetensors", stored)
     write_json(Path(out) / "backbone.json", result)
     run.drop_checkpoints()

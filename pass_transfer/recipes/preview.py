@@ -23,8 +23,17 @@ INTENSITY = 20  # MACs for each number moved, below which a CPU waits for memory
 GAIN = 0.8  # share of the MACs' ratio that a cut should make faster
 
 
-def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None = None, backbone: str | Path | None = None, classes: int | None = None,
-            latency: bool = True, device: str = "auto", batch: int = 1, **cut: Any) -> dict[str, Any]:
+def preview(
+    hypernet: str | Path | PretrainedHypernet,
+    *,
+    run: str | Path | None = None,
+    backbone: str | Path | None = None,
+    classes: int | None = None,
+    latency: bool = True,
+    device: str = "auto",
+    batch: int = 1,
+    **cut: Any,
+) -> dict[str, Any]:
     """Foresee a network under a budget.
 
     Args:
@@ -56,27 +65,72 @@ def preview(hypernet: str | Path | PretrainedHypernet, *, run: str | Path | None
         classes = classes or read_json(Path(run) / CONFIG)["classes"]
     budget_is_timed = cut.get("latency_ms") is not None
     place = choose_runtime(device, "no").device if latency or budget_is_timed else None
-    masks = entry.generate_masks(prompt, classes=classes, **({"device": place, "batch": batch} if budget_is_timed else {}), **cut)
+    masks = entry.generate_masks(
+        prompt,
+        classes=classes,
+        **({"device": place, "batch": batch} if budget_is_timed else {}),
+        **cut,
+    )
     table = entry.table if classes is None else entry.table.with_classes(classes)
     kept, widths = masks.kept, masks.widths
-    layers = [{"name": small.name, "positions": small.positions, "inputs": small.inputs, "outputs": small.outputs, "macs": small.macs, "parameters": small.parameters,
-               "dense_inputs": dense.inputs, "dense_outputs": dense.outputs, "dense_macs": dense.macs, "dense_parameters": dense.parameters}
-              for small, dense in zip(table.by_layer(kept), table.by_layer(widths))]
-    found = {"hypernet": entry.name, "prompt": "source" if run is None else str(run), "cut": cut, "image_size": entry.spec.image_size,
-             "groups": [{"name": n, "kept": kept[n], "width": widths[n], "layers": sorted({*g.writes, *g.reads})} for n, g in entry.groups.items()],
-             "layers": layers, "macs": table.macs(kept), "dense_macs": table.dense, "parameters": table.parameters(kept),
-             "dense_parameters": table.dense_parameters, "estimated_speed_up": speed_up(layers), "latency_ms": None, "dense_latency_ms": None}
+    layers = [
+        {
+            "name": small.name,
+            "positions": small.positions,
+            "inputs": small.inputs,
+            "outputs": small.outputs,
+            "macs": small.macs,
+            "parameters": small.parameters,
+            "dense_inputs": dense.inputs,
+            "dense_outputs": dense.outputs,
+            "dense_macs": dense.macs,
+            "dense_parameters": dense.parameters,
+        }
+        for small, dense in zip(table.by_layer(kept), table.by_layer(widths))
+    ]
+    found = {
+        "hypernet": entry.name,
+        "prompt": "source" if run is None else str(run),
+        "cut": cut,
+        "image_size": entry.spec.image_size,
+        "groups": [
+            {
+                "name": n,
+                "kept": kept[n],
+                "width": widths[n],
+                "layers": sorted({*g.writes, *g.reads}),
+            }
+            for n, g in entry.groups.items()
+        ],
+        "layers": layers,
+        "macs": table.macs(kept),
+        "dense_macs": table.dense,
+        "parameters": table.parameters(kept),
+        "dense_parameters": table.dense_parameters,
+        "estimated_speed_up": speed_up(layers),
+        "latency_ms": None,
+        "dense_latency_ms": None,
+    }
     if latency:
-        networks = {name: entry.network(chosen, prompt, classes).to(place, memory_format=torch.channels_last) for name, chosen in (("small", masks), ("dense", None))}
+        networks = {
+            name: entry.network(chosen, prompt, classes).to(
+                place, memory_format=torch.channels_last
+            )
+            for name, chosen in (("small", masks), ("dense", None))
+        }
         batches = sorted({*LATENCY_BATCHES, batch})
         say(f"measuring both networks at batch {', '.join(map(str, batches))}")
         times = measure_latency(networks, entry.spec.image_size, batches)
-        found |= {"latency_ms": {str(b): t for b, t in times["small"].items()}, "dense_latency_ms": {str(b): t for b, t in times["dense"].items()}}
+        found |= {
+            "latency_ms": {str(b): t for b, t in times["small"].items()},
+            "dense_latency_ms": {str(b): t for b, t in times["dense"].items()},
+        }
     return found | {"warnings": warnings(found)}
 
 
 def speed_up(layers: list[dict[str, Any]]) -> float:
     """How many times as fast a cut should be, without measuring: a layer takes as long as its arithmetic, in whole multiples of channels, or what it moves, whichever is more."""
+
     def work(layer: dict[str, Any], which: str) -> float:
         padded = layer[f"{which}macs"]
         for end in ("inputs", "outputs"):
@@ -88,7 +142,10 @@ def speed_up(layers: list[dict[str, Any]]) -> float:
 
 def _moved(layer: dict[str, Any], which: str = "") -> float:
     """Numbers that a layer reads and writes for one image."""
-    return layer["positions"] * (layer[f"{which}inputs"] + layer[f"{which}outputs"]) + layer[f"{which}parameters"]
+    return (
+        layer["positions"] * (layer[f"{which}inputs"] + layer[f"{which}outputs"])
+        + layer[f"{which}parameters"]
+    )
 
 
 def warnings(found: dict[str, Any]) -> list[str]:
@@ -96,16 +153,28 @@ def warnings(found: dict[str, Any]) -> list[str]:
     said = []
     odd = [g for g in found["groups"] if g["kept"] % MULTIPLE and g["kept"] < g["width"]]
     if odd:
-        said.append(f"{len(odd)} of {len(found['groups'])} groups keep a number of channels that is no multiple of {MULTIPLE}, which costs as much as the next one; "
-                    f"try --round-to {MULTIPLE}")
+        said.append(
+            f"{len(odd)} of {len(found['groups'])} groups keep a number of channels that is no multiple of {MULTIPLE}, which costs as much as the next one; "
+            f"try --round-to {MULTIPLE}"
+        )
     small = sum(layer["macs"] for layer in found["layers"] if 1 < layer["positions"] <= SMALL_MAP)
     if small > 0.2 * found["macs"]:
-        said.append(f"{small / found['macs']:.0%} of the MACs are in maps of {SMALL_MAP} positions or fewer, where overheads weigh most at batch 1")
-    slow = [layer["name"] for layer in found["layers"] if layer["positions"] > 1 and layer["macs"] < INTENSITY * _moved(layer)]
+        said.append(
+            f"{small / found['macs']:.0%} of the MACs are in maps of {SMALL_MAP} positions or fewer, where overheads weigh most at batch 1"
+        )
+    slow = [
+        layer["name"]
+        for layer in found["layers"]
+        if layer["positions"] > 1 and layer["macs"] < INTENSITY * _moved(layer)
+    ]
     if slow:
-        said.append(f"bound by memory rather than arithmetic, so that fewer MACs gain little: {', '.join(slow)}")
+        said.append(
+            f"bound by memory rather than arithmetic, so that fewer MACs gain little: {', '.join(slow)}"
+        )
     for batch, time in (found["latency_ms"] or {}).items():
         gain, ratio = found["dense_latency_ms"][batch] / time, found["dense_macs"] / found["macs"]
         if gain < GAIN * ratio:
-            said.append(f"at batch {batch} it runs {gain:.2f} times as fast here, with {ratio:.2f} times fewer MACs")
+            said.append(
+                f"at batch {batch} it runs {gain:.2f} times as fast here, with {ratio:.2f} times fewer MACs"
+            )
     return said

@@ -8,7 +8,7 @@ closed form). One pass of the dense network shows all layers their inputs at onc
 from __future__ import annotations
 
 import math
-from typing import Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -22,13 +22,24 @@ from pass_transfer.training.batches import generator
 
 IMAGES = 4096
 BATCH = 128
-ROWS = 4 * IMAGES  # of inputs, for a layer: places of a map are drawn for every batch, as neighbours say the same
+ROWS = (
+    4 * IMAGES
+)  # of inputs, for a layer: places of a map are drawn for every batch, as neighbours say the same
 RIDGE = 1e-2  # of the mean variance: what the kept inputs hardly explain is left as it was
 
 
 @torch.no_grad()
-def reconstruct_readers(dense: Network, small: nn.Module, masks: Mapping[str, torch.Tensor], groups: ChannelGroups, split: Split, runtime: Runtime, *,
-                images: int = IMAGES, seed: int = 0) -> None:
+def reconstruct_readers(
+    dense: Network,
+    small: nn.Module,
+    masks: Mapping[str, torch.Tensor],
+    groups: ChannelGroups,
+    split: Split,
+    runtime: Runtime,
+    *,
+    images: int = IMAGES,
+    seed: int = 0,
+) -> None:
     """Change the weights (and biases) of a backbone's layers that lost inputs.
 
     Args:
@@ -38,21 +49,38 @@ def reconstruct_readers(dense: Network, small: nn.Module, masks: Mapping[str, to
         split: training images of the task, without augmentation.
         images: how many of them are looked at.
     """
-    inputs = {layer: masks[group.name][units] for group in groups.values() for layer, units in group.reads.items()}
+    inputs = {
+        layer: masks[group.name][units]
+        for group in groups.values()
+        for layer, units in group.reads.items()
+    }
     removed = groups.coupling == "grouped"
-    outputs = {layer: masks[group.name][units] for group in groups.values() for layer, units in group.writes.items()} if removed else {}
+    outputs = (
+        {
+            layer: masks[group.name][units]
+            for group in groups.values()
+            for layer, units in group.writes.items()
+        }
+        if removed
+        else {}
+    )
     fits = {}
     for name, kept in inputs.items():
         layer = dense.backbone.get_submodule(name)
         if not bool(kept.all()) and getattr(layer, "groups", 1) == 1:
             weight = layer.weight.detach()
-            fits[name] = _Fit(weight[outputs[name].to(weight.device)] if name in outputs else weight, kept.to(weight.device))
+            fits[name] = _Fit(
+                weight[outputs[name].to(weight.device)] if name in outputs else weight,
+                kept.to(weight.device),
+            )
     _observe(fits, dense, split, runtime, images, seed)
     for name, fit in fits.items():
         added, shift = fit.solve()
         target = small.get_submodule(name)
         if not removed:
-            added = added.new_zeros(len(added), len(fit.kept)).index_copy(1, fit.kept.nonzero().flatten(), added)
+            added = added.new_zeros(len(added), len(fit.kept)).index_copy(
+                1, fit.kept.nonzero().flatten(), added
+            )
         target.weight.add_(added.view_as(target.weight).to(target.weight))
         if target.bias is not None:
             target.bias.add_(shift.to(target.bias))
@@ -87,7 +115,14 @@ class _Fit:
         return added, y - added @ x
 
 
-def _observe(fits: Mapping[str, _Fit], network: Network, split: Split, runtime: Runtime, images: int, seed: int) -> None:
+def _observe(
+    fits: Mapping[str, _Fit],
+    network: Network,
+    split: Split,
+    runtime: Runtime,
+    images: int,
+    seed: int,
+) -> None:
     """Show every fit the inputs of its layer on images of the task."""
     draw = generator(seed, 11)
     chosen = torch.randperm(len(split), generator=generator(seed, 10))[:images]
@@ -95,10 +130,17 @@ def _observe(fits: Mapping[str, _Fit], network: Network, split: Split, runtime: 
     layers = {name: network.backbone.get_submodule(name) for name in fits}
 
     def look(fit: _Fit, layer: nn.Module, given: torch.Tensor) -> None:
-        with torch.autocast(runtime.device.type, enabled=False):  # sums of products rounded to 16 bits solve another problem
+        with torch.autocast(
+            runtime.device.type, enabled=False
+        ):  # sums of products rounded to 16 bits solve another problem
             fit.add(_rows(layer, given.float(), places, draw))
 
-    handles = [layer.register_forward_pre_hook(lambda module, given, fit=fits[name]: look(fit, module, given[0])) for name, layer in layers.items()]
+    handles = [
+        layer.register_forward_pre_hook(
+            lambda module, given, fit=fits[name]: look(fit, module, given[0])
+        )
+        for name, layer in layers.items()
+    ]
     try:
         for pixels, _ in batches(split, BATCH, order=chosen.split(BATCH)):
             with runtime.autocast():
@@ -108,16 +150,23 @@ def _observe(fits: Mapping[str, _Fit], network: Network, split: Split, runtime: 
             handle.remove()
 
 
-def _rows(layer: nn.Module, given: torch.Tensor, places: int, draw: torch.Generator) -> torch.Tensor:
+def _rows(
+    layer: nn.Module, given: torch.Tensor, places: int, draw: torch.Generator
+) -> torch.Tensor:
     """Inputs (N, D) that a layer's weights meet, at so many places of each map."""
     if not isinstance(layer, nn.Conv2d):
         return given.flatten(0, -2)
     (stride, step), (rise, run), (above, beside) = layer.stride, layer.dilation, layer.padding
     tall, wide = layer.kernel_size
     padded = nn.functional.pad(given, (beside, beside, above, above))
-    rows, columns = (padded.shape[2] - rise * (tall - 1) - 1) // stride + 1, (padded.shape[3] - run * (wide - 1) - 1) // step + 1
+    rows, columns = (
+        (padded.shape[2] - rise * (tall - 1) - 1) // stride + 1,
+        (padded.shape[3] - run * (wide - 1) - 1) // step + 1,
+    )
     positions = torch.randperm(rows * columns, generator=draw)[:places]
     y = stride * (positions // columns)[:, None] + rise * torch.arange(tall)
     x = step * (positions % columns)[:, None] + run * torch.arange(wide)
-    patches = padded[:, :, y[:, :, None].to(given.device), x[:, None, :].to(given.device)]  # (B, C, positions, tall, wide)
+    patches = padded[
+        :, :, y[:, :, None].to(given.device), x[:, None, :].to(given.device)
+    ]  # (B, C, positions, tall, wide)
     return patches.transpose(1, 2).flatten(2).flatten(0, 1)

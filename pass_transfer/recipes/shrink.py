@@ -6,21 +6,32 @@ import copy
 
 from torch import nn
 
-from pass_transfer.recipes.heads import fit_head
-from pass_transfer.recipes.map_labels import map_labels
-from pass_transfer.recipes.reconstruct import reconstruct_readers
 from pass_transfer.backbones import ChannelGroups, classifier_name, set_classifier
 from pass_transfer.masking import mask_layers
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.network import Network
 from pass_transfer.prompts import Prompt
+from pass_transfer.recipes.heads import fit_head
+from pass_transfer.recipes.map_labels import map_labels
+from pass_transfer.recipes.reconstruct import reconstruct_readers
 from pass_transfer.surgery import remove_channels
 from pass_transfer.tasks import Task
 from pass_transfer.training import Runtime, recalibrate
 
 
-def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | None, mean, std, prompt: Prompt | None, task: Task,
-           mapping: str, runtime: Runtime, seed: int = 0, reconstruct: bool = True) -> Network:
+def shrink(
+    backbone: nn.Module,
+    groups: ChannelGroups,
+    masks: ChannelMasks | None,
+    mean,
+    std,
+    prompt: Prompt | None,
+    task: Task,
+    mapping: str,
+    runtime: Runtime,
+    seed: int = 0,
+    reconstruct: bool = True,
+) -> Network:
     """The network that fine-tuning starts from.
 
     Args:
@@ -51,7 +62,10 @@ def shrink(backbone: nn.Module, groups: ChannelGroups, masks: ChannelMasks | Non
         fit_head(network, task.train, task.classes, runtime, seed)
     else:
         judge = dense if mapping == "frequency" else network
-        set_classifier(small, map_labels(small.get_submodule(classifier_name(small)), judge, task, runtime, seed))
+        set_classifier(
+            small,
+            map_labels(small.get_submodule(classifier_name(small)), judge, task, runtime, seed),
+        )
     if handles:  # the classifier is another one now
         for handle in handles:
             handle.remove()

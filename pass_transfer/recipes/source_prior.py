@@ -9,7 +9,7 @@ to each other, so it is measured once, here, and what a prompt changes starts fr
 from __future__ import annotations
 
 import functools
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -23,8 +23,15 @@ from pass_transfer.tasks import Task
 from pass_transfer.training import Runtime
 
 
-def mean_importance(network: Network, groups: ChannelGroups, task: Task, sources: Sequence[SourceTask], runtime: Runtime, images: int,
-                    seed: int = 0) -> dict[str, torch.Tensor]:
+def mean_importance(
+    network: Network,
+    groups: ChannelGroups,
+    task: Task,
+    sources: Sequence[SourceTask],
+    runtime: Runtime,
+    images: int,
+    seed: int = 0,
+) -> dict[str, torch.Tensor]:
     """Taylor importance (width,) of every channel group, standardised for each source task and averaged over them.
 
     Args:
@@ -34,8 +41,16 @@ def mean_importance(network: Network, groups: ChannelGroups, task: Task, sources
     total = torch.zeros(groups.total)
     with progress_bar("channel importance", len(sources), "tasks") as bar:
         for number, source in enumerate(sources):
-            found = task_importance(network, groups, part_of(task.train, source), len(source.classes), runtime, images, seed + number,
-                                    functools.partial(see, view=source.view))
+            found = task_importance(
+                network,
+                groups,
+                part_of(task.train, source),
+                len(source.classes),
+                runtime,
+                images,
+                seed + number,
+                functools.partial(see, view=source.view),
+            )
             total += groups.join(standardise(found))
             bar.advance(1)
     return groups.split(total / len(sources))

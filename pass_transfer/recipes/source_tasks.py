@@ -63,6 +63,10 @@ def see(images: torch.Tensor, view: str) -> torch.Tensor:
     factor = {"half": 2, "quarter": 4, "eighth": 8}.get(view.removeprefix("grey-"))
     if factor is not None:
         side = images.shape[-1]
-        small = torch.nn.functional.interpolate(images, (side // factor, side // factor), mode="area")
-        images = torch.nn.functional.interpolate(small, (side, side), mode="bicubic", align_corners=False).clamp(0, 1)
+        small = torch.nn.functional.interpolate(
+            images, (side // factor, side // factor), mode="area"
+        )
+        images = torch.nn.functional.interpolate(
+            small, (side, side), mode="bicubic", align_corners=False
+        ).clamp(0, 1)
     return images.contiguous(memory_format=torch.channels_last)

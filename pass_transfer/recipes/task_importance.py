@@ -7,7 +7,7 @@ kind of classifier differs more than one of another task.
 
 from __future__ import annotations
 
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -25,8 +25,16 @@ BATCH = 128
 View = Callable[[torch.Tensor], torch.Tensor]
 
 
-def task_importance(network: Network, groups: ChannelGroups, split: Split, classes: int, runtime: Runtime, images: int, seed: int,
-                    view: View | None = None) -> dict[str, torch.Tensor]:
+def task_importance(
+    network: Network,
+    groups: ChannelGroups,
+    split: Split,
+    classes: int,
+    runtime: Runtime,
+    images: int,
+    seed: int,
+    view: View | None = None,
+) -> dict[str, torch.Tensor]:
     """Taylor importance (width,) of every channel group for a task.
 
     Args:
@@ -38,12 +46,31 @@ def task_importance(network: Network, groups: ChannelGroups, split: Split, class
     return taylor(*_measured_on(network, groups, split, classes, runtime, images, seed, view))
 
 
-def task_selection(network: Network, groups: ChannelGroups, split: Split, classes: int, runtime: Runtime, images: int, seed: int) -> dict[str, torch.Tensor]:
+def task_selection(
+    network: Network,
+    groups: ChannelGroups,
+    split: Split,
+    classes: int,
+    runtime: Runtime,
+    images: int,
+    seed: int,
+) -> dict[str, torch.Tensor]:
     """The order of forward selection, as scores (width,) of every channel group, for a task; arguments as of task_importance."""
-    return forward_selection(*_measured_on(network, groups, split, classes, runtime, images, seed), generator(seed, 13))
+    return forward_selection(
+        *_measured_on(network, groups, split, classes, runtime, images, seed), generator(seed, 13)
+    )
 
 
-def _measured_on(network: Network, groups: ChannelGroups, split: Split, classes: int, runtime: Runtime, images: int, seed: int, view: View | None = None):
+def _measured_on(
+    network: Network,
+    groups: ChannelGroups,
+    split: Split,
+    classes: int,
+    runtime: Runtime,
+    images: int,
+    seed: int,
+    view: View | None = None,
+):
     """A backbone with the task's classifier, its groups, batches of images and labels, and how it runs on them."""
     own = with_own_head(network, split, classes, runtime, seed, view)
     chosen = torch.randperm(len(split), generator=generator(seed, 3))[:images]

@@ -19,12 +19,18 @@ from pass_transfer.prompts import Prompt
 from pass_transfer.recipes.checks import check_positive, check_whole
 from pass_transfer.recipes.heads import with_own_head
 from pass_transfer.recipes.map_labels import map_labels
-from pass_transfer.recipes.masked_loss import DensityRange, condition_scores, freeze, masked_logits, masked_step, straight_through_masks
+from pass_transfer.recipes.masked_loss import (
+    DensityRange,
+    condition_scores,
+    freeze,
+    masked_logits,
+    masked_step,
+    straight_through_masks,
+)
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, choose_runtime, run_stage
 from pass_transfer.training.batches import augmented
 from pass_transfer.zoo.entry import PretrainedHypernet
-
 
 PASSES = 8
 
@@ -63,17 +69,34 @@ class TunePromptStage(Stage):
 
     name = "prompt"
 
-    def __init__(self, hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, mapping: str, config: PromptConfig, runtime: Runtime):
-        self.hypernet = freeze(runtime.place(copy.deepcopy(hypernet))).train()  # cuDNN differentiates an LSTM in training mode only; nothing else depends on it
+    def __init__(
+        self,
+        hypernet: Hypernet,
+        network: Network,
+        prompt: Prompt,
+        task: Task,
+        mapping: str,
+        config: PromptConfig,
+        runtime: Runtime,
+    ):
+        self.hypernet = freeze(
+            runtime.place(copy.deepcopy(hypernet))
+        ).train()  # cuDNN differentiates an LSTM in training mode only; nothing else depends on it
         self.prompt = prompt.to(runtime.device)
         self.task, self.mapping, self.config, self.runtime = task, mapping, config, runtime
         self.source = network.backbone.get_submodule(classifier_name(network.backbone))
         linear = mapping == "linear"
-        self.network = freeze(with_own_head(network, task.train, task.classes, runtime, config.seed) if linear else runtime.place(copy.deepcopy(network)))
+        self.network = freeze(
+            with_own_head(network, task.train, task.classes, runtime, config.seed)
+            if linear
+            else runtime.place(copy.deepcopy(network))
+        )
         self.densities = DensityRange(config.low, config.high)
         self.optimizers = {"prompt": torch.optim.Adam(self.prompt.parameters(), config.lr)}
         if linear:
-            self.optimizers["head"] = torch.optim.Adam(self.head.requires_grad_(True).parameters(), config.head_lr)
+            self.optimizers["head"] = torch.optim.Adam(
+                self.head.requires_grad_(True).parameters(), config.head_lr
+            )
         else:
             self._map()
         self.modules = {"prompt": self.prompt, "head": self.head}
@@ -88,33 +111,63 @@ class TunePromptStage(Stage):
         frame = self.prompt.frame().detach()
         masks = self._masks(frame)
         set_classifier(self.network.backbone, self.runtime.place(self.source))
-        head = map_labels(self.source, lambda x: masked_logits(self.network, self.prompt, frame, self.hypernet.groups, masks, x), self.task,
-                          self.runtime, self.config.seed)
+        head = map_labels(
+            self.source,
+            lambda x: masked_logits(
+                self.network, self.prompt, frame, self.hypernet.groups, masks, x
+            ),
+            self.task,
+            self.runtime,
+            self.config.seed,
+        )
         set_classifier(self.network.backbone, freeze(head))
         self.modules = {"prompt": self.prompt, "head": head}
 
     def _masks(self, frame: torch.Tensor) -> dict[str, torch.Tensor]:
         """Masks at the middle of the densities."""
-        return straight_through_masks(condition_scores(self.hypernet, frame), self.hypernet.groups, (self.config.low + self.config.high) / 2)
+        return straight_through_masks(
+            condition_scores(self.hypernet, frame),
+            self.hypernet.groups,
+            (self.config.low + self.config.high) / 2,
+        )
 
     def start_epoch(self, epoch: int, step: int) -> None:
         """An iterative mapping follows the prompt."""
         if self.mapping == "iterative" and epoch and not step:
             self._map()
 
-    def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
+    def step(
+        self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int
+    ) -> dict[str, float]:
         """One step on uint8 images (B, 3, S, S)."""
         images = augmented(pixels, draw, self.task.mirrored, self.runtime.device)
-        return masked_step(self.hypernet, self.network, self.prompt, images, labels.to(self.runtime.device), self.densities.draw(draw),
-                           image_share=self.config.image_share, optimizers=self.optimizers.values(), runtime=self.runtime)
+        return masked_step(
+            self.hypernet,
+            self.network,
+            self.prompt,
+            images,
+            labels.to(self.runtime.device),
+            self.densities.draw(draw),
+            image_share=self.config.image_share,
+            optimizers=self.optimizers.values(),
+            runtime=self.runtime,
+        )
 
     def evaluate(self) -> dict[str, float]:
         """Nothing: a prompt is used as it ends."""
         return {}
 
 
-def tune(hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, config: PromptConfig, runtime: Runtime,
-         run: RunFolder | None = None, mapping: str = "linear") -> list[dict]:
+def tune(
+    hypernet: Hypernet,
+    network: Network,
+    prompt: Prompt,
+    task: Task,
+    config: PromptConfig,
+    runtime: Runtime,
+    run: RunFolder | None = None,
+    mapping: str = "linear",
+) -> list[dict]:
     """Tune a prompt in place for a task.
 
     Args:
@@ -130,12 +183,27 @@ def tune(hypernet: Hypernet, network: Network, prompt: Prompt, task: Task, confi
     steps = min(config.steps, PASSES * whole)
     if not steps:
         return []
-    loop = LoopConfig.of_steps(steps, len(task.train), batch_size, rows=config.rows, seed=config.seed)
-    return run_stage(TunePromptStage(hypernet, network, prompt, task, mapping, config, runtime), task.train, loop, runtime, run)
+    loop = LoopConfig.of_steps(
+        steps, len(task.train), batch_size, rows=config.rows, seed=config.seed
+    )
+    return run_stage(
+        TunePromptStage(hypernet, network, prompt, task, mapping, config, runtime),
+        task.train,
+        loop,
+        runtime,
+        run,
+    )
 
 
-def tune_prompt(hypernet: PretrainedHypernet, task: str | Task, *, data_dir: str | None = None, config: PromptConfig = PromptConfig(),
-                device: str = "auto", precision: str = "auto") -> Prompt:
+def tune_prompt(
+    hypernet: PretrainedHypernet,
+    task: str | Task,
+    *,
+    data_dir: str | None = None,
+    config: PromptConfig = PromptConfig(),
+    device: str = "auto",
+    precision: str = "auto",
+) -> Prompt:
     """Tune a prompt of a zoo hypernetwork on a task, starting from the source task's prompt.
 
     Args:
@@ -147,5 +215,12 @@ def tune_prompt(hypernet: PretrainedHypernet, task: str | Task, *, data_dir: str
     runtime = choose_runtime(device, precision)
     data = load_task(task, hypernet.spec.image_size, data_dir) if isinstance(task, str) else task
     prompt = hypernet.prompt()
-    tune(hypernet.net, Network(hypernet.backbone(), hypernet.spec.mean, hypernet.spec.std), prompt, data, config, runtime)
+    tune(
+        hypernet.net,
+        Network(hypernet.backbone(), hypernet.spec.mean, hypernet.spec.std),
+        prompt,
+        data,
+        config,
+        runtime,
+    )
     return prompt.cpu()

@@ -7,4 +7,13 @@ from pass_transfer.report.study_report import study_report
 from pass_transfer.report.study_tables import estimate_table
 from pass_transfer.report.table import summary
 
-__all__ = ["bench_table", "check_picture", "estimate_table", "preview_picture", "preview_table", "study_report", "summary", "write_report"]
+__all__ = [
+    "bench_table",
+    "check_picture",
+    "estimate_table",
+    "preview_picture",
+    "preview_table",
+    "study_report",
+    "summary",
+    "write_report",
+]

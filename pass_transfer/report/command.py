@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from pass_transfer.recipes.adapt import AdaptConfig
 
-ALWAYS = ("macs", "params", "density", "round_to", "seed")  # said also where they have their default
+ALWAYS = (
+    "macs",
+    "params",
+    "density",
+    "round_to",
+    "seed",
+)  # said also where they have their default
 FLAGS = {"latency_batch": "--batch"}  # options that are not called like the field
-BEFORE = {"round_to": 1, "reconstruct": False}  # what a run did whose config.json has no such field yet
+BEFORE = {
+    "round_to": 1,
+    "reconstruct": False,
+}  # what a run did whose config.json has no such field yet
 
 
 def adapt_command(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -26,9 +36,14 @@ def adapt_command(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     words += ["--dense", config["dense_run"]] if config.get("dense_run") else []
     for field in dataclasses.fields(AdaptConfig):
         value = config.get(field.name, BEFORE.get(field.name))
-        if value is not None and (field.name in ALWAYS or value != (list(field.default) if isinstance(field.default, tuple) else field.default)):
+        if value is not None and (
+            field.name in ALWAYS
+            or value != (list(field.default) if isinstance(field.default, tuple) else field.default)
+        ):
             words += _option(field.name, value)
-    words += ["--with-dense"] if result["dense_top1"] is not None and not config.get("dense_run") else []
+    words += (
+        ["--with-dense"] if result["dense_top1"] is not None and not config.get("dense_run") else []
+    )
     return _line("adapt", *words, *_machine(config), "--out", result["run"])
 
 
@@ -55,4 +70,6 @@ def _option(name: str, value: Any) -> list[str]:
     flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
     if isinstance(value, bool):
         return [flag if value else flag.replace("--", "--no-", 1)]
-    return [word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))]
+    return [
+        word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))
+    ]

@@ -39,7 +39,11 @@ def confused_pairs(confusion: torch.Tensor, most: int) -> list[Confused]:
 def lowest_classes(confusion: torch.Tensor, most: int) -> list[ClassAccuracy]:
     """The classes of the lowest accuracy, lowest first; classes without test images are left out."""
     images = confusion.sum(1).tolist()
-    found = [ClassAccuracy(label, n, 100 * int(confusion[label, label]) / n, _worst(confusion, label)) for label, n in enumerate(images) if n]
+    found = [
+        ClassAccuracy(label, n, 100 * int(confusion[label, label]) / n, _worst(confusion, label))
+        for label, n in enumerate(images)
+        if n
+    ]
     return sorted(found, key=lambda c: c.top1)[:most]
 
 
@@ -48,7 +52,10 @@ def classes_to_show(confusion: torch.Tensor, most: int) -> list[int]:
     if len(confusion) <= most:
         return list(range(len(confusion)))
     both = confusion + confusion.T
-    pairs = sorted(confused_pairs(confusion, most * most), key=lambda pair: -int(both[pair.label, pair.prediction]))
+    pairs = sorted(
+        confused_pairs(confusion, most * most),
+        key=lambda pair: -int(both[pair.label, pair.prediction]),
+    )
     shown: dict[int, None] = {}
     for pair in pairs:
         if len({*shown, pair.label, pair.prediction}) <= most:
@@ -60,4 +67,6 @@ def _worst(confusion: torch.Tensor, label: int) -> Confused | None:
     row = confusion[label].clone()
     row[label] = 0
     other = int(row.argmax())
-    return Confused(label, other, int(row[other]), int(confusion[label].sum())) if row[other] else None
+    return (
+        Confused(label, other, int(row[other]), int(confusion[label].sum())) if row[other] else None
+    )

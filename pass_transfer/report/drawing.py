@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 4.4  # inches: two beside each other on a desktop's page, and letters that a phone still shows
+WIDTH = (
+    4.4  # inches: two beside each other on a desktop's page, and letters that a phone still shows
+)
 PNG_DPI = 200
 NAME_LENGTH = 22  # characters of a name beside an axis
 
@@ -32,8 +35,24 @@ class Theme:
     wrong: str
 
 
-LIGHT = Theme(page="#ffffff", text="#1f2328", muted="#59636e", grid="#e4e8ec", small="#0969da", dense="#c3cad2", wrong="#bc4c00")
-DARK = Theme(page="#151b23", text="#e6edf3", muted="#9aa4af", grid="#2c343d", small="#4493f8", dense="#56606b", wrong="#f0883e")
+LIGHT = Theme(
+    page="#ffffff",
+    text="#1f2328",
+    muted="#59636e",
+    grid="#e4e8ec",
+    small="#0969da",
+    dense="#c3cad2",
+    wrong="#bc4c00",
+)
+DARK = Theme(
+    page="#151b23",
+    text="#e6edf3",
+    muted="#9aa4af",
+    grid="#2c343d",
+    small="#4493f8",
+    dense="#56606b",
+    wrong="#f0883e",
+)
 
 
 @dataclass(frozen=True)
@@ -52,18 +71,34 @@ class Picture:
 
     def svg(self, theme: Theme) -> bytes:
         """The picture without background; letters are outlines, so that it looks alike everywhere."""
-        return self._saved(self.draw(theme), format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        return self._saved(
+            self.draw(theme),
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None},
+        )
 
     def png(self) -> bytes:
         """The picture on white."""
-        return self._saved(self.draw(LIGHT), format="png", dpi=PNG_DPI, facecolor=LIGHT.page, metadata={"Software": None})
+        return self._saved(
+            self.draw(LIGHT),
+            format="png",
+            dpi=PNG_DPI,
+            facecolor=LIGHT.page,
+            metadata={"Software": None},
+        )
 
     def _saved(self, figure: Figure, **settings: object) -> bytes:
         import matplotlib
 
         content = io.BytesIO()
-        with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": self.name}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in letters that the font lacks; the page's text has it
+        with (
+            matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": self.name}),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings(
+                "ignore", "Glyph .* missing"
+            )  # a name in letters that the font lacks; the page's text has it
             figure.savefig(content, **settings)
         return content.getvalue()
 
@@ -75,7 +110,9 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def style(axes: Axes, theme: Theme, *, grid: str | None = None, title: str = "", x: str = "", y: str = "") -> Axes:
+def style(
+    axes: Axes, theme: Theme, *, grid: str | None = None, title: str = "", x: str = "", y: str = ""
+) -> Axes:
     """Give axes a theme's colours, an optional grid along "x" or "y", a title and labels; returns them."""
     axes.set_facecolor("none")
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -92,10 +129,21 @@ def style(axes: Axes, theme: Theme, *, grid: str | None = None, title: str = "",
 
 def legend_below(figure: Figure, theme: Theme, handles: Sequence, columns: int) -> None:
     """A legend under the axes, where it covers nothing."""
-    figure.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=9, labelcolor=theme.text, handlelength=2.4, columnspacing=1.4)
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+        labelcolor=theme.text,
+        handlelength=2.4,
+        columnspacing=1.4,
+    )
 
 
-def overlaid_bars(axes: Axes, theme: Theme, names: Sequence[str], small: Sequence[float], dense: Sequence[float]) -> None:
+def overlaid_bars(
+    axes: Axes, theme: Theme, names: Sequence[str], small: Sequence[float], dense: Sequence[float]
+) -> None:
     """One horizontal bar a name, the small network's over the dense one's, the first name on top."""
     for values, colour, label in ((dense, theme.dense, "dense"), (small, theme.small, "small")):
         axes.barh(range(len(names)), values, color=colour, label=label, height=0.72)
@@ -103,7 +151,13 @@ def overlaid_bars(axes: Axes, theme: Theme, names: Sequence[str], small: Sequenc
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 
-def heat_map(axes: Axes, theme: Theme, shares: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str]) -> None:
+def heat_map(
+    axes: Axes,
+    theme: Theme,
+    shares: Sequence[Sequence[float]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+) -> None:
     """Shares of 1 as colours, each with its per cent; nothing is written where a share is 0."""
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -112,9 +166,21 @@ def heat_map(axes: Axes, theme: Theme, shares: Sequence[Sequence[float]], rows: 
     for row, values in enumerate(shares):
         for column, share in enumerate(values):
             if share:
-                axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=_letters(theme, colours(share)))
+                axes.text(
+                    column,
+                    row,
+                    f"{100 * share:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color=_letters(theme, colours(share)),
+                )
     labels = [short(name) for name in columns]
-    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, labels)) > 3 else {}
+    slanted = (
+        {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        if max(map(len, labels)) > 3
+        else {}
+    )
     axes.set_xticks(range(len(labels)), labels, parse_math=False, **slanted)
     axes.set_yticks(range(len(rows)), [short(name) for name in rows], parse_math=False)
     axes.spines["bottom"].set_visible(False)
@@ -124,8 +190,13 @@ def _letters(theme: Theme, ground: Sequence[float]) -> str:
     """Of a theme's text and page colours the one that stands out more from a ground (red, green, blue)."""
     from matplotlib.colors import to_rgb
 
-    def light(colour: Sequence[float]) -> float:  # relative luminance, as the Web Content Accessibility Guidelines define contrast
-        return sum(weight * channel**2.2 for weight, channel in zip((0.2126, 0.7152, 0.0722), colour)) + 0.05
+    def light(
+        colour: Sequence[float],
+    ) -> float:  # relative luminance, as the Web Content Accessibility Guidelines define contrast
+        return (
+            sum(weight * channel**2.2 for weight, channel in zip((0.2126, 0.7152, 0.0722), colour))
+            + 0.05
+        )
 
     def contrast(colour: str) -> float:
         return max(light(ground) / light(to_rgb(colour)), light(to_rgb(colour)) / light(ground))
@@ -136,7 +207,7 @@ def _letters(theme: Theme, ground: Sequence[float]) -> str:
 def short(name: str) -> str:
     """A name on one line that fits beside an axis."""
     line = " ".join(writable(name).split())
-    return line if len(line) <= NAME_LENGTH else f"{line[:NAME_LENGTH - 1]}…"
+    return line if len(line) <= NAME_LENGTH else f"{line[: NAME_LENGTH - 1]}…"
 
 
 def writable(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from PIL import Image
@@ -17,7 +17,9 @@ def prompt_picture(prompts: Mapping[str, torch.Tensor]) -> Picture:
 
     def draw(theme: Theme):
         figure = new_figure(2.65)
-        for axes, frame, title in zip(figure.subplots(1, len(prompts), squeeze=False)[0], prompts.values(), titles):
+        for axes, frame, title in zip(
+            figure.subplots(1, len(prompts), squeeze=False)[0], prompts.values(), titles
+        ):
             drawn = frame.ne(0).any(0, keepdim=True)
             colours = torch.cat([0.5 + frame / (2 * strength(frame) or 1), drawn]).clamp(0, 1)
             style(axes, theme).imshow(colours.permute(1, 2, 0).numpy(), interpolation="nearest")
@@ -26,7 +28,13 @@ def prompt_picture(prompts: Mapping[str, torch.Tensor]) -> Picture:
             axes.set_title(title, fontsize=9, color=theme.text)
         return figure
 
-    return Picture("prompt", "Prompts as images, a frame with grey for no change. " + "; ".join(t.replace("\n", ", strongest value ") for t in titles) + ".", draw)
+    return Picture(
+        "prompt",
+        "Prompts as images, a frame with grey for no change. "
+        + "; ".join(t.replace("\n", ", strongest value ") for t in titles)
+        + ".",
+        draw,
+    )
 
 
 def strength(frame: torch.Tensor) -> float:
@@ -34,7 +42,9 @@ def strength(frame: torch.Tensor) -> float:
     return float(frame.abs().max())
 
 
-def confusion_picture(confusion: torch.Tensor, classes: Sequence[int], names: Sequence[str]) -> Picture:
+def confusion_picture(
+    confusion: torch.Tensor, classes: Sequence[int], names: Sequence[str]
+) -> Picture:
     """A heat map of some classes: in each row the share of a class's test images that were taken for each of them.
 
     Args:
@@ -48,11 +58,26 @@ def confusion_picture(confusion: torch.Tensor, classes: Sequence[int], names: Se
 
     def draw(theme: Theme):
         figure = new_figure(0.31 * len(classes) + 1.3)
-        heat_map(style(figure.add_subplot(), theme, x="predicted", y="true"), theme, shares.tolist(), labels, labels)
+        heat_map(
+            style(figure.add_subplot(), theme, x="predicted", y="true"),
+            theme,
+            shares.tolist(),
+            labels,
+            labels,
+        )
         return figure
 
-    said = [f"{names[t]} taken for {names[p]}: {int(counts[i, j])}" for i, t in enumerate(classes) for j, p in enumerate(classes) if t != p and counts[i, j]]
-    return Picture("confusion", f"Heat map of {len(classes)} classes, per cent of the true class by predicted class. {'; '.join(said) or 'None is taken for another'}.", draw)
+    said = [
+        f"{names[t]} taken for {names[p]}: {int(counts[i, j])}"
+        for i, t in enumerate(classes)
+        for j, p in enumerate(classes)
+        if t != p and counts[i, j]
+    ]
+    return Picture(
+        "confusion",
+        f"Heat map of {len(classes)} classes, per cent of the true class by predicted class. {'; '.join(said) or 'None is taken for another'}.",
+        draw,
+    )
 
 
 def image_png(image: torch.Tensor) -> bytes:

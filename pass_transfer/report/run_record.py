@@ -19,7 +19,19 @@ from pass_transfer.recipes.prior import PRIOR
 from pass_transfer.training import to_images
 from pass_transfer.training.run_folder import CONFIG, METRICS, read_metrics
 
-FILES = (CONFIG, METRICS, RESULT, DESCRIPTION, WEIGHTS, "masks.safetensors", PROMPT, PRIOR, EVALUATION, f"{DENSE}/{DESCRIPTION}", f"{DENSE}/{WEIGHTS}")
+FILES = (
+    CONFIG,
+    METRICS,
+    RESULT,
+    DESCRIPTION,
+    WEIGHTS,
+    "masks.safetensors",
+    PROMPT,
+    PRIOR,
+    EVALUATION,
+    f"{DENSE}/{DESCRIPTION}",
+    f"{DENSE}/{WEIGHTS}",
+)
 
 
 @dataclass(frozen=True)
@@ -65,15 +77,25 @@ def read_run(run: str | Path) -> RunRecord:
     folder = Path(run)
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
     if not isinstance(config, dict) or config.get("recipe") != "adapt":
-        raise RunError(f"{folder} is no run folder of pass-transfer adapt; give one, such as runs/c100")
+        raise RunError(
+            f"{folder} is no run folder of pass-transfer adapt; give one, such as runs/c100"
+        )
     if not (folder / RESULT).is_file():
-        raise RunError(f"{folder} is not a finished run: it holds no {RESULT}. Continue it with pass-transfer adapt --resume.")
+        raise RunError(
+            f"{folder} is not a finished run: it holds no {RESULT}. Continue it with pass-transfer adapt --resume."
+        )
     result, model = read_json(folder / RESULT), load_pruned(folder)
     prompt = read_tensors(folder / PROMPT).get("values")
     if prompt is None or prompt.shape != (3, model.spec.image_size, model.spec.image_size):
-        raise StorageError(f"{folder / PROMPT} does not hold a prompt for images of {model.spec.image_size} pixels")
+        raise StorageError(
+            f"{folder / PROMPT} does not hold a prompt for images of {model.spec.image_size} pixels"
+        )
     evaluation = load_evaluation(folder, len(model.class_names))
     if evaluation is not None and int(evaluation.confusion.sum()) != result["images"]:
-        raise StorageError(f"{folder / EVALUATION} counts {int(evaluation.confusion.sum())} images, {RESULT} {result['images']}; they are of different runs")
+        raise StorageError(
+            f"{folder / EVALUATION} counts {int(evaluation.confusion.sum())} images, {RESULT} {result['images']}; they are of different runs"
+        )
     hashes = {name: sha256(folder / name) for name in FILES if (folder / name).exists()}
-    return RunRecord(folder, config, result, read_metrics(folder), model, prompt, evaluation, hashes)
+    return RunRecord(
+        folder, config, result, read_metrics(folder), model, prompt, evaluation, hashes
+    )

@@ -30,13 +30,26 @@ def write_report(run: str | Path) -> dict[str, Any]:
     try:
         record = read_run(run)
         pictures = run_pictures(record)
-        samples = {} if record.evaluation is None else {f"sample_{number:02}": image_png(image) for number, image in enumerate(record.samples(), 1)}
+        samples = (
+            {}
+            if record.evaluation is None
+            else {
+                f"sample_{number:02}": image_png(image)
+                for number, image in enumerate(record.samples(), 1)
+            }
+        )
         html = run_page(record, pictures, samples).encode()
         drawn = {name: picture.png() for name, picture in pictures.items()} | samples
     except (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
-        raise StorageError(f"the files in {run} do not fit together, one is damaged or of another version ({type(error).__name__}: {error})") from error
+        raise StorageError(
+            f"the files in {run} do not fit together, one is damaged or of another version ({type(error).__name__}: {error})"
+        ) from error
     folder = make_folder(record.folder / PICTURES)
     for name, content in drawn.items():
         write_bytes(folder / f"{name}.png", content)
     write_bytes(record.folder / REPORT, html)
-    return {"run": str(record.folder), "report": str(record.folder / REPORT), "pictures": [str(folder / f"{name}.png") for name in drawn]}
+    return {
+        "run": str(record.folder),
+        "report": str(record.folder / REPORT),
+        "pictures": [str(folder / f"{name}.png") for name in drawn],
+    }

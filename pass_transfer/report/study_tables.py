@@ -5,12 +5,22 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any
 
 from pass_transfer.study import Gains, Row
 
-COLUMNS = ("method", "top-1 (%)", "held out (%)", "before fine-tuning (%)", "MACs kept", "search (s)", "in all (s)", "seeds")
+COLUMNS = (
+    "method",
+    "top-1 (%)",
+    "held out (%)",
+    "before fine-tuning (%)",
+    "MACs kept",
+    "search (s)",
+    "in all (s)",
+    "seeds",
+)
 
 
 @dataclass(frozen=True)
@@ -24,11 +34,19 @@ class StudyTable:
 
     def markdown(self) -> str:
         """The table under its title."""
-        lines = [self.title, "", f"| {' | '.join(self.columns)} |", f"|{'---|' * len(self.columns)}", *(f"| {' | '.join(row)} |" for row in self.rows)]
+        lines = [
+            self.title,
+            "",
+            f"| {' | '.join(self.columns)} |",
+            f"|{'---|' * len(self.columns)}",
+            *(f"| {' | '.join(row)} |" for row in self.rows),
+        ]
         return "\n".join([*lines, *(f"\n{line}" for line in self.failures)])
 
 
-def study_tables(found: Iterable[Row], against: str | None = None, gained: Gains | None = None) -> list[StudyTable]:
+def study_tables(
+    found: Iterable[Row], against: str | None = None, gained: Gains | None = None
+) -> list[StudyTable]:
     """One table a task and budget: mean and deviation over seeds.
 
     Args:
@@ -39,21 +57,43 @@ def study_tables(found: Iterable[Row], against: str | None = None, gained: Gains
     for row in found:
         parts[row.task, row.budget].append(row)
     head = COLUMNS if against is None else (*COLUMNS, f"{against} above it by")
-    return [StudyTable(f"{task}, {budget:.0%} of the dense MACs", head, [_values(row) + ([] if against is None else [_gain(row, against, gained or {})]) for row in part],
-                       [f"{row.method} failed, {why}" for row in part for why in row.failed]) for (task, budget), part in parts.items()]
+    return [
+        StudyTable(
+            f"{task}, {budget:.0%} of the dense MACs",
+            head,
+            [
+                _values(row) + ([] if against is None else [_gain(row, against, gained or {})])
+                for row in part
+            ],
+            [f"{row.method} failed, {why}" for row in part for why in row.failed],
+        )
+        for (task, budget), part in parts.items()
+    ]
 
 
 def _gain(row: Row, against: str, gained: Gains) -> str:
     if row.method == against:
         return ""
     found = gained.get((row.task, row.budget, row.method))
-    return "" if found is None else f"{found[0]:+.2f}" + ("" if found[1] is None else f" ± {found[1]:.2f}")
+    return (
+        ""
+        if found is None
+        else f"{found[0]:+.2f}" + ("" if found[1] is None else f" ± {found[1]:.2f}")
+    )
 
 
 def _values(row: Row) -> list[str]:
     """A row's values under COLUMNS."""
-    return [row.method, spread(row.top1, row.deviation), number(row.held_out, 2), number(row.before, 1), number(row.macs_share and 100 * row.macs_share, 2, " %"),
-            number(row.search_seconds, 0), number(row.seconds, 0), str(row.seeds)]
+    return [
+        row.method,
+        spread(row.top1, row.deviation),
+        number(row.held_out, 2),
+        number(row.before, 1),
+        number(row.macs_share and 100 * row.macs_share, 2, " %"),
+        number(row.search_seconds, 0),
+        number(row.seconds, 0),
+        str(row.seeds),
+    ]
 
 
 def spread(mean: float | None, deviation: float | None) -> str:
@@ -70,19 +110,60 @@ def study_csv(found: Iterable[Row]) -> str:
     """All rows as CSV, numbers as they are."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", "budget", "method", "seeds", "macs_share", "top1", "top1_deviation", "held_out_top1", "held_out_top1_before", "search_seconds", "seconds", "failed"])
+    writer.writerow(
+        [
+            "task",
+            "budget",
+            "method",
+            "seeds",
+            "macs_share",
+            "top1",
+            "top1_deviation",
+            "held_out_top1",
+            "held_out_top1_before",
+            "search_seconds",
+            "seconds",
+            "failed",
+        ]
+    )
     for row in found:
-        writer.writerow([row.task, row.budget, row.method, row.seeds, row.macs_share, row.top1, row.deviation, row.held_out, row.before, row.search_seconds, row.seconds, "; ".join(row.failed)])
+        writer.writerow(
+            [
+                row.task,
+                row.budget,
+                row.method,
+                row.seeds,
+                row.macs_share,
+                row.top1,
+                row.deviation,
+                row.held_out,
+                row.before,
+                row.search_seconds,
+                row.seconds,
+                "; ".join(row.failed),
+            ]
+        )
     return text.getvalue()
 
 
 def estimate_table(found: Mapping[str, Any]) -> str:
     """What a dry run found."""
-    lines = [f"{found['missing']} of {found['cells']} cells are missing; one process will take about {_duration(found['seconds'])}"]
-    lines += [f"  {name}: {row['cells']} cells, {_duration(row['seconds'])}" for name, row in found["methods"].items()]
+    lines = [
+        f"{found['missing']} of {found['cells']} cells are missing; one process will take about {_duration(found['seconds'])}"
+    ]
+    lines += [
+        f"  {name}: {row['cells']} cells, {_duration(row['seconds'])}"
+        for name, row in found["methods"].items()
+    ]
     return "\n".join(lines)
 
 
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if minutes < 2
+        else f"{minutes} min"
+        if minutes < 120
+        else f"{minutes / 60:.1f} h"
+    )

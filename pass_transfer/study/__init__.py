@@ -6,4 +6,17 @@ from pass_transfer.study.run import run_study
 from pass_transfer.study.store import read_cells
 from pass_transfer.study.summary import Gains, Row, comparable, gains, rows, shared_channels
 
-__all__ = ["Cell", "Gains", "Row", "Study", "comparable", "estimate", "gains", "load_study", "read_cells", "rows", "run_study", "shared_channels"]
+__all__ = [
+    "Cell",
+    "Gains",
+    "Row",
+    "Study",
+    "comparable",
+    "estimate",
+    "gains",
+    "load_study",
+    "read_cells",
+    "rows",
+    "run_study",
+    "shared_channels",
+]

@@ -28,7 +28,9 @@ from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
 STEPS = 3  # measured of each kind
 
 
-def estimate(study: Study, device: str = "auto", precision: str = "auto", retry_failed: bool = False) -> dict[str, Any]:
+def estimate(
+    study: Study, device: str = "auto", precision: str = "auto", retry_failed: bool = False
+) -> dict[str, Any]:
     """Seconds that the missing cells will take one after the other.
 
     Returns:
@@ -37,10 +39,19 @@ def estimate(study: Study, device: str = "auto", precision: str = "auto", retry_
         these, others by the number of their steps.
     """
     entry, runtime = load_hypernet(study.hypernet), choose_runtime(device, precision)
-    missing = [cell for cell in study.cells() if is_missing(study, cell, made_with(entry, runtime), retry_failed)]
+    missing = [
+        cell
+        for cell in study.cells()
+        if is_missing(study, cell, made_with(entry, runtime), retry_failed)
+    ]
     if missing:
         say("measuring a few training steps on this machine")
-    speeds = {name: _Speed(entry, load_task(name, entry.spec.image_size, study.tasks[name]), study, runtime) for name in {cell.task for cell in missing}}
+    speeds = {
+        name: _Speed(
+            entry, load_task(name, entry.spec.image_size, study.tasks[name]), study, runtime
+        )
+        for name in {cell.task for cell in missing}
+    }
     found: dict[str, dict[str, float]] = {}
     searched = set()
     for cell in missing:
@@ -48,13 +59,24 @@ def estimate(study: Study, device: str = "auto", precision: str = "auto", retry_
         key = (cell.task, cell.method, cell.seed, cell.budget if method.each_budget else None)
         row = found.setdefault(cell.method, {"cells": 0, "seconds": 0.0})
         row["cells"] += 1
-        row["seconds"] += speeds[cell.task].finetuning(cell.budget) + (0 if key in searched else _search_seconds(study, cell, speeds[cell.task]))
+        row["seconds"] += speeds[cell.task].finetuning(cell.budget) + (
+            0 if key in searched else _search_seconds(study, cell, speeds[cell.task])
+        )
         searched.add(key)
-    return {"cells": len(study.cells()), "missing": len(missing), "seconds": sum(row["seconds"] for row in found.values()), "methods": found}
+    return {
+        "cells": len(study.cells()),
+        "missing": len(missing),
+        "seconds": sum(row["seconds"] for row in found.values()),
+        "methods": found,
+    }
 
 
 def _search_seconds(study: Study, cell: Cell, speed: _Speed) -> float:
-    alike = [read_cell(study, other) or {} for other in study.cells() if (other.task, other.method) == (cell.task, cell.method)]
+    alike = [
+        read_cell(study, other) or {}
+        for other in study.cells()
+        if (other.task, other.method) == (cell.task, cell.method)
+    ]
     known = [note["search_seconds"] for note in alike if "search_seconds" in note]
     if known:
         return statistics.mean(known)
@@ -73,28 +95,64 @@ class _Speed:
     def finetuning(self, budget: float) -> float:
         """Seconds of a cell after its search."""
         if budget not in self.known:
-            masks = self.entry.generate_masks(self.entry.prompt(), macs=budget, classes=self.task.classes)
+            masks = self.entry.generate_masks(
+                self.entry.prompt(), macs=budget, classes=self.task.classes
+            )
             images = min(len(self.task.train), self.study.train_images or len(self.task.train))
             steps = self.study.epochs * max(1, images // self.study.batch_size)
             checks = (self.study.epochs + 2) * len(self.task.held_out) + len(self.task.test)
-            before = min(images, IMAGES) + (min(images, RECONSTRUCTED) if self.study.reconstruct else 0)  # recalibration and reconstruction, by the dense network
-            after = min(images, IMAGES) + min(images, HEAD_IMAGES)  # recalibration and the classifier's features, by the small one
-            self.known[budget] = steps * self._step(masks) + (checks + after) * self._image(masks) + before * self._image(None)
+            before = min(images, IMAGES) + (
+                min(images, RECONSTRUCTED) if self.study.reconstruct else 0
+            )  # recalibration and reconstruction, by the dense network
+            after = min(images, IMAGES) + min(
+                images, HEAD_IMAGES
+            )  # recalibration and the classifier's features, by the small one
+            self.known[budget] = (
+                steps * self._step(masks)
+                + (checks + after) * self._image(masks)
+                + before * self._image(None)
+            )
         return self.known[budget]
 
     def _step(self, masks: ChannelMasks | None) -> float:
         """Median seconds of a training step."""
         batch = min(self.study.batch_size, len(self.task.train))
-        stage = FinetuneStage(self._network(masks), self.task, dataclasses.replace(recipe(self.study, 0), batch_size=batch), self.runtime)
+        stage = FinetuneStage(
+            self._network(masks),
+            self.task,
+            dataclasses.replace(recipe(self.study, 0), batch_size=batch),
+            self.runtime,
+        )
         pixels, labels = self.task.train.subset(np.arange(batch)).__getitems__(range(batch))
         stage.start_epoch(0, 0)
-        times = interleave({"step": lambda: stage.step(pixels, labels, generator(0, 0), 0)}, STEPS, self.runtime.device, warm_up=1)
+        times = interleave(
+            {"step": lambda: stage.step(pixels, labels, generator(0, 0), 0)},
+            STEPS,
+            self.runtime.device,
+            warm_up=1,
+        )
         return statistics.median(times["step"]) / 1000
 
     def _image(self, masks: ChannelMasks | None) -> float:
         """Seconds of an image of an evaluation."""
-        network, part = self._network(masks).eval(), self.task.held_out.subset(np.arange(min(256, len(self.task.held_out))))
-        return statistics.median(interleave({"part": lambda: evaluate(network, part, self.runtime)}, 2, self.runtime.device, warm_up=1)["part"]) / 1000 / len(part)
+        network, part = (
+            self._network(masks).eval(),
+            self.task.held_out.subset(np.arange(min(256, len(self.task.held_out)))),
+        )
+        return (
+            statistics.median(
+                interleave(
+                    {"part": lambda: evaluate(network, part, self.runtime)},
+                    2,
+                    self.runtime.device,
+                    warm_up=1,
+                )["part"]
+            )
+            / 1000
+            / len(part)
+        )
 
     def _network(self, masks: ChannelMasks | None) -> Network:
-        return self.runtime.place(self.entry.network(masks, classes=self.task.classes)).requires_grad_(True)
+        return self.runtime.place(
+            self.entry.network(masks, classes=self.task.classes)
+        ).requires_grad_(True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import yaml
 
@@ -17,7 +18,18 @@ from pass_transfer.recipes.finetune import FinetuneConfig
 from pass_transfer.study.methods import method_of, settings_of
 from pass_transfer.tasks.registry import check_name
 
-FIELDS = ("hypernet", "tasks", "methods", "budgets", "seeds", "epochs", "batch_size", "train_images", "reconstruct", "out")
+FIELDS = (
+    "hypernet",
+    "tasks",
+    "methods",
+    "budgets",
+    "seeds",
+    "epochs",
+    "batch_size",
+    "train_images",
+    "reconstruct",
+    "out",
+)
 NAME = r"[A-Za-z0-9_]+"  # of a method: it becomes part of a file's name
 NEEDED = ("tasks", "methods", "budgets", "seeds")
 
@@ -66,12 +78,25 @@ class Study:
 
     def cells(self) -> list[Cell]:
         """All of them, one seed after the other, so that a study that is stopped early has whole columns."""
-        return [Cell(task, method, budget, seed) for seed, task, method, budget in itertools.product(self.seeds, self.tasks, self.methods, self.budgets)]
+        return [
+            Cell(task, method, budget, seed)
+            for seed, task, method, budget in itertools.product(
+                self.seeds, self.tasks, self.methods, self.budgets
+            )
+        ]
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """What decides a cell's result in this file: all settings of the method, the defaults too."""
-        return {"hypernet": self.hypernet, "data": self.tasks[cell.task], **dataclasses.asdict(cell), "settings": settings_of(cell.method, self.methods[cell.method]),
-                "epochs": self.epochs, "batch_size": self.batch_size, "train_images": self.train_images, "reconstruct": self.reconstruct}
+        return {
+            "hypernet": self.hypernet,
+            "data": self.tasks[cell.task],
+            **dataclasses.asdict(cell),
+            "settings": settings_of(cell.method, self.methods[cell.method]),
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "train_images": self.train_images,
+            "reconstruct": self.reconstruct,
+        }
 
 
 def load_study(path: str | Path) -> Study:
@@ -86,9 +111,13 @@ def load_study(path: str | Path) -> Study:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.reader.ReaderError as error:
-        raise UsageError(f"{path}:{text.count(chr(10), 0, error.position) + 1}: not YAML ({error.reason})") from error
+        raise UsageError(
+            f"{path}:{text.count(chr(10), 0, error.position) + 1}: not YAML ({error.reason})"
+        ) from error
     except yaml.MarkedYAMLError as error:
-        raise UsageError(f"{path}{f':{error.problem_mark.line + 1}' if error.problem_mark else ''}: not YAML ({error.problem})") from error
+        raise UsageError(
+            f"{path}{f':{error.problem_mark.line + 1}' if error.problem_mark else ''}: not YAML ({error.problem})"
+        ) from error
     except RecursionError as error:
         raise UsageError(f"{path}: not a study (nested too deeply)") from error
     return _Reader(path).study(node)
@@ -105,22 +134,30 @@ class _Reader:
 
     def value(self, node: yaml.Node) -> Any:
         if isinstance(node, yaml.MappingNode):
-            self.items(node, "this")  # refuses a name that is given twice, of which YAML takes the last
+            self.items(
+                node, "this"
+            )  # refuses a name that is given twice, of which YAML takes the last
         try:
             return yaml.SafeLoader("").construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError, TypeError) as error:
-            raise self.refuse(node, f"this cannot be read ({getattr(error, 'problem', None) or error})") from error
+            raise self.refuse(
+                node, f"this cannot be read ({getattr(error, 'problem', None) or error})"
+            ) from error
 
     def items(self, node: yaml.Node | None, what: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
         """Key to (key's node, value's node) of a mapping with names as keys, each once."""
         if not isinstance(node, yaml.MappingNode):
-            where = f"{self.path}:{node.start_mark.line + 1}" if node is not None else f"{self.path}:1"
+            where = (
+                f"{self.path}:{node.start_mark.line + 1}" if node is not None else f"{self.path}:1"
+            )
             raise UsageError(f"{where}: {what} has to be a list of `name: value` lines")
         found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
             name = self.value(key)
             if not isinstance(name, str) or name in found:
-                raise self.refuse(key, f"{name!r} is given twice" if name in found else f"{name!r} is no name")
+                raise self.refuse(
+                    key, f"{name!r} is given twice" if name in found else f"{name!r} is no name"
+                )
             found[name] = key, value
         return found
 
@@ -131,9 +168,13 @@ class _Reader:
                 raise self.refuse(key, f"unknown field {name!r}; a study has {', '.join(FIELDS)}")
         for name in NEEDED:
             if name not in parts:
-                raise UsageError(f"{self.path}:1: {name} is missing; a study needs {', '.join(NEEDED)}")
+                raise UsageError(
+                    f"{self.path}:1: {name} is missing; a study needs {', '.join(NEEDED)}"
+                )
         values = {name: getattr(self, f"_{name}")(parts[name][1]) for name in parts}
-        return Study(**{"hypernet": "zoo/r18_tinyimnet", "out": Path("studies") / self.path.stem} | values)
+        return Study(
+            **{"hypernet": "zoo/r18_tinyimnet", "out": Path("studies") / self.path.stem} | values
+        )
 
     def text(self, node: yaml.Node, what: str) -> str:
         value = self.value(node)
@@ -150,7 +191,10 @@ class _Reader:
     def _named(self, node: yaml.Node, what: str) -> dict[str, tuple[yaml.Node, yaml.Node | None]]:
         """Names with the nodes of their values, of a mapping or of a plain list (then without values)."""
         if not isinstance(node, yaml.SequenceNode):
-            return {name: (key, None if self.value(value) is None else value) for name, (key, value) in self.items(node, what).items()}
+            return {
+                name: (key, None if self.value(value) is None else value)
+                for name, (key, value) in self.items(node, what).items()
+            }
         names = [(self.text(item, f"one of {what}"), item) for item in node.value]
         if len({name for name, _ in names}) < len(names) or not names:
             raise self.refuse(node, f"{what} has to hold every name once")
@@ -171,14 +215,23 @@ class _Reader:
         for name, (place, given) in self._named(node, "methods").items():
             settings = self.items(given, f"what is given for {name}") if given else {}
             if not re.fullmatch(NAME, name):
-                raise self.refuse(place, f"{name!r} is no name of a method: letters, digits and _ only")
+                raise self.refuse(
+                    place, f"{name!r} is no name of a method: letters, digits and _ only"
+                )
             found[name] = {key: self.value(value) for key, (_, value) in settings.items()}
             try:
                 method_of(name, found[name])
             except UsageError as error:
-                why = re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), str(error))
-                meant = next((key for key in settings if re.search(rf"(?<!\w){re.escape(key)}(?!\w)", why)), None)
-                raise self.refuse(settings[meant][0] if meant else place, f"{name}: {why}") from error
+                why = re.sub(
+                    r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), str(error)
+                )
+                meant = next(
+                    (key for key in settings if re.search(rf"(?<!\w){re.escape(key)}(?!\w)", why)),
+                    None,
+                )
+                raise self.refuse(
+                    settings[meant][0] if meant else place, f"{name}: {why}"
+                ) from error
         return found
 
     def _list(self, node: yaml.Node, what: str) -> Sequence[tuple[yaml.Node, Any]]:
@@ -196,7 +249,10 @@ class _Reader:
         found = self._list(node, "budgets")
         for place, value in found:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-                raise self.refuse(place, f"budget {value!r} is no share of the dense network's MACs above 0 and at most 1")
+                raise self.refuse(
+                    place,
+                    f"budget {value!r} is no share of the dense network's MACs above 0 and at most 1",
+                )
         self.once(node, "budgets", [f"{value:g}" for _, value in found])  # as cells are named
         return tuple(float(value) for _, value in found)
 
@@ -228,4 +284,6 @@ class _Reader:
 
 def recipe(study: Study, seed: int) -> FinetuneConfig:
     """The fine-tuning that every method's network gets, the same whatever number of threads."""
-    return FinetuneConfig(epochs=study.epochs, batch_size=study.batch_size, whole_batch=True, seed=seed)
+    return FinetuneConfig(
+        epochs=study.epochs, batch_size=study.batch_size, whole_batch=True, seed=seed
+    )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Any, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -32,10 +33,16 @@ LOCKS = "locks"
 
 def made_with(entry: PretrainedHypernet, runtime: Runtime) -> dict[str, str]:
     """What decides all cells alike, besides the study's settings."""
-    return {"entry": entry.fingerprint(), "device": runtime.device.type, "precision": runtime.precision}
+    return {
+        "entry": entry.fingerprint(),
+        "device": runtime.device.type,
+        "precision": runtime.precision,
+    }
 
 
-def run_study(study: Study, *, device: str = "auto", precision: str = "auto", retry_failed: bool = False) -> dict[str, int]:
+def run_study(
+    study: Study, *, device: str = "auto", precision: str = "auto", retry_failed: bool = False
+) -> dict[str, int]:
     """Make the cells of a study that are not there.
 
     Args:
@@ -53,17 +60,30 @@ def run_study(study: Study, *, device: str = "auto", precision: str = "auto", re
     """
     entry, runtime = load_hypernet(study.hypernet), choose_runtime(device, precision)
     if runtime.accelerator.num_processes > 1:
-        raise UsageError("a study is not shared out by accelerate launch or torchrun: start pass-transfer study run once for every process, and each takes cells that no other one has")
+        raise UsageError(
+            "a study is not shared out by accelerate launch or torchrun: start pass-transfer study run once for every process, and each takes cells that no other one has"
+        )
     alike = made_with(entry, runtime)
-    again = {cell: path_of(study, cell).stat().st_mtime_ns for cell in study.cells() if retry_failed and "failed" in (read_cell(study, cell) or {})}
+    again = {
+        cell: path_of(study, cell).stat().st_mtime_ns
+        for cell in study.cells()
+        if retry_failed and "failed" in (read_cell(study, cell) or {})
+    }
 
     def missing(cell: Cell) -> bool:
         """To be made by somebody; a failure counts if it is the one that was there when this process began."""
-        return is_missing(study, cell, alike) or path_of(study, cell).stat().st_mtime_ns == again.get(cell)
+        return is_missing(study, cell, alike) or path_of(
+            study, cell
+        ).stat().st_mtime_ns == again.get(cell)
 
     todo = [cell for cell in study.cells() if missing(cell)]
     if todo:
-        tasks = {name: _part(load_task(name, entry.spec.image_size, study.tasks[name]), study.train_images) for name in {cell.task for cell in todo}}
+        tasks = {
+            name: _part(
+                load_task(name, entry.spec.image_size, study.tasks[name]), study.train_images
+            )
+            for name in {cell.task for cell in todo}
+        }
         _check_budgets(study, todo, entry, tasks, runtime)
         say(f"{len(todo)} of {len(study.cells())} cells to make, on {runtime.reason}")
         try:
@@ -71,29 +91,53 @@ def run_study(study: Study, *, device: str = "auto", precision: str = "auto", re
                 for cell in filter(missing, cells):
                     if cell in again:
                         drop_search(study, cell)
-                    _settle(study, cell, alike, lambda: make_cell(study, cell, entry, tasks[cell.task], runtime, alike))
+                    _settle(
+                        study,
+                        cell,
+                        alike,
+                        lambda: make_cell(study, cell, entry, tasks[cell.task], runtime, alike),
+                    )
         except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(f"{stop or 'interrupted'}; finished cells are kept in {study.out}, continue with the same command") from stop
+            raise KeyboardInterrupt(
+                f"{stop or 'interrupted'}; finished cells are kept in {study.out}, continue with the same command"
+            ) from stop
     notes = [read_cell(study, cell) for cell in study.cells()]
-    return {"done": sum(note is not None and "failed" not in note for note in notes), "failed": sum(note is not None and "failed" in note for note in notes),
-            "elsewhere": sum(note is None for note in notes)}
+    return {
+        "done": sum(note is not None and "failed" not in note for note in notes),
+        "failed": sum(note is not None and "failed" in note for note in notes),
+        "elsewhere": sum(note is None for note in notes),
+    }
 
 
 def _part(task: Task, images: int | None) -> Task:
     return task if images is None or images >= len(task.train) else task.with_train(images)
 
 
-def _check_budgets(study: Study, cells: list[Cell], entry: PretrainedHypernet, tasks: Mapping[str, Task], runtime: Runtime) -> None:
+def _check_budgets(
+    study: Study,
+    cells: list[Cell],
+    entry: PretrainedHypernet,
+    tasks: Mapping[str, Task],
+    runtime: Runtime,
+) -> None:
     """Cut chance scores to every budget. Raises MaskError before any search for one that cannot be met."""
     for cell in {(cell.task, cell.method, cell.budget): cell for cell in cells}.values():
         method, context = context_of(study, cell, entry, tasks[cell.task], runtime)
-        select(random_scores(context.groups, 0), context.groups, macs=cell.budget, table=context.table, uniform=method.uniform)
+        select(
+            random_scores(context.groups, 0),
+            context.groups,
+            macs=cell.budget,
+            table=context.table,
+            uniform=method.uniform,
+        )
 
 
 def _mine(study: Study, cells: list[Cell]) -> Iterator[list[Cell]]:
     """Cells of one search after the other, each while its lock is held; what another process holds is left to it."""
     folder = make_folder(study.out / LOCKS)
-    for key, group in itertools.groupby(cells, key=lambda cell: (cell.seed, cell.task, cell.method)):
+    for key, group in itertools.groupby(
+        cells, key=lambda cell: (cell.seed, cell.task, cell.method)
+    ):
         seed, task, method = key
         lock = FileLock(folder / f"{Cell(task, method, 0, seed).name}.lock")
         try:
@@ -106,16 +150,27 @@ def _mine(study: Study, cells: list[Cell]) -> Iterator[list[Cell]]:
             lock.release()
 
 
-def _settle(study: Study, cell: Cell, alike: Mapping[str, str], make: Callable[[], dict[str, Any]]) -> None:
+def _settle(
+    study: Study, cell: Cell, alike: Mapping[str, str], make: Callable[[], dict[str, Any]]
+) -> None:
     """Write a cell's figures, or why there are none."""
     start = time.monotonic()
     config = {"config": study.identity(cell), "made_with": dict(alike), **origin()}
     try:
         note = make()
-        say(f"{cell.name}: top-1 {note['top1']:.2f} % with {note['macs_share']:.1%} of the MACs, {note['seconds']:.0f} s")
+        say(
+            f"{cell.name}: top-1 {note['top1']:.2f} % with {note['macs_share']:.1%} of the MACs, {note['seconds']:.0f} s"
+        )
     except Exception as error:  # whatever it is, the other cells are not to be lost to it
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        note = {"method": cell.method, "task": cell.task, "budget": cell.budget, "seed": cell.seed, "failed": why, "seconds": round(time.monotonic() - start, 2)}
+        note = {
+            "method": cell.method,
+            "task": cell.task,
+            "budget": cell.budget,
+            "seed": cell.seed,
+            "failed": why,
+            "seconds": round(time.monotonic() - start, 2),
+        }
         say(f"{cell.name} failed: {why}")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -11,10 +11,10 @@ import contextlib
 import hashlib
 import io
 import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -27,7 +27,9 @@ from pass_transfer.progress import progress_bar
 CACHE_LIMIT = 8 << 30  # bytes a decoded split may take on the disk
 BLOCK = 512  # images decoded between two progress updates
 
-Encoded = bytes | str | np.ndarray  # an image file's content, its path, or an (H, W) or (H, W, 3) uint8 array
+Encoded = (
+    bytes | str | np.ndarray
+)  # an image file's content, its path, or an (H, W) or (H, W, 3) uint8 array
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ def _damage_is_task_error() -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except Exception as error:  # for damaged content PIL raises nearly every kind, by format and place
+    except (
+        Exception
+    ) as error:  # for damaged content PIL raises nearly every kind, by format and place
         raise TaskError(f"{type(error).__name__}: {error}") from error
 
 
@@ -115,16 +119,24 @@ class StreamedImages:
         try:
             return decode(self.source.fetch(index), self.size)
         except TaskError as error:
-            raise TaskError(f"{self.source.describe(index)} can no longer be decoded: {error}") from error
+            raise TaskError(
+                f"{self.source.describe(index)} can no longer be decoded: {error}"
+            ) from error
 
 
 def cache_folder() -> Path:
     """Where decoded tasks are kept: $PASS_TRANSFER_CACHE, else pass-transfer in the user's cache folder."""
     root = os.environ.get("PASS_TRANSFER_CACHE")
-    return Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pass-transfer"
+    return (
+        Path(root)
+        if root
+        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pass-transfer"
+    )
 
 
-def open_images(source: Source, size: int, label: str) -> tuple[CachedImages | StreamedImages, np.ndarray, list[int]]:
+def open_images(
+    source: Source, size: int, label: str
+) -> tuple[CachedImages | StreamedImages, np.ndarray, list[int]]:
     """Images of a source at one size: (images, positions that decoded, positions that did not).
 
     Decodes everything once and remembers it, unless the result would be larger than
@@ -144,7 +156,9 @@ def open_images(source: Source, size: int, label: str) -> tuple[CachedImages | S
     return CachedImages(pixels), np.setdiff1d(np.arange(len(source)), bad), list(bad)
 
 
-def _recall(array_path: Path, note_path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
+def _recall(
+    array_path: Path, note_path: Path, shape: tuple[int, ...]
+) -> tuple[np.ndarray, list[int]]:
     bad = read_json(note_path)["damaged"]
     pixels = np.load(array_path, mmap_mode="r")
     if pixels.shape != shape or pixels.dtype != np.uint8:
@@ -163,7 +177,10 @@ def _decode_all(source: Source, size: int, label: str) -> tuple[np.ndarray, list
             return index
         return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar(f"decoding {label}", len(source), "images") as bar:
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress_bar(f"decoding {label}", len(source), "images") as bar,
+    ):
         for start in range(0, len(source), BLOCK):
             block = range(start, min(start + BLOCK, len(source)))
             bad += [i for i in pool.map(one, block) if i is not None]
@@ -180,7 +197,9 @@ def _check_headers(source: Source, label: str) -> list[int]:
             try:
                 with _damage_is_task_error():
                     if not isinstance(encoded, np.ndarray):
-                        Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded).verify()
+                        Image.open(
+                            io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
+                        ).verify()
             except TaskError:
                 bad.append(index)
             bar.advance(1)

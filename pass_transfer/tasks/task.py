@@ -7,8 +7,9 @@ images is held out, the same part every time, to choose epochs and settings by.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ import torch
 from pass_transfer.errors import TaskError
 
 HELD_OUT_SHARE = 0.1
-HELD_OUT_MOST = 5000  # images; 5,000 resolve half a point of accuracy, more would only cost training data
+HELD_OUT_MOST = (
+    5000  # images; 5,000 resolve half a point of accuracy, more would only cost training data
+)
 UNMIRRORED = ("digits",)
 SPLIT_SEED = 0  # the held-out images never depend on a run's seed, so that runs stay comparable
 
@@ -87,8 +90,13 @@ class Task:
     def with_train(self, images: int) -> Task:
         """The same task with about so many training images, in equal shares of the classes and at least one of each; always the same ones."""
         share, generator = min(1.0, images / len(self.train)), np.random.default_rng(SPLIT_SEED)
-        members = [generator.permutation(np.flatnonzero(self.train.labels == c)) for c in range(self.classes)]
-        chosen = np.sort(np.concatenate([own[: max(1, round(share * len(own)))] for own in members]))
+        members = [
+            generator.permutation(np.flatnonzero(self.train.labels == c))
+            for c in range(self.classes)
+        ]
+        chosen = np.sort(
+            np.concatenate([own[: max(1, round(share * len(own)))] for own in members])
+        )
         return dataclasses.replace(self, train=self.train.subset(chosen))
 
 
@@ -100,10 +108,15 @@ def hold_out(labels: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.n
     """
     counts = np.bincount(labels, minlength=len(names))
     if counts.min() < 2:
-        raise TaskError(f"the class {names[int(counts.argmin())]!r} has {int(counts.min())} training image(s); every class "
-                        f"needs at least 2, one to train on and one to select by")
+        raise TaskError(
+            f"the class {names[int(counts.argmin())]!r} has {int(counts.min())} training image(s); every class "
+            f"needs at least 2, one to train on and one to select by"
+        )
     share = min(HELD_OUT_SHARE, HELD_OUT_MOST / len(labels))
     generator = np.random.default_rng(SPLIT_SEED)
-    held = [generator.permutation(np.flatnonzero(labels == c))[: max(1, round(share * counts[c]))] for c in range(len(names))]
+    held = [
+        generator.permutation(np.flatnonzero(labels == c))[: max(1, round(share * counts[c]))]
+        for c in range(len(names))
+    ]
     held_out = np.sort(np.concatenate(held))
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out

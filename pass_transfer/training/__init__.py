@@ -8,6 +8,16 @@ from pass_transfer.training.run_folder import RunFolder
 from pass_transfer.training.runtime import Runtime, choose_runtime
 
 __all__ = [
-    "Accuracy", "LoopConfig", "RunFolder", "Runtime", "Stage",
-    "batches", "choose_runtime", "confusion_matrix", "evaluate", "recalibrate", "run_stage", "to_images",
+    "Accuracy",
+    "LoopConfig",
+    "RunFolder",
+    "Runtime",
+    "Stage",
+    "batches",
+    "choose_runtime",
+    "confusion_matrix",
+    "evaluate",
+    "recalibrate",
+    "run_stage",
+    "to_images",
 ]

@@ -7,7 +7,7 @@ would have drawn anyway.
 from __future__ import annotations
 
 import signal
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import DataLoader
@@ -39,8 +39,17 @@ class _Order:
         return len(self.lists)
 
 
-def batches(split: Split, size: int, *, seed: int | None = None, epoch: int = 0, start: int = 0,
-            rank: int = 0, world: int = 1, order: Sequence[torch.Tensor] | None = None) -> DataLoader:
+def batches(
+    split: Split,
+    size: int,
+    *,
+    seed: int | None = None,
+    epoch: int = 0,
+    start: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    order: Sequence[torch.Tensor] | None = None,
+) -> DataLoader:
     """Batches of (uint8 images (B, 3, S, S), labels (B,)).
 
     Args:
@@ -51,13 +60,22 @@ def batches(split: Split, size: int, *, seed: int | None = None, epoch: int = 0,
         order: the positions of every batch, where the caller chooses them.
     """
     if order is None:
-        whole = torch.arange(len(split)) if seed is None else torch.randperm(len(split), generator=generator(seed, epoch))
+        whole = (
+            torch.arange(len(split))
+            if seed is None
+            else torch.randperm(len(split), generator=generator(seed, epoch))
+        )
         order = whole.split(size)
         if seed is not None and len(order) > 1 and len(order[-1]) < size:
             order = order[:-1]
     workers = 2 if isinstance(split.images, StreamedImages) else 0
-    return DataLoader(split, batch_sampler=_Order(order, start, rank, world),
-                      collate_fn=lambda batch: batch, num_workers=workers, worker_init_fn=_leave_interrupts)
+    return DataLoader(
+        split,
+        batch_sampler=_Order(order, start, rank, world),
+        collate_fn=lambda batch: batch,
+        num_workers=workers,
+        worker_init_fn=_leave_interrupts,
+    )
 
 
 def _leave_interrupts(_: int) -> None:
@@ -87,11 +105,16 @@ def augment(pixels: torch.Tensor, draw: torch.Generator, flip: bool = True) -> t
         columns = torch.where(mirrored, columns.flip(1), columns)
     rows, columns = _reflect(rows, side), _reflect(columns, side)
     source = pixels.permute(0, 2, 3, 1)
-    sample, rows, columns = (place.to(pixels.device) for place in (torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]))
+    sample, rows, columns = (
+        place.to(pixels.device)
+        for place in (torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :])
+    )
     return source[sample, rows, columns].permute(0, 3, 1, 2)
 
 
-def augmented(pixels: torch.Tensor, draw: torch.Generator, flip: bool, device: torch.device) -> torch.Tensor:
+def augmented(
+    pixels: torch.Tensor, draw: torch.Generator, flip: bool, device: torch.device
+) -> torch.Tensor:
     """What a training step sees of uint8 images (B, 3, S, S): augmented on the device, as to_images gives them."""
     return to_images(augment(pixels.to(device), draw, flip), device)
 

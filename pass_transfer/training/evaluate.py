@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable
 
 import torch
 
@@ -29,7 +29,9 @@ class Accuracy:
 
 
 @torch.no_grad()
-def evaluate(network: Callable[[torch.Tensor], torch.Tensor], split: Split, runtime: Runtime) -> Accuracy:
+def evaluate(
+    network: Callable[[torch.Tensor], torch.Tensor], split: Split, runtime: Runtime
+) -> Accuracy:
     """Accuracy of a network (images in [0, 1] to logits) on a split, without augmentation.
 
     The caller puts the network in eval mode and on the runtime's device.
@@ -49,4 +51,6 @@ def evaluate(network: Callable[[torch.Tensor], torch.Tensor], split: Split, runt
 
 def confusion_matrix(labels: torch.Tensor, predictions: torch.Tensor, classes: int) -> torch.Tensor:
     """How many images of class i were taken for class j, (classes, classes) int64, from class numbers (N,)."""
-    return torch.bincount(classes * labels.long() + predictions.long(), minlength=classes * classes).view(classes, classes)
+    return torch.bincount(
+        classes * labels.long() + predictions.long(), minlength=classes * classes
+    ).view(classes, classes)

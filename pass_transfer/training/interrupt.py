@@ -17,7 +17,10 @@ class Interrupt:
         self._old = None
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
             self._old = signal.signal(signal.SIGINT, self._note)
         return self
 
@@ -28,5 +31,7 @@ class Interrupt:
 
     def _note(self, *_) -> None:
         if self.asked:
-            raise KeyboardInterrupt("stopped at once; continue from the last checkpoint with --resume")
+            raise KeyboardInterrupt(
+                "stopped at once; continue from the last checkpoint with --resume"
+            )
         self.asked = True

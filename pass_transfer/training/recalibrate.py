@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -16,8 +16,15 @@ BATCH = 256
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, split: Split, runtime: Runtime, *, images: int = IMAGES, seed: int = 0,
-                forward: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+def recalibrate(
+    network: nn.Module,
+    split: Split,
+    runtime: Runtime,
+    *,
+    images: int = IMAGES,
+    seed: int = 0,
+    forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> None:
     """Set running mean and variance of every BatchNorm to the average over training images.
 
     Args:

@@ -8,8 +8,8 @@ processes, BatchNorm sees each part by itself, and its running statistics are th
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Callable
 
 import torch
 from torch import nn
@@ -31,7 +31,9 @@ class Replicas:
         shared = {id(parameter): parameter for parameter in network.parameters()}
         self.networks = [network, *(copy.deepcopy(network, dict(shared)) for _ in range(count - 1))]
         self.threads = max(1, torch.get_num_threads() // count)
-        self.pool = ThreadPoolExecutor(count - 1, "replica", lambda: torch.set_num_threads(self.threads))
+        self.pool = ThreadPoolExecutor(
+            count - 1, "replica", lambda: torch.set_num_threads(self.threads)
+        )
 
     @classmethod
     def fitting(cls, network: nn.Module, runtime: Runtime, batch_size: int) -> Replicas | None:
@@ -40,7 +42,9 @@ class Replicas:
         count = min(torch.get_num_threads(), batch_size // IMAGES_LEAST) if alone else 1
         return cls(network, count) if count > 1 else None
 
-    def backward(self, work: Callable[..., tuple[torch.Tensor, torch.Tensor]], *batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def backward(
+        self, work: Callable[..., tuple[torch.Tensor, torch.Tensor]], *batch: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Set the gradients of the mean loss over a batch.
 
         The same to the last bit every time, as the parts are added in their order.
@@ -53,7 +57,9 @@ class Replicas:
             The mean loss, and the values of all images (B, ...), both without a graph.
         """
         main, *twins = self.networks
-        statistics = [[b for b in network.buffers() if b.is_floating_point()] for network in self.networks]
+        statistics = [
+            [b for b in network.buffers() if b.is_floating_point()] for network in self.networks
+        ]
         trained = [p for p in main.parameters() if p.requires_grad]
         count, threads = len(batch[0]), torch.get_num_threads()
         for twin, own in zip(twins, statistics[1:]):
@@ -63,7 +69,11 @@ class Replicas:
         def differentiate(network: nn.Module, part: tuple[torch.Tensor, ...]) -> tuple:
             loss, values = work(network, *part)
             loss = loss * (len(part[0]) / count)
-            return torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True), loss.detach(), values.detach()
+            return (
+                torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True),
+                loss.detach(),
+                values.detach(),
+            )
 
         parts = list(zip(*(tensor.tensor_split(len(self.networks)) for tensor in batch)))
         parts = [part for part in parts if len(part[0])]
@@ -84,7 +94,7 @@ class Replicas:
             for parameter, gradient in zip(trained, gradients):
                 parameter.grad = gradient
             means = statistics[0]
-            for own in statistics[1:len(parts)]:
+            for own in statistics[1 : len(parts)]:
                 torch._foreach_add_(means, own)
             torch._foreach_div_(means, len(parts))
         return sum(loss for _, loss, _ in results), torch.cat([values for _, _, values in results])

@@ -11,21 +11,39 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
 from pass_transfer.errors import RunError, StorageError, UsageError
-from pass_transfer.files import PART, make_folder, read_json, read_tensors, read_text, sha256, write_bytes, write_json, write_tensors
+from pass_transfer.files import (
+    PART,
+    make_folder,
+    read_json,
+    read_tensors,
+    read_text,
+    sha256,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 WORK = "checkpoint"
 CLOCK = "clock.json"
 LOCK = "lock"  # held by the process that works on the run, and let go by the system when that dies
-NOTED = ("versions", "threads", "entry", "data_dir", "backbone_file", "dense_run")  # what it ran with, what something was called and where it lay; not compared on --resume
+NOTED = (
+    "versions",
+    "threads",
+    "entry",
+    "data_dir",
+    "backbone_file",
+    "dense_run",
+)  # what it ran with, what something was called and where it lay; not compared on --resume
 
 
 class RunFolder:
@@ -45,7 +63,15 @@ class RunFolder:
         StorageError: it cannot be written; nothing is left behind then.
     """
 
-    def __init__(self, path: str | Path, config: Mapping[str, Any], *, resume: bool = False, force: bool = False, started: float | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        config: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        force: bool = False,
+        started: float | None = None,
+    ):
         self.path, self.work = Path(path), Path(path) / WORK
         self.started = time.monotonic() if started is None else started
         config = json.loads(json.dumps(config))  # as it will be read back
@@ -78,10 +104,16 @@ class RunFolder:
 
     def _continue(self, config: dict) -> None:
         old = read_json(self.path / CONFIG)
-        changed = sorted(k for k in {*old, *config} if old.get(k) != config.get(k) and k not in NOTED)
+        changed = sorted(
+            k for k in {*old, *config} if old.get(k) != config.get(k) and k not in NOTED
+        )
         if changed:
-            what = ", ".join(f"{k} was {_shown(old.get(k))}, now {_shown(config.get(k))}" for k in changed[:3])
-            raise RunError(f"{self.path} was started with other settings ({what}); give the same ones, or --force to start again")
+            what = ", ".join(
+                f"{k} was {_shown(old.get(k))}, now {_shown(config.get(k))}" for k in changed[:3]
+            )
+            raise RunError(
+                f"{self.path} was started with other settings ({what}); give the same ones, or --force to start again"
+            )
         make_folder(self.work)
         self._lock()
         self._remove_parts()
@@ -97,9 +129,13 @@ class RunFolder:
         try:
             self._held.acquire(timeout=0)
         except Timeout as error:
-            raise RunError(f"another process works on {self.path}; wait until it ends, or choose another --out") from error
+            raise RunError(
+                f"another process works on {self.path}; wait until it ends, or choose another --out"
+            ) from error
         except OSError as error:
-            raise StorageError(f"cannot write {self.work / LOCK}: {error.strerror or error}") from error
+            raise StorageError(
+                f"cannot write {self.work / LOCK}: {error.strerror or error}"
+            ) from error
 
     def _unlock(self) -> None:
         if self._held is not None:
@@ -166,7 +202,9 @@ class RunFolder:
         note = read_json(pointer)
         path = self.work / note["tensors"]
         if sha256(path) != note["sha256"]:
-            raise StorageError(f"{path} is not what was saved (its sha-256 differs); start again with --force")
+            raise StorageError(
+                f"{path} is not what was saved (its sha-256 differs); start again with --force"
+            )
         return _join(note["state"], read_tensors(path))
 
     def drop_checkpoints(self) -> None:
@@ -191,13 +229,17 @@ def check_free(path: str | Path, *, resume: bool = False, force: bool = False) -
     """Refuse a folder that a run may not use, before any work is done for it. Raises RunError."""
     path = Path(path)
     if resume and force:
-        raise UsageError("give --resume or --force, not both: one continues the run, the other replaces it")
+        raise UsageError(
+            "give --resume or --force, not both: one continues the run, the other replaces it"
+        )
     if not path.exists() or (path.is_dir() and all(p.name.endswith(PART) for p in path.iterdir())):
         return
     if not _is_run(path):
         raise RunError(f"{path} exists and is not a run folder; choose another --out")
     if not resume and not force:
-        raise RunError(f"{path} already holds a run; continue it with --resume, replace it with --force, or choose another --out")
+        raise RunError(
+            f"{path} already holds a run; continue it with --resume, replace it with --force, or choose another --out"
+        )
 
 
 def _shown(setting: Any) -> str:

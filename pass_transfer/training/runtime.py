@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "bf16", "no")  # float16 would need its loss scaled, and a score's small gradient underflows in it
+PRECISIONS = (
+    "auto",
+    "bf16",
+    "no",
+)  # float16 would need its loss scaled, and a score's small gradient underflows in it
 
 
 @dataclass(frozen=True)
@@ -65,19 +69,37 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
         raise UsageError("--device cuda: no CUDA device is visible to torch; use --device cpu")
     if device == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: torch sees no Apple GPU; use --device cpu")
-    kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    kind = (
+        device
+        if device != "auto"
+        else (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
+    )
     mixed, why = (precision, "as asked") if precision != "auto" else _native_precision(kind)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     accelerator = Accelerator(cpu=several and kind == "cpu", mixed_precision="no")
     chosen = accelerator.device if several else torch.device(kind)
-    name = torch.cuda.get_device_name() if kind == "cuda" else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name()
+        if kind == "cuda"
+        else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    )
     words = f"{kind} ({name}), {'float32' if mixed == 'no' else mixed} ({why}), channels_last"
     return Runtime(accelerator, chosen, mixed, torch.channels_last, words)
 
 
 def _native_precision(kind: str) -> tuple[str, str]:
     if kind == "cuda":
-        return ("bf16", "tensor cores") if torch.cuda.is_bf16_supported() else ("no", "this GPU has no bf16 arithmetic")
+        return (
+            ("bf16", "tensor cores")
+            if torch.cuda.is_bf16_supported()
+            else ("no", "this GPU has no bf16 arithmetic")
+        )
     if kind == "cpu":
         flags = _cpu_flags()
         if "avx512_bf16" in flags or "amx_bf16" in flags:

@@ -42,5 +42,6 @@ def find_entry(name: str | Path) -> Path:
         raise ZooError(f"{path} is a folder without {CONFIG}; it is not a zoo entry")
     near = difflib.get_close_matches(short, known, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise ZooError(f"no zoo entry {text!r}.{hint} Installed: {', '.join(known) or 'none'}; see them with pass-transfer zoo ls")
-
+    raise ZooError(
+        f"no zoo entry {text!r}.{hint} Installed: {', '.join(known) or 'none'}; see them with pass-transfer zoo ls"
+    )

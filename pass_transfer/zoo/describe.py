@@ -19,8 +19,14 @@ def _row(name: str, path: Path) -> dict[str, Any]:
     config = configuration(path)
     size = sum(p.stat().st_size for p in path.iterdir() if p.is_file())
     try:
-        return {"name": name, "architecture": config["backbone"]["architecture"], "image_size": config["backbone"]["image_size"],
-                "source": config["source"]["task"], "megabytes": size / 1e6, "path": str(path)}
+        return {
+            "name": name,
+            "architecture": config["backbone"]["architecture"],
+            "image_size": config["backbone"]["image_size"],
+            "source": config["source"]["task"],
+            "megabytes": size / 1e6,
+            "path": str(path),
+        }
     except (KeyError, TypeError) as error:
         raise ZooError(f"{path / CONFIG} is not that of an entry; it lacks {error}") from error
 

@@ -5,17 +5,32 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from pass_transfer import __version__
-from pass_transfer.backbones import BackboneSpec, CostTable, build_backbone, classifier_name, find_groups, set_classifier
+from pass_transfer.backbones import (
+    BackboneSpec,
+    CostTable,
+    build_backbone,
+    classifier_name,
+    find_groups,
+    set_classifier,
+)
 from pass_transfer.errors import BackboneError, MaskError, StorageError, UsageError, ZooError
-from pass_transfer.files import make_folder, read_json, read_tensors, write_bytes, write_json, write_tensors
+from pass_transfer.files import (
+    make_folder,
+    read_json,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 from pass_transfer.hypernet import Hypernet, HypernetConfig, make_prior
 from pass_transfer.latency_budget import LatencyBudget, check_reachable, fit_latency
 from pass_transfer.masks import ChannelMasks
@@ -43,8 +58,16 @@ class PretrainedHypernet:
         own_weights: whether the backbone's weights are one's own, and not those it was trained with.
     """
 
-    def __init__(self, net: Hypernet, backbone: nn.Module, prompt: Prompt, spec: BackboneSpec, config: Mapping[str, Any],
-                 name: str, own_weights: bool = False):
+    def __init__(
+        self,
+        net: Hypernet,
+        backbone: nn.Module,
+        prompt: Prompt,
+        spec: BackboneSpec,
+        config: Mapping[str, Any],
+        name: str,
+        own_weights: bool = False,
+    ):
         self.name, self.own_weights = name, own_weights
         self.net, self.spec, self.config = net.eval().requires_grad_(False), spec, config
         self._backbone, self._prompt = backbone.eval(), prompt
@@ -62,7 +85,9 @@ class PretrainedHypernet:
         """A fresh copy of the source task's prompt."""
         return copy.deepcopy(self._prompt)
 
-    def with_backbone(self, backbone: nn.Module, prior: Mapping[str, torch.Tensor] | None = None) -> PretrainedHypernet:
+    def with_backbone(
+        self, backbone: nn.Module, prior: Mapping[str, torch.Tensor] | None = None
+    ) -> PretrainedHypernet:
         """The same hypernetwork and prompt on other weights of its architecture, which it then reads.
 
         Args:
@@ -74,23 +99,48 @@ class PretrainedHypernet:
             BackboneError: a network of another architecture, or a prior of other groups; what does not fit is named.
         """
         head = classifier_name(self._backbone) + "."
-        own, given = ({n: t.shape for n, t in network.state_dict().items() if not n.startswith(head)} for network in (self._backbone, backbone))
+        own, given = (
+            {n: t.shape for n, t in network.state_dict().items() if not n.startswith(head)}
+            for network in (self._backbone, backbone)
+        )
         odd = sorted(n for n in {*own, *given} if own.get(n) != given.get(n))
         if odd:
-            raise BackboneError(f"the tensor {odd[0]} is not that of {self.spec.architecture}, which {self.name} was trained for")
-        prior = make_prior(self.net.config.prior, backbone, self.groups, self.spec.image_size) if prior is None else self._checked(prior)
-        spec = dataclasses.replace(self.spec, classes=backbone.get_submodule(classifier_name(backbone)).out_features)
+            raise BackboneError(
+                f"the tensor {odd[0]} is not that of {self.spec.architecture}, which {self.name} was trained for"
+            )
+        prior = (
+            make_prior(self.net.config.prior, backbone, self.groups, self.spec.image_size)
+            if prior is None
+            else self._checked(prior)
+        )
+        spec = dataclasses.replace(
+            self.spec, classes=backbone.get_submodule(classifier_name(backbone)).out_features
+        )
         config = {**self.config, "fingerprint": fingerprint(backbone.state_dict())}
-        return PretrainedHypernet(self.net.reading(backbone, prior), copy.deepcopy(backbone), self.prompt(), spec, config, self.name, own_weights=True)
+        return PretrainedHypernet(
+            self.net.reading(backbone, prior),
+            copy.deepcopy(backbone),
+            self.prompt(),
+            spec,
+            config,
+            self.name,
+            own_weights=True,
+        )
 
     def with_prior(self, prior: Mapping[str, torch.Tensor]) -> PretrainedHypernet:
         """The same hypernetwork correcting another prior (width,) of every channel group. Raises BackboneError for one of other groups."""
         net = self.net.reading(self._backbone, self._checked(prior))
-        return PretrainedHypernet(net, self.backbone(), self.prompt(), self.spec, self.config, self.name, self.own_weights)
+        return PretrainedHypernet(
+            net, self.backbone(), self.prompt(), self.spec, self.config, self.name, self.own_weights
+        )
 
     def _checked(self, prior: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-        if {n: tuple(p.shape) for n, p in prior.items()} != {n: (g.width,) for n, g in self.groups.items()}:
-            raise BackboneError(f"this prior is not one of the channel groups of {self.spec.architecture}")
+        if {n: tuple(p.shape) for n, p in prior.items()} != {
+            n: (g.width,) for n, g in self.groups.items()
+        }:
+            raise BackboneError(
+                f"this prior is not one of the channel groups of {self.spec.architecture}"
+            )
         return prior
 
     def scores(self, prompt: Prompt) -> dict[str, torch.Tensor]:
@@ -100,14 +150,28 @@ class PretrainedHypernet:
         scores in every process.
         """
         if prompt.size != self.spec.image_size:
-            raise UsageError(f"this prompt is for images of {prompt.size} pixels; the hypernetwork's backbone takes {self.spec.image_size}")
+            raise UsageError(
+                f"this prompt is for images of {prompt.size} pixels; the hypernetwork's backbone takes {self.spec.image_size}"
+            )
         net = copy.deepcopy(self.net).to("cpu", torch.float64)
         with torch.no_grad(), _one_thread():
             return self.groups.split(net(prompt.frame().detach().to("cpu", torch.float64)))
 
-    def generate_masks(self, prompt: Prompt, *, density: float | None = None, macs: float | str | None = None, params: float | str | None = None,
-                       latency_ms: float | None = None, batch: int = 1, device: str | torch.device = "cpu", uniform: bool = False, round_to: int = 1,
-                       keep_layers: Sequence[str] = (), classes: int | None = None) -> ChannelMasks:
+    def generate_masks(
+        self,
+        prompt: Prompt,
+        *,
+        density: float | None = None,
+        macs: float | str | None = None,
+        params: float | str | None = None,
+        latency_ms: float | None = None,
+        batch: int = 1,
+        device: str | torch.device = "cpu",
+        uniform: bool = False,
+        round_to: int = 1,
+        keep_layers: Sequence[str] = (),
+        classes: int | None = None,
+    ) -> ChannelMasks:
         """Masks for a prompt within a budget; a smaller budget's channels are a subset of a larger one's.
 
         Args:
@@ -125,38 +189,86 @@ class PretrainedHypernet:
         how = {"uniform": uniform, "round_to": round_to, "keep_layers": keep_layers}
         if latency_ms is None:
             table = self.table if classes is None else self.table.with_classes(classes)
-            return select(self.scores(prompt), self.groups, density=density, macs=macs, params=params, table=table, **how)
+            return select(
+                self.scores(prompt),
+                self.groups,
+                density=density,
+                macs=macs,
+                params=params,
+                table=table,
+                **how,
+            )
         if not density is macs is params is None:
             raise UsageError("give exactly one budget: density=, macs=, params= or latency_ms=")
-        return fit_latency(Cuts(self.scores(prompt), self.groups, **how), *self._timed(prompt, latency_ms, batch, device, classes))
+        return fit_latency(
+            Cuts(self.scores(prompt), self.groups, **how),
+            *self._timed(prompt, latency_ms, batch, device, classes),
+        )
 
-    def check_budget(self, prompt: Prompt, *, latency_ms: float | None = None, batch: int = 1, device: str | torch.device = "cpu", classes: int | None = None,
-                     density: float | None = None, macs: float | str | None = None, params: float | str | None = None, **how: Any) -> None:
+    def check_budget(
+        self,
+        prompt: Prompt,
+        *,
+        latency_ms: float | None = None,
+        batch: int = 1,
+        device: str | torch.device = "cpu",
+        classes: int | None = None,
+        density: float | None = None,
+        macs: float | str | None = None,
+        params: float | str | None = None,
+        **how: Any,
+    ) -> None:
         """Refuse a budget that cannot be met before any work is done for it; arguments and errors as of generate_masks. Of milliseconds only the smallest cut is measured."""
         if latency_ms is None:
-            self.generate_masks(prompt, density=density, macs=macs, params=params, classes=classes, **how)
+            self.generate_masks(
+                prompt, density=density, macs=macs, params=params, classes=classes, **how
+            )
         else:
-            check_reachable(Cuts(self.scores(prompt), self.groups, **how), *self._timed(prompt, latency_ms, batch, device, classes))
+            check_reachable(
+                Cuts(self.scores(prompt), self.groups, **how),
+                *self._timed(prompt, latency_ms, batch, device, classes),
+            )
 
-    def _timed(self, prompt: Prompt, latency_ms: float, batch: int, device: str | torch.device, classes: int | None):
+    def _timed(
+        self,
+        prompt: Prompt,
+        latency_ms: float,
+        batch: int,
+        device: str | torch.device,
+        classes: int | None,
+    ):
         """What is measured of a cut, within which budget, at which size."""
+
         def network(masks: ChannelMasks) -> Network:
-            return self.network(masks, prompt, classes).to(device, memory_format=torch.channels_last)
+            return self.network(masks, prompt, classes).to(
+                device, memory_format=torch.channels_last
+            )
 
         return network, LatencyBudget(latency_ms, batch), self.spec.image_size
 
-    def network(self, masks: ChannelMasks | None = None, prompt: Prompt | None = None, classes: int | None = None) -> Network:
+    def network(
+        self,
+        masks: ChannelMasks | None = None,
+        prompt: Prompt | None = None,
+        classes: int | None = None,
+    ) -> Network:
         """What would be deployed, before any training, in eval mode; with an untrained classifier where the task's `classes` are given."""
         backbone = self.backbone()
         if classes is not None:
-            set_classifier(backbone, nn.Linear(backbone.get_submodule(classifier_name(backbone)).in_features, classes))
+            set_classifier(
+                backbone,
+                nn.Linear(backbone.get_submodule(classifier_name(backbone)).in_features, classes),
+            )
         small = backbone if masks is None else remove_channels(backbone, masks, self.groups)
         return Network(small, self.spec.mean, self.spec.std, copy.deepcopy(prompt)).eval()
 
     def fingerprint(self) -> str:
         """sha-256 over the weights of backbone, hypernetwork and prompt: whether two entries are the same."""
-        parts = {"net": fingerprint(self.net.state_dict()), "prompt": fingerprint(self._prompt.state_dict()),
-                 "backbone": self.config["fingerprint"]}
+        parts = {
+            "net": fingerprint(self.net.state_dict()),
+            "prompt": fingerprint(self._prompt.state_dict()),
+            "backbone": self.config["fingerprint"],
+        }
         return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()
 
     def macs_share(self, masks: ChannelMasks, classes: int) -> float:
@@ -199,12 +311,16 @@ def load_hypernet(name: str | Path) -> PretrainedHypernet:
     try:
         config = read_json(folder / CONFIG)
         if config["schema"] != SCHEMA:
-            raise ZooError(f"{folder}: schema {config['schema']}, this version reads {SCHEMA}; upgrade pass-transfer")
+            raise ZooError(
+                f"{folder}: schema {config['schema']}, this version reads {SCHEMA}; upgrade pass-transfer"
+            )
         return _load(folder, config, str(name))
     except ZooError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, StorageError) as error:
-        raise ZooError(f"{folder}: {CONFIG} or a tensor file is not that of an entry ({type(error).__name__}: {error})") from error
+        raise ZooError(
+            f"{folder}: {CONFIG} or a tensor file is not that of an entry ({type(error).__name__}: {error})"
+        ) from error
 
 
 def verify_entry(name: str | Path) -> dict[str, str]:
@@ -218,20 +334,28 @@ def verify_entry(name: str | Path) -> dict[str, str]:
     except (MaskError, StorageError) as error:
         raise ZooError(str(error)) from error
     if stored != entry.generate_masks(entry.prompt(), macs=SOURCE_MACS):
-        raise ZooError(f"{folder / 'masks.safetensors'} are not the masks that the entry's prompt gives")
+        raise ZooError(
+            f"{folder / 'masks.safetensors'} are not the masks that the entry's prompt gives"
+        )
     return verify_files(folder)
 
 
 def _load(folder: Path, config: dict[str, Any], name: str) -> PretrainedHypernet:
-    spec = BackboneSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["backbone"].items()})
+    spec = BackboneSpec(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in config["backbone"].items()}
+    )
     stored = read_tensors(folder / "backbone.safetensors")
     if fingerprint(stored) != config["fingerprint"]:
-        raise ZooError(f"{folder / 'backbone.safetensors'} is not the backbone this hypernetwork was trained for")
+        raise ZooError(
+            f"{folder / 'backbone.safetensors'} is not the backbone this hypernetwork was trained for"
+        )
     backbone = build_backbone(spec)
     _load_state(backbone, stored, folder / "backbone.safetensors")
     groups = find_groups(backbone, spec.image_size)
     if {n: g.width for n, g in groups.items()} != config["groups"]:
-        raise ZooError(f"{folder}: the channel groups found in {spec.architecture} are not those of {CONFIG}")
+        raise ZooError(
+            f"{folder}: the channel groups found in {spec.architecture} are not those of {CONFIG}"
+        )
     net = Hypernet(HypernetConfig(**config["hypernet"]), backbone, groups)
     _load_state(net, read_tensors(folder / "hypernet.safetensors"), folder / "hypernet.safetensors")
     prompt = Prompt(**config["prompt"])
@@ -243,10 +367,14 @@ def _load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Pa
     own = module.state_dict()
     odd = sorted(set(own) ^ set(tensors))
     if odd:
-        raise ZooError(f"{path}: the tensor {odd[0]} is {'missing' if odd[0] in own else 'unknown'}")
+        raise ZooError(
+            f"{path}: the tensor {odd[0]} is {'missing' if odd[0] in own else 'unknown'}"
+        )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
-            raise ZooError(f"{path}: {name} has shape {tuple(tensor.shape)}, not {tuple(own[name].shape)}")
+            raise ZooError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, not {tuple(own[name].shape)}"
+            )
         if tensor.is_floating_point() != own[name].is_floating_point():
             raise ZooError(f"{path}: {name} is {tensor.dtype}, not {own[name].dtype}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -254,8 +382,17 @@ def _load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Pa
     module.load_state_dict(tensors)
 
 
-def save_entry(folder: str | Path, net: Hypernet, stored_backbone: Mapping[str, torch.Tensor], spec: BackboneSpec, prompt: Prompt,
-               source: Mapping[str, Any], recipe: Mapping[str, Any], results: Mapping[str, Any], card: str) -> PretrainedHypernet:
+def save_entry(
+    folder: str | Path,
+    net: Hypernet,
+    stored_backbone: Mapping[str, torch.Tensor],
+    spec: BackboneSpec,
+    prompt: Prompt,
+    source: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    results: Mapping[str, Any],
+    card: str,
+) -> PretrainedHypernet:
     """Write a zoo entry and load it back.
 
     Args:
@@ -271,10 +408,16 @@ def save_entry(folder: str | Path, net: Hypernet, stored_backbone: Mapping[str, 
     write_tensors(folder / "hypernet.safetensors", net.state_dict())
     write_tensors(folder / "prompt.safetensors", prompt.state_dict())
     config = {
-        "schema": SCHEMA, "library": __version__, "backbone": dataclasses.asdict(spec), "fingerprint": fingerprint(stored_backbone),
-        "groups": {n: g.width for n, g in net.groups.items()}, "hypernet": dataclasses.asdict(net.config),
-        "prompt": prompt.shape, "source": dict(source),
-        "recipe": dict(recipe), "results": dict(results),
+        "schema": SCHEMA,
+        "library": __version__,
+        "backbone": dataclasses.asdict(spec),
+        "fingerprint": fingerprint(stored_backbone),
+        "groups": {n: g.width for n, g in net.groups.items()},
+        "hypernet": dataclasses.asdict(net.config),
+        "prompt": prompt.shape,
+        "source": dict(source),
+        "recipe": dict(recipe),
+        "results": dict(results),
     }
     write_json(folder / CONFIG, config)
     write_bytes(folder / "README.md", card.encode())
@@ -282,4 +425,3 @@ def save_entry(folder: str | Path, net: Hypernet, stored_backbone: Mapping[str, 
     entry.generate_masks(entry.prompt(), macs=SOURCE_MACS).save(folder / "masks.safetensors")
     write_manifest(folder)
     return entry
-

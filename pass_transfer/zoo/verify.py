@@ -9,7 +9,14 @@ from pass_transfer.files import make_folder, read_json, sha256, write_bytes, wri
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
-FILES = ("README.md", "backbone.safetensors", "config.json", "hypernet.safetensors", "masks.safetensors", "prompt.safetensors")
+FILES = (
+    "README.md",
+    "backbone.safetensors",
+    "config.json",
+    "hypernet.safetensors",
+    "masks.safetensors",
+    "prompt.safetensors",
+)
 
 
 def write_manifest(folder: Path) -> None:
@@ -26,11 +33,15 @@ def verify_files(folder: Path) -> dict[str, str]:
     try:
         expected = dict(read_json(folder / MANIFEST)["files"])
     except (StorageError, KeyError, TypeError, ValueError) as error:
-        raise ZooError(f"{folder}: no readable {MANIFEST} ({error}); the entry is incomplete") from error
+        raise ZooError(
+            f"{folder}: no readable {MANIFEST} ({error}); the entry is incomplete"
+        ) from error
     if set(expected) != set(FILES):
         odd = sorted(set(expected) ^ set(FILES))
         raise ZooError(f"{folder / MANIFEST} lists other files than an entry has: {', '.join(odd)}")
-    present = {p.name for p in folder.iterdir() if not p.name.startswith(".")} - {MANIFEST}  # the hub's client adds hidden files
+    present = {p.name for p in folder.iterdir() if not p.name.startswith(".")} - {
+        MANIFEST
+    }  # the hub's client adds hidden files
     if present != set(FILES):
         odd = sorted(present ^ set(FILES))
         what = "is missing" if odd[0] not in present else "does not belong to the entry"
@@ -38,7 +49,9 @@ def verify_files(folder: Path) -> dict[str, str]:
     for name in FILES:
         actual = sha256(folder / name)
         if actual != expected[name]:
-            raise ZooError(f"{folder / name} was altered or is damaged: its sha-256 is {actual[:12]}..., the manifest says {str(expected[name])[:12]}...")
+            raise ZooError(
+                f"{folder / name} was altered or is damaged: its sha-256 is {actual[:12]}..., the manifest says {str(expected[name])[:12]}..."
+            )
     return expected
 
 
@@ -53,5 +66,7 @@ def add_entry(folder: Path, destination: Path, card: str) -> None:
         raise ZooError(f"{destination} exists already; remove it first, or choose another name")
     make_folder(destination)
     for name in FILES:
-        write_bytes(destination / name, card.encode() if name == CARD else (folder / name).read_bytes())
+        write_bytes(
+            destination / name, card.encode() if name == CARD else (folder / name).read_bytes()
+        )
     write_manifest(destination)

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from pass_transfer.backbones import CostTable, count_macs, count_parameters, set_classifier
@@ -38,7 +39,9 @@ def test_macs_are_those_counted_by_hand(networks, architecture):
     assert count_macs(network, 32) == macs_by_hand(network, 32)
 
 
-@pytest.mark.parametrize("architecture, examples", [("resnet18", 6), ("resnet50", 3), ("resnext50_32x4d", 3)])
+@pytest.mark.parametrize(
+    "architecture, examples", [("resnet18", 6), ("resnet50", 3), ("resnext50_32x4d", 3)]
+)
 def test_the_table_foresees_the_macs_after_removal(networks, random_masks, architecture, examples):
     network, groups = networks(architecture)
     table = CostTable(network, groups, 32)
@@ -51,12 +54,16 @@ def test_the_table_foresees_the_macs_after_removal(networks, random_masks, archi
     assert table.dense_parameters == count_parameters(network)
 
 
-def test_the_table_with_other_classes_counts_another_classifier(networks, resnet18, groups, random_masks):
+def test_the_table_with_other_classes_counts_another_classifier(
+    networks, resnet18, groups, random_masks
+):
     table = CostTable(resnet18, groups, 32)
     set_classifier(resnet18, nn.Linear(512, 37))
     masks = random_masks(groups, 1)
     assert table.with_classes(37).dense == macs_by_hand(resnet18, 32)
-    assert table.with_classes(37).macs(masks.kept) == macs_by_hand(remove_channels(resnet18, masks, groups), 32)
+    assert table.with_classes(37).macs(masks.kept) == macs_by_hand(
+        remove_channels(resnet18, masks, groups), 32
+    )
     assert table.dense == macs_by_hand(networks("resnet18")[0], 32)
 
 

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from pass_transfer.backbones import ARCHITECTURES, BackboneSpec, build_backbone, classifier_name, load_checkpoint, load_weights
+from pass_transfer.backbones import (
+    ARCHITECTURES,
+    BackboneSpec,
+    build_backbone,
+    classifier_name,
+    load_checkpoint,
+    load_weights,
+)
 from pass_transfer.errors import BackboneError, StorageError, UsageError
 from pass_transfer.files import write_tensors
 
@@ -23,8 +30,20 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones():
     assert "resnet18" in ARCHITECTURES
 
 
-@pytest.mark.parametrize("change", [{"classes": 0}, {"classes": "ten"}, {"image_size": -1}, {"image_size": 32.5},
-                                    {"mean": (0.5, 0.5)}, {"mean": ("a", "b", "c")}, {"std": (1.0, 0.0, 1.0)}, {"mean": (0, 0, float("nan"))}, {"std": 1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": 0},
+        {"classes": "ten"},
+        {"image_size": -1},
+        {"image_size": 32.5},
+        {"mean": (0.5, 0.5)},
+        {"mean": ("a", "b", "c")},
+        {"std": (1.0, 0.0, 1.0)},
+        {"mean": (0, 0, float("nan"))},
+        {"std": 1},
+    ],
+)
 def test_a_spec_that_makes_no_sense_is_refused(change):
     with pytest.raises(UsageError, match=next(iter(change))):
         BackboneSpec(**{"architecture": "resnet18", "classes": 10, "image_size": 32} | change)
@@ -49,7 +68,10 @@ def test_weights_are_loaded_from_a_file(tmp_path, kind):
 
 def test_a_training_checkpoint_of_a_parallel_network_is_loaded_too(tmp_path):
     source = fresh()
-    torch.save({"epoch": 3, "state_dict": {f"module.{n}": t for n, t in source.state_dict().items()}}, tmp_path / "w.pth")
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{n}": t for n, t in source.state_dict().items()}},
+        tmp_path / "w.pth",
+    )
     network = fresh()
     assert load_weights(network, "resnet18", tmp_path / "w.pth") == []
     assert torch.equal(network.conv1.weight, source.conv1.weight)
@@ -57,7 +79,11 @@ def test_a_training_checkpoint_of_a_parallel_network_is_loaded_too(tmp_path):
 
 def test_the_network_of_a_run_is_loaded_without_its_prompt(tmp_path):
     source = fresh()
-    write_tensors(tmp_path / "w.safetensors", {f"backbone.{n}": t for n, t in source.state_dict().items()} | {"prompt.values": torch.zeros(3, 32, 32)})
+    write_tensors(
+        tmp_path / "w.safetensors",
+        {f"backbone.{n}": t for n, t in source.state_dict().items()}
+        | {"prompt.values": torch.zeros(3, 32, 32)},
+    )
     network = fresh()
     assert load_weights(network, "resnet18", tmp_path / "w.safetensors") == []
     assert torch.equal(network.fc.weight, source.fc.weight)
@@ -106,7 +132,12 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, capsys):
 def test_missing_and_damaged_files_and_unknown_names_are_refused(tmp_path):
     (tmp_path / "bad.pth").write_bytes(b"no archive")
     (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
-    for weights, error in [("none.pth", BackboneError), ("bad.pth", BackboneError), ("bad.safetensors", StorageError), ("none.safetensors", StorageError)]:
+    for weights, error in [
+        ("none.pth", BackboneError),
+        ("bad.pth", BackboneError),
+        ("bad.safetensors", StorageError),
+        ("none.safetensors", StorageError),
+    ]:
         with pytest.raises(error, match=weights):
             load_weights(fresh(), "resnet18", tmp_path / weights)
     with pytest.raises(BackboneError, match="IMAGENET1K_V1"):
@@ -119,33 +150,61 @@ SPEC = BackboneSpec("resnet18", 10, 32)
 @pytest.mark.parametrize("classes, prefix", [(10, ""), (37, "module."), (1, "backbone.")])
 def test_a_checkpoint_of_ones_own_is_read_with_its_classifier(tmp_path, classes, prefix):
     source = fresh(classes)
-    write_tensors(tmp_path / "w.safetensors", {f"{prefix}{n}": t for n, t in source.state_dict().items()} | ({"prompt.values": torch.zeros(3)} if prefix == "backbone." else {}))
+    write_tensors(
+        tmp_path / "w.safetensors",
+        {f"{prefix}{n}": t for n, t in source.state_dict().items()}
+        | ({"prompt.values": torch.zeros(3)} if prefix == "backbone." else {}),
+    )
     network, spec = load_checkpoint(tmp_path / "w.safetensors", SPEC)
     assert spec.classes == classes and not network.training
     assert all(torch.equal(t, source.state_dict()[n]) for n, t in network.state_dict().items())
 
 
 def test_half_precision_is_read_as_float32_and_counters_may_be_missing(tmp_path):
-    state = {n: t.half() if t.is_floating_point() else t for n, t in fresh().state_dict().items() if "num_batches" not in n}
+    state = {
+        n: t.half() if t.is_floating_point() else t
+        for n, t in fresh().state_dict().items()
+        if "num_batches" not in n
+    }
     write_tensors(tmp_path / "w.safetensors", state)
     network, _ = load_checkpoint(tmp_path / "w.safetensors", SPEC)
-    assert network.conv1.weight.dtype == torch.float32 and torch.equal(network.conv1.weight, state["conv1.weight"].float())
+    assert network.conv1.weight.dtype == torch.float32 and torch.equal(
+        network.conv1.weight, state["conv1.weight"].float()
+    )
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"layer1.0.conv1.weight": None}, "layer1.0.conv1.weight is missing"), ({"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}, "layer1.0.conv1.weight has shape"),
-    ({"layer9.weight": torch.zeros(1)}, "unknown tensor layer9.weight"), ({"bn1.running_var": torch.full((64,), float("nan"))}, "bn1.running_var holds NaN"),
-    ({"bn1.bias": torch.full((64,), 1e300, dtype=torch.float64)}, "bn1.bias holds NaN or infinite"), ({"conv1.weight": torch.ones(64, 3, 7, 7, dtype=torch.int8)}, "conv1.weight is torch.int8"),
-    ({"fc.weight": None}, "fc.weight is missing"), ({"fc.weight": torch.zeros(10, 99)}, "fc.weight has shape"), ({"fc.weight": torch.zeros(10)}, "fc.weight has shape"),
-    ({"fc.bias": None}, "fc.bias is missing"), ({"fc.bias": torch.zeros(9)}, "fc.bias has shape")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"layer1.0.conv1.weight": None}, "layer1.0.conv1.weight is missing"),
+        ({"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}, "layer1.0.conv1.weight has shape"),
+        ({"layer9.weight": torch.zeros(1)}, "unknown tensor layer9.weight"),
+        ({"bn1.running_var": torch.full((64,), float("nan"))}, "bn1.running_var holds NaN"),
+        (
+            {"bn1.bias": torch.full((64,), 1e300, dtype=torch.float64)},
+            "bn1.bias holds NaN or infinite",
+        ),
+        ({"conv1.weight": torch.ones(64, 3, 7, 7, dtype=torch.int8)}, "conv1.weight is torch.int8"),
+        ({"fc.weight": None}, "fc.weight is missing"),
+        ({"fc.weight": torch.zeros(10, 99)}, "fc.weight has shape"),
+        ({"fc.weight": torch.zeros(10)}, "fc.weight has shape"),
+        ({"fc.bias": None}, "fc.bias is missing"),
+        ({"fc.bias": torch.zeros(9)}, "fc.bias has shape"),
+    ],
+)
 def test_a_checkpoint_that_does_not_fit_is_refused_and_the_tensor_named(tmp_path, change, words):
-    write_tensors(tmp_path / "w.safetensors", {n: t for n, t in (fresh().state_dict() | change).items() if t is not None})
+    write_tensors(
+        tmp_path / "w.safetensors",
+        {n: t for n, t in (fresh().state_dict() | change).items() if t is not None},
+    )
     with pytest.raises(BackboneError, match=words):
         load_checkpoint(tmp_path / "w.safetensors", SPEC)
 
 
 def test_another_architectures_checkpoint_is_refused(tmp_path):
-    write_tensors(tmp_path / "w.safetensors", build_backbone(BackboneSpec("resnet34", 10, 32)).state_dict())
+    write_tensors(
+        tmp_path / "w.safetensors", build_backbone(BackboneSpec("resnet34", 10, 32)).state_dict()
+    )
     with pytest.raises(BackboneError, match="unknown tensor layer.*not weights of resnet18"):
         load_checkpoint(tmp_path / "w.safetensors", SPEC)
 

@@ -17,7 +17,11 @@ def test_every_group_has_a_score_for_each_unit_with_mean_one(scores, groups):
 
 def test_a_private_group_is_the_mean_over_its_writer_norm_and_reader(scores, networks):
     block = networks("resnet18")[0].layer2[1]
-    writer, norm, reader = (block.conv1.weight.abs().sum((1, 2, 3)), block.bn1.weight.abs(), block.conv2.weight.abs().sum((0, 2, 3)))
+    writer, norm, reader = (
+        block.conv1.weight.abs().sum((1, 2, 3)),
+        block.bn1.weight.abs(),
+        block.conv2.weight.abs().sum((0, 2, 3)),
+    )
     expected = (writer + norm + reader).detach() / 3
     torch.testing.assert_close(scores["layer2.1.conv1"], expected / expected.mean())
 
@@ -36,14 +40,22 @@ def test_a_unit_of_a_grouped_convolution_counts_all_its_channels(networks):
     network, groups = networks("resnext50_32x4d")
     scores = group_l1(network, groups, 32)
     assert {n: len(s) for n, s in scores.items()} == {n: g.width for n, g in groups.items()}
-    assert all(torch.isfinite(s).all() and s.mean() == pytest.approx(1, abs=1e-5) for s in scores.values())
+    assert all(
+        torch.isfinite(s).all() and s.mean() == pytest.approx(1, abs=1e-5) for s in scores.values()
+    )
 
 
 def test_with_independent_coupling_a_convolution_has_scores_of_its_own(networks):
     network = networks("resnet18")[0]
     scores = group_l1(network, find_groups(network, 32, "independent"), 32)
-    for name, reader in (("layer1.0.conv2", network.layer1[1].conv1), ("layer1.1.conv1", network.layer1[1].conv2)):
-        rows, columns = network.get_submodule(name).weight.abs().sum((1, 2, 3)), reader.weight.abs().sum((0, 2, 3))
+    for name, reader in (
+        ("layer1.0.conv2", network.layer1[1].conv1),
+        ("layer1.1.conv1", network.layer1[1].conv2),
+    ):
+        rows, columns = (
+            network.get_submodule(name).weight.abs().sum((1, 2, 3)),
+            reader.weight.abs().sum((0, 2, 3)),
+        )
         expected = ((rows + columns) / 2).detach()
         torch.testing.assert_close(scores[name], expected / expected.mean())
     assert all(torch.isfinite(values).all() for values in scores.values())

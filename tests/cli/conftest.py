@@ -9,18 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pass_transfer.cli.main import run as command_line
 from PIL import Image
 
 from pass_transfer.backbones import BackboneSpec, build_backbone, find_groups
 from pass_transfer.baselines import group_l1
-from pass_transfer.cli.main import run as command_line
 from pass_transfer.hypernet import Hypernet, HypernetConfig, standardise
 from pass_transfer.prompts import Prompt
 from pass_transfer.zoo.entry import save_entry
 
 SIDE = 32
 CLASSES = 10
-QUICK = ["--epochs", "1", "--prompt-steps", "1", "--batch-size", "64", "--device", "cpu", "--no-reconstruct", "--no-report"]
+QUICK = [
+    "--epochs",
+    "1",
+    "--prompt-steps",
+    "1",
+    "--batch-size",
+    "64",
+    "--device",
+    "cpu",
+    "--no-reconstruct",
+    "--no-report",
+]
 
 
 def write_entry(folder, seed=0, architecture="resnet18", **shape):
@@ -29,9 +40,21 @@ def write_entry(folder, seed=0, architecture="resnet18", **shape):
     spec = BackboneSpec(architecture, CLASSES, SIDE)
     backbone = build_backbone(spec).eval()
     groups = find_groups(backbone, SIDE)
-    net = Hypernet(HypernetConfig(**shape), backbone, groups, standardise(group_l1(backbone, groups, SIDE)))
+    net = Hypernet(
+        HypernetConfig(**shape), backbone, groups, standardise(group_l1(backbone, groups, SIDE))
+    )
     source = {"task": "digits", "class_names": [str(n) for n in range(CLASSES)]}
-    save_entry(folder, net, backbone.state_dict(), spec, Prompt("additive", SIDE, 3, seed), source, {}, {}, "# for tests\n")
+    save_entry(
+        folder,
+        net,
+        backbone.state_dict(),
+        spec,
+        Prompt("additive", SIDE, 3, seed),
+        source,
+        {},
+        {},
+        "# for tests\n",
+    )
     return folder
 
 
@@ -70,7 +93,9 @@ def photos():
         for name in classes:
             (root / name).mkdir(parents=True)
             for number in range(count):
-                Image.fromarray(draw.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(root / name / f"{number}.png")
+                Image.fromarray(draw.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(
+                    root / name / f"{number}.png"
+                )
         return root
 
     return write
@@ -101,7 +126,17 @@ def adapting(entry, tmp_path):
     """The shortest arguments of an adapt into tmp_path/run; later ones override them."""
 
     def arguments(*more):
-        return ["adapt", "--hypernet", entry, "--task", "digits", "--out", tmp_path / "run", *QUICK, *more]
+        return [
+            "adapt",
+            "--hypernet",
+            entry,
+            "--task",
+            "digits",
+            "--out",
+            tmp_path / "run",
+            *QUICK,
+            *more,
+        ]
 
     return arguments
 
@@ -110,7 +145,17 @@ def adapting(entry, tmp_path):
 def finished(entry, tmp_path_factory):
     """The folder of a finished run on digits; shared, not to be changed."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    arguments = ["adapt", "--hypernet", str(entry), "--task", "digits", "--out", str(folder), *QUICK, "--report"]
+    arguments = [
+        "adapt",
+        "--hypernet",
+        str(entry),
+        "--task",
+        "digits",
+        "--out",
+        str(folder),
+        *QUICK,
+        "--report",
+    ]
     assert command_line(arguments) == 0
     return folder
 
@@ -119,9 +164,25 @@ def finished(entry, tmp_path_factory):
 def shell():
     """(arguments, Popen settings) -> a started process of the command line, with pipes and one thread."""
 
-    def start(*arguments, code="from pass_transfer.cli.main import main; main()", environment=None, **settings):
+    def start(
+        *arguments,
+        code="from pass_transfer.cli.main import main; main()",
+        environment=None,
+        **settings,
+    ):
         command = [sys.executable, "-c", code, *map(str, arguments)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"} | (environment or {})
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **settings)
+        environment = (
+            os.environ
+            | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+            | (environment or {})
+        )
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            **settings,
+        )
 
     return start

@@ -38,12 +38,20 @@ def imports(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            names = [node.module] if node.module != "pass_transfer" else [f"pass_transfer.{alias.name}" for alias in node.names]
+            names = (
+                [node.module]
+                if node.module != "pass_transfer"
+                else [f"pass_transfer.{alias.name}" for alias in node.names]
+            )
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         else:
             continue
-        yield from (name for name in names if name.split(".")[0] == "pass_transfer" and name != "pass_transfer.__version__")
+        yield from (
+            name
+            for name in names
+            if name.split(".")[0] == "pass_transfer" and name != "pass_transfer.__version__"
+        )
 
 
 def room(name):
@@ -63,15 +71,21 @@ def test_every_room_has_its_floor():
 def test_imports_only_point_down(name):
     for target in imports(MODULES[name]):
         if room(target) != room(name):
-            assert room(name) != "", f"{name} imports {target}; the package itself resolves its names when they are used"
-            assert LEVEL[room(target)] < LEVEL[room(name)], f"{name} imports {target}, which is not below it"
+            assert room(name) != "", (
+                f"{name} imports {target}; the package itself resolves its names when they are used"
+            )
+            assert LEVEL[room(target)] < LEVEL[room(name)], (
+                f"{name} imports {target}, which is not below it"
+            )
 
 
 def test_the_command_line_holds_no_logic():
     for name, tree in MODULES.items():
         if room(name) == "cli" and name.rsplit(".", 1)[-1] not in ("main", "options"):
             for node in ast.walk(tree):
-                assert not isinstance(node, (ast.For, ast.While, ast.Try)), f"{name} has a loop or a try; it belongs in the library"
+                assert not isinstance(node, (ast.For, ast.While, ast.Try)), (
+                    f"{name} has a loop or a try; it belongs in the library"
+                )
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
@@ -81,7 +95,9 @@ def test_public_names_are_documented_and_files_are_small(name):
     assert last <= 400
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert):
-            pytest.fail(f"line {node.lineno}: an assert; a wrong input raises an error of the project's own")
+            pytest.fail(
+                f"line {node.lineno}: an assert; a wrong input raises an error of the project's own"
+            )
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"
     for node in tree.body:

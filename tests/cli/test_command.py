@@ -11,7 +11,22 @@ import torch
 
 from pass_transfer.training import choose_runtime
 
-VERBS = ["", "adapt", "search", "finetune", "eval", "inspect", "bench", "export", "report", "env", "zoo", "zoo ls", "zoo show", "zoo verify"]
+VERBS = [
+    "",
+    "adapt",
+    "search",
+    "finetune",
+    "eval",
+    "inspect",
+    "bench",
+    "export",
+    "report",
+    "env",
+    "zoo",
+    "zoo ls",
+    "zoo show",
+    "zoo verify",
+]
 NO_TORCH = """
 import sys
 from pass_transfer.cli.main import run
@@ -25,12 +40,20 @@ sys.exit(f"imported {heavy}" if heavy else code)
 def test_every_verb_has_help_with_an_example(call, verb):
     code, out, err = call(*verb.split(), "--help")
     assert (code, err) == (0, "")
-    assert "Example" in out and "pass-transfer " + " ".join(verb.split()[:1]) in " ".join(out.split())
+    assert "Example" in out and "pass-transfer " + " ".join(verb.split()[:1]) in " ".join(
+        out.split()
+    )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["adapt", "--help"], ["zoo", "ls"], ["zoo", "show", "nothing"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["adapt", "--help"], ["zoo", "ls"], ["zoo", "show", "nothing"]],
+    ids=" ".join,
+)
 def test_help_and_the_zoo_import_nothing_heavy(arguments):
-    done = subprocess.run([sys.executable, "-c", NO_TORCH, *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", NO_TORCH, *arguments], capture_output=True, text=True
+    )
     assert "imported" not in done.stderr
     assert done.returncode == (1 if "nothing" in arguments else 0)
 
@@ -58,7 +81,14 @@ def test_an_unknown_verb_is_wrong_usage_with_what_may_be_meant(call):
 
 def test_env_tells_versions_and_device(call):
     facts = json.loads(call("env", "--json")[1])
-    assert {"pass_transfer", "python", "torch", "torchvision", "runtime", "kernels"} <= facts.keys() and facts["kernels"]
+    assert {
+        "pass_transfer",
+        "python",
+        "torch",
+        "torchvision",
+        "runtime",
+        "kernels",
+    } <= facts.keys() and facts["kernels"]
     assert f"torch: {facts['torch']}" in call("env")[1]
 
 
@@ -67,14 +97,40 @@ def test_eval_gives_the_accuracy_of_the_run_again(call, finished):
     code, out, _ = call("eval", finished, "--task", "digits", "--device", "cpu", "--json")
     measured = json.loads(out)
     assert code == 0 and out.count("\n") == 1
-    assert (measured["top1"], measured["top5"], measured["images"]) == (result["top1"], result["top5"], result["images"])
-    assert f"top-1 {result['top1']:.2f} %" in call("eval", finished, "--task", "digits", "--device", "cpu")[1]
+    assert (measured["top1"], measured["top5"], measured["images"]) == (
+        result["top1"],
+        result["top5"],
+        result["images"],
+    )
+    assert (
+        f"top-1 {result['top1']:.2f} %"
+        in call("eval", finished, "--task", "digits", "--device", "cpu")[1]
+    )
 
 
 def test_result_has_the_promised_fields(finished):
     result = json.loads((finished / "result.json").read_text())
-    assert {"task", "hypernet", "transfer", "seed", "device", "top1", "top5", "top1_without_prompt", "dense_top1", "macs", "dense_macs",
-            "parameters", "dense_parameters", "latency_ms", "dense_latency_ms", "channels_kept", "search_seconds", "seconds", "run"} <= result.keys()
+    assert {
+        "task",
+        "hypernet",
+        "transfer",
+        "seed",
+        "device",
+        "top1",
+        "top5",
+        "top1_without_prompt",
+        "dense_top1",
+        "macs",
+        "dense_macs",
+        "parameters",
+        "dense_parameters",
+        "latency_ms",
+        "dense_latency_ms",
+        "channels_kept",
+        "search_seconds",
+        "seconds",
+        "run",
+    } <= result.keys()
     assert result["dense_top1"] is None and result["macs"] <= 0.5 * result["dense_macs"]
     assert result["latency_ms"].keys() == result["dense_latency_ms"].keys() == {"1", "32"}
 
@@ -87,7 +143,9 @@ def test_the_summary_shows_the_small_network_beside_the_dense_one(call, adapting
 
 def test_a_disk_that_is_full_from_the_start_leaves_nothing(shell, adapting, tmp_path):
     def hardly_anything_fits():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))  # some libraries try a few bytes in /tmp
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (64, 64)
+        )  # some libraries try a few bytes in /tmp
 
     process = shell(*adapting("--out", tmp_path / "new" / "run"), preexec_fn=hardly_anything_fits)
     out, err = process.communicate()
@@ -96,7 +154,9 @@ def test_a_disk_that_is_full_from_the_start_leaves_nothing(shell, adapting, tmp_
     assert not (tmp_path / "new").exists()
 
 
-def test_a_disk_that_fills_up_is_told_and_the_run_goes_on_when_there_is_space(shell, call, adapting, tmp_path):
+def test_a_disk_that_fills_up_is_told_and_the_run_goes_on_when_there_is_space(
+    shell, call, adapting, tmp_path
+):
     def a_megabyte_fits():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 

@@ -20,24 +20,69 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from pass_transfer.cli import main, study, zoo
 from PIL import Image
 
 from pass_transfer import latency_budget
 from pass_transfer.backbones import BackboneSpec, build_backbone
-from pass_transfer.cli import main, study, zoo
 from pass_transfer.files import write_tensors
 from pass_transfer.study import load_study
 from pass_transfer.tasks import registry
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-HELP_ORDER = ("finetune", "search", "adapt", "inspect", "eval", "export", "bench", "report", "env", "study", "zoo")  # what a verb needs, the ones before it make
-SHORT = {"adapt": ["--epochs", "1", "--prompt-steps", "1", "--batch-size", "8", "--device", "cpu", "--no-reconstruct", "--no-report", "--force"],
-         "finetune": ["--epochs", "1", "--size", "32", "--batch-size", "8", "--device", "cpu", "--force"],
-         "search": ["--steps", "2", "--tasks", "2", "--batch-size", "8", "--device", "cpu", "--force"],
-         "bench": ["--rounds", "1", "--batch", "1", "--engine", "eager", "--device", "cpu"]}
+HELP_ORDER = (
+    "finetune",
+    "search",
+    "adapt",
+    "inspect",
+    "eval",
+    "export",
+    "bench",
+    "report",
+    "env",
+    "study",
+    "zoo",
+)  # what a verb needs, the ones before it make
+SHORT = {
+    "adapt": [
+        "--epochs",
+        "1",
+        "--prompt-steps",
+        "1",
+        "--batch-size",
+        "8",
+        "--device",
+        "cpu",
+        "--no-reconstruct",
+        "--no-report",
+        "--force",
+    ],
+    "finetune": [
+        "--epochs",
+        "1",
+        "--size",
+        "32",
+        "--batch-size",
+        "8",
+        "--device",
+        "cpu",
+        "--force",
+    ],
+    "search": ["--steps", "2", "--tasks", "2", "--batch-size", "8", "--device", "cpu", "--force"],
+    "bench": ["--rounds", "1", "--batch", "1", "--engine", "eager", "--device", "cpu"],
+}
 WITH_DATA = ("adapt", "finetune", "search", "eval")  # take --data-dir
-PYTHON_SHORT = {"adapt": {"epochs": 1, "prompt_steps": 1, "batch_size": 8, "device": "cpu", "reconstruct": False, "force": True}}
+PYTHON_SHORT = {
+    "adapt": {
+        "epochs": 1,
+        "prompt_steps": 1,
+        "batch_size": 8,
+        "device": "cpu",
+        "reconstruct": False,
+        "force": True,
+    }
+}
 
 
 def blocks(text):
@@ -54,7 +99,9 @@ def blocks(text):
         elif fence is not None:
             fence[1].append(line)
         elif line.startswith("    "):
-            assert indented or not lines[number - 1].strip(), f"not a code block in Markdown, as no blank line is before it: {line}"
+            assert indented or not lines[number - 1].strip(), (
+                f"not a code block in Markdown, as no blank line is before it: {line}"
+            )
             indented.append(line.strip())
         elif indented:
             found.append(("sh", "\n".join(indented)))
@@ -65,26 +112,45 @@ def blocks(text):
 
 def commands(shell):
     """The commands of a block as lists of arguments, without comments."""
-    return [words for line in shell.replace("\\\n", " ").splitlines() if (words := shlex.split(line, comments=True))]
+    return [
+        words
+        for line in shell.replace("\\\n", " ").splitlines()
+        if (words := shlex.split(line, comments=True))
+    ]
 
 
 def examples(callback):
     """The commands in a verb's help."""
-    lines = [line.strip().removeprefix("Example:").strip() for line in callback.__doc__.replace("\\\n", " ").splitlines()]
+    lines = [
+        line.strip().removeprefix("Example:").strip()
+        for line in callback.__doc__.replace("\\\n", " ").splitlines()
+    ]
     return "\n".join(line for line in lines if line.startswith("pass-transfer "))
 
 
 def noise(size, seed):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    )
 
 
 def write_parquet(folder, image, label, test, classes=4):
     """A data set as the hub has it, of noise: 12 training and 4 test images a class."""
     folder.mkdir(parents=True)
-    features = datasets.Features({image: datasets.Image(), label: datasets.ClassLabel(names=[f"class {n}" for n in range(classes)])})
+    features = datasets.Features(
+        {
+            image: datasets.Image(),
+            label: datasets.ClassLabel(names=[f"class {n}" for n in range(classes)]),
+        }
+    )
     for split, count in (("train", 12), (test, 4)):
-        rows = {image: [noise(16, n) for n in range(count * classes)], label: [n % classes for n in range(count * classes)]}
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+        rows = {
+            image: [noise(16, n) for n in range(count * classes)],
+            label: [n % classes for n in range(count * classes)],
+        }
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(
+            folder / f"{split}-00000-of-00001.parquet"
+        )
 
 
 def weights(classes):
@@ -94,7 +160,10 @@ def weights(classes):
 
 def by_weights(networks, image_size, batch_sizes, rounds):
     """A clock that no other process disturbs: a millisecond for 100,000 weights."""
-    return {name: dict.fromkeys(batch_sizes, sum(p.numel() for p in network.parameters()) / 1e5) for name, network in networks.items()}
+    return {
+        name: dict.fromkeys(batch_sizes, sum(p.numel() for p in network.parameters()) / 1e5)
+        for name, network in networks.items()
+    }
 
 
 @pytest.fixture
@@ -110,19 +179,30 @@ def world(entry, photos, tmp_path, monkeypatch):
     noise(48, 0).save(here / "photo.jpg")
     (here / "card.md").write_text("# mine\n")
     shutil.copytree(ROOT / "benchmarks" / "studies", here / "benchmarks" / "studies")
-    shutil.copytree(ROOT / "benchmarks" / "results" / "study", here / "benchmarks" / "results" / "study", ignore=shutil.ignore_patterns("searches", "locks", "report"))
+    shutil.copytree(
+        ROOT / "benchmarks" / "results" / "study",
+        here / "benchmarks" / "results" / "study",
+        ignore=shutil.ignore_patterns("searches", "locks", "report"),
+    )
     (here / "studies").mkdir()
-    (here / "studies" / "quick.yaml").write_text("tasks: [digits]\nmethods: [random, group_l1]\nbudgets: [0.5]\nseeds: [0]\ntrain_images: 40\nbatch_size: 8\n")
+    (here / "studies" / "quick.yaml").write_text(
+        "tasks: [digits]\nmethods: [random, group_l1]\nbudgets: [0.5]\nseeds: [0]\ntrain_images: 40\nbatch_size: 8\n"
+    )
     torch.save(weights(2), here / "mine.pth")
     write_tensors(here / "mine.safetensors", weights(2))
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("pass_transfer.backbones.spec._torchvision_state", lambda architecture, name: weights(1000))
+    monkeypatch.setattr(
+        "pass_transfer.backbones.spec._torchvision_state", lambda architecture, name: weights(1000)
+    )
     whole = registry._digits_sources
 
     def few_digits():
         names, sources = whole()
-        return names, {key: registry.Source(s.fetch, s.labels[:100], f"few {s.fingerprint}", s.describe) for key, s in sources.items()}
+        return names, {
+            key: registry.Source(s.fetch, s.labels[:100], f"few {s.fingerprint}", s.describe)
+            for key, s in sources.items()
+        }
 
     monkeypatch.setattr(registry, "_digits_sources", few_digits)
     monkeypatch.setattr(latency_budget, "measure_latency", by_weights)
@@ -136,7 +216,9 @@ def run_shell(call, world, monkeypatch):
 
     def run_one(words):
         if words[0] == "make":
-            checked = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True)
+            checked = subprocess.run(
+                ["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True
+            )
             assert checked.returncode == 0, checked.stderr
         elif words[0] == "python":
             parse_script(words[1], words[2:], monkeypatch)
@@ -156,7 +238,9 @@ def run_shell(call, world, monkeypatch):
 
 def shortened(words, world):
     """A command's arguments made short, with the data set from the world."""
-    more = [word for word in SHORT.get(words[0], []) if word != "--force" or "--resume" not in words]
+    more = [
+        word for word in SHORT.get(words[0], []) if word != "--force" or "--resume" not in words
+    ]
     if words[0] in WITH_DATA and "--data-dir" not in words:
         task = "tiny-imagenet" if words[0] == "search" else words[words.index("--task") + 1]
         more += ["--data-dir", world / "data" / task] if (world / "data" / task).is_dir() else []
@@ -189,8 +273,16 @@ def run_python(world, monkeypatch):
     for name, settings in PYTHON_SHORT.items():
         module = importlib.import_module(f"pass_transfer.recipes.{name}")
         real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *given, real=real, settings=settings, **more: real(*given, **{**settings, **more}))
-    return lambda code, title: exec(compile(code, title, "exec"), {"images": torch.rand(2, 3, 32, 32)})
+        monkeypatch.setattr(
+            module,
+            name,
+            lambda *given, real=real, settings=settings, **more: real(
+                *given, **{**settings, **more}
+            ),
+        )
+    return lambda code, title: exec(
+        compile(code, title, "exec"), {"images": torch.rand(2, 3, 32, 32)}
+    )
 
 
 def write_study(content):
@@ -218,9 +310,15 @@ def test_every_example_of_a_document_works(document, run_shell, run_python):
 def test_every_example_in_the_help_of_a_verb_works(run_shell):
     verbs = {command.name: command.callback for command in main.app.registered_commands}
     several = {"zoo": zoo, "study": study}
-    assert {*verbs, *several} == set(HELP_ORDER), "a new verb needs its place among those whose examples are run"
+    assert {*verbs, *several} == set(HELP_ORDER), (
+        "a new verb needs its place among those whose examples are run"
+    )
     for name in HELP_ORDER:
-        callbacks = [verbs[name]] if name in verbs else [command.callback for command in several[name].app.registered_commands]
+        callbacks = (
+            [verbs[name]]
+            if name in verbs
+            else [command.callback for command in several[name].app.registered_commands]
+        )
         for callback in callbacks:
             assert examples(callback), f"{callback.__name__} has no example"
             run_shell(examples(callback))
@@ -229,7 +327,10 @@ def test_every_example_in_the_help_of_a_verb_works(run_shell):
 def test_blocks_are_found_as_markdown_has_them():
     text = "text\n\n    pass-transfer a\n    pass-transfer b  # why\n\n```sh\npass-transfer c \\\n  d\n```\n```\noutput\n```\n"
     assert [(info, commands(content)) for info, content in blocks(text)] == [
-        ("sh", [["pass-transfer", "a"], ["pass-transfer", "b"]]), ("sh", [["pass-transfer", "c", "d"]]), ("", [["output"]])]
+        ("sh", [["pass-transfer", "a"], ["pass-transfer", "b"]]),
+        ("sh", [["pass-transfer", "c", "d"]]),
+        ("", [["output"]]),
+    ]
     with pytest.raises(AssertionError, match="no blank line"):
         blocks("text\n    pass-transfer a\n")
     with pytest.raises(AssertionError, match="not closed"):

@@ -34,21 +34,46 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def answer(self, body):
         path = unquote(urlparse(self.path).path).strip("/")
         self.asked.append(path)
-        name = next((n for n in self.folders if path.startswith((f"api/models/{n}", f"{n}/resolve/"))), None)
+        name = next(
+            (n for n in self.folders if path.startswith((f"api/models/{n}", f"{n}/resolve/"))), None
+        )
         if name is None:
-            return self.send({"error": "Repository not found"}, body, 404, {"X-Error-Code": "RepoNotFound"})
+            return self.send(
+                {"error": "Repository not found"}, body, 404, {"X-Error-Code": "RepoNotFound"}
+            )
         files = sorted(p for p in self.folders[name].iterdir() if p.is_file())
         if f"api/models/{name}/tree/" in path:
-            return self.send([{"type": "file", "path": p.name, "size": p.stat().st_size, "oid": digest(p)} for p in files], body)
+            return self.send(
+                [
+                    {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": digest(p)}
+                    for p in files
+                ],
+                body,
+            )
         if path.startswith("api/"):
-            return self.send({"id": name, "modelId": name, "sha": COMMIT, "private": False, "siblings": [{"rfilename": p.name} for p in files]}, body)
+            return self.send(
+                {
+                    "id": name,
+                    "modelId": name,
+                    "sha": COMMIT,
+                    "private": False,
+                    "siblings": [{"rfilename": p.name} for p in files],
+                },
+                body,
+            )
         file = self.folders[name] / path.rsplit("/", 1)[-1]
-        self.send(file.read_bytes(), body, headers={"ETag": f'"{digest(file)}"', "X-Repo-Commit": COMMIT})
+        self.send(
+            file.read_bytes(), body, headers={"ETag": f'"{digest(file)}"', "X-Repo-Commit": COMMIT}
+        )
 
     def send(self, content, body, code=200, headers=None):
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(code)
-        for key, value in {"Content-Type": "application/octet-stream", "Content-Length": str(len(content)), **(headers or {})}.items():
+        for key, value in {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(len(content)),
+            **(headers or {}),
+        }.items():
             self.send_header(key, value)
         self.end_headers()
         if body:
@@ -69,9 +94,18 @@ def hub(entry, finished):
 
 
 def python(code, endpoint, home):
-    without = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    environment = without | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    without = {
+        name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
+    }
+    environment = without | {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
 
 
 def test_an_entry_is_loaded_from_the_hub(hub, entry, tmp_path):
@@ -88,19 +122,29 @@ def test_a_model_is_loaded_from_the_hub_with_only_its_own_two_files(hub, finishe
     code = "import pass_transfer as pt, torch; m = pt.load_pruned('hf-hub:someone/small'); print(m(torch.full((1, 3, 32, 32), 0.5)).flatten().tolist())"
     done = python(code, hub, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {p.rsplit("/", 1)[-1] for p in Hub.asked if "/resolve/" in p} == {"model.json", "model.safetensors"}
+    assert {p.rsplit("/", 1)[-1] for p in Hub.asked if "/resolve/" in p} == {
+        "model.json",
+        "model.safetensors",
+    }
     import torch
 
     from pass_transfer import load_pruned
 
     expected = load_pruned(finished)(torch.full((1, 3, 32, 32), 0.5)).flatten()
-    torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.tensor(json.loads(done.stdout)), expected, rtol=1e-5, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize("loader, kind", [("load_pruned", "RunError"), ("load_hypernet", "ZooError")])
+@pytest.mark.parametrize(
+    "loader, kind", [("load_pruned", "RunError"), ("load_hypernet", "ZooError")]
+)
 @pytest.mark.parametrize("address", ["the stub", "http://127.0.0.1:9"])
 def test_what_the_hub_does_not_give_is_one_error(hub, tmp_path, loader, kind, address):
     code = f"import pass_transfer as pt\ntry:\n    pt.{loader}('hf-hub:nobody/nothing')\nexcept pt.PassTransferError as e:\n    print(type(e).__name__, e)"
     done = python(code, hub if address == "the stub" else address, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{kind} cannot get hf-hub:nobody/nothing: ") and len(done.stdout.splitlines()) == 1
+    assert (
+        done.stdout.startswith(f"{kind} cannot get hf-hub:nobody/nothing: ")
+        and len(done.stdout.splitlines()) == 1
+    )

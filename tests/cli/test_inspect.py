@@ -12,13 +12,27 @@ from pass_transfer.recipes.preview import preview, speed_up, warnings
 from pass_transfer.zoo.entry import load_hypernet
 
 
-@pytest.mark.parametrize("cut", [{"macs": 0.5}, {"params": "3M"}, {"density": 0.4}, {"macs": "20M", "round_to": 8, "keep_layers": ("layer1.*",)}])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        {"macs": 0.5},
+        {"params": "3M"},
+        {"density": 0.4},
+        {"macs": "20M", "round_to": 8, "keep_layers": ("layer1.*",)},
+    ],
+)
 def test_totals_and_layers_are_those_of_the_removed_network(entry, cut):
     hypernet = load_hypernet(entry)
     found = preview(hypernet, latency=False, **cut)
-    small, dense = hypernet.generate_masks(hypernet.prompt(), **cut).apply(hypernet.backbone()), hypernet.backbone()
+    small, dense = (
+        hypernet.generate_masks(hypernet.prompt(), **cut).apply(hypernet.backbone()),
+        hypernet.backbone(),
+    )
     assert (found["macs"], found["dense_macs"]) == (count_macs(small, 32), count_macs(dense, 32))
-    assert (found["parameters"], found["dense_parameters"]) == (count_parameters(small), count_parameters(dense))
+    assert (found["parameters"], found["dense_parameters"]) == (
+        count_parameters(small),
+        count_parameters(dense),
+    )
     assert sum(layer["macs"] for layer in found["layers"]) == found["macs"]
     for layer in found["layers"]:
         module = small.get_submodule(layer["name"])
@@ -27,35 +41,88 @@ def test_totals_and_layers_are_those_of_the_removed_network(entry, cut):
 
 def test_the_verb_prints_tables_or_json_and_draws(call, entry, tmp_path, monkeypatch):
     monkeypatch.setattr("pass_transfer.latency.waiting", lambda: 0.0)  # a busy machine is named
-    code, out, err = call("inspect", "--hypernet", entry, "--macs", "0.4", "--plot", tmp_path / "cut.png")
-    assert code == 0 and "layer4.1.conv1" in out and "x as fast" in out and err == "measuring both networks at batch 1, 32\n"
+    code, out, err = call(
+        "inspect", "--hypernet", entry, "--macs", "0.4", "--plot", tmp_path / "cut.png"
+    )
+    assert (
+        code == 0
+        and "layer4.1.conv1" in out
+        and "x as fast" in out
+        and err == "measuring both networks at batch 1, 32\n"
+    )
     assert (tmp_path / "cut.png").read_bytes().startswith(b"\x89PNG")
-    code, out, _ = call("inspect", "--hypernet", entry, "--macs", "0.4", "--no-latency", "--json", "--classes", "7")
+    code, out, _ = call(
+        "inspect", "--hypernet", entry, "--macs", "0.4", "--no-latency", "--json", "--classes", "7"
+    )
     found = json.loads(out)
     assert found["macs"] <= 0.4 * found["dense_macs"] and found["latency_ms"] is None
-    assert found["layers"][-1]["outputs"] == 7 and set(found["groups"][0]) == {"name", "kept", "width", "layers"}
+    assert found["layers"][-1]["outputs"] == 7 and set(found["groups"][0]) == {
+        "name",
+        "kept",
+        "width",
+        "layers",
+    }
 
 
 def test_the_prompt_of_a_run_is_taken(call, entry, adapting, tmp_path):
     assert call(*adapting())[0] == 0
     kept = json.loads((tmp_path / "run" / "result.json").read_text())["channels_kept"]
-    found = json.loads(call("inspect", "--hypernet", entry, "--run", tmp_path / "run", "--no-latency", "--json")[1])
+    found = json.loads(
+        call("inspect", "--hypernet", entry, "--run", tmp_path / "run", "--no-latency", "--json")[1]
+    )
     assert {g["name"]: g["kept"] for g in found["groups"]} == kept
 
 
 def test_what_keeps_a_cut_from_being_faster_is_said():
-    layers = [{"name": "deep", "positions": 4, "inputs": 64, "outputs": 64, "macs": 600, "parameters": 10}, {"name": "wide", "positions": 100, "inputs": 9, "outputs": 9, "macs": 400, "parameters": 81}]
-    found = {"groups": [{"name": "a", "kept": 13, "width": 64}, {"name": "b", "kept": 16, "width": 64}], "layers": layers, "macs": 1000, "dense_macs": 4000,
-             "latency_ms": {"1": 2.0, "32": 1.0}, "dense_latency_ms": {"1": 3.0, "32": 4.0}}
+    layers = [
+        {
+            "name": "deep",
+            "positions": 4,
+            "inputs": 64,
+            "outputs": 64,
+            "macs": 600,
+            "parameters": 10,
+        },
+        {
+            "name": "wide",
+            "positions": 100,
+            "inputs": 9,
+            "outputs": 9,
+            "macs": 400,
+            "parameters": 81,
+        },
+    ]
+    found = {
+        "groups": [{"name": "a", "kept": 13, "width": 64}, {"name": "b", "kept": 16, "width": 64}],
+        "layers": layers,
+        "macs": 1000,
+        "dense_macs": 4000,
+        "latency_ms": {"1": 2.0, "32": 1.0},
+        "dense_latency_ms": {"1": 3.0, "32": 4.0},
+    }
     said = warnings(found)
     assert len(said) == 4
-    assert said[0].startswith("1 of 2 groups") and said[1].startswith("60% of the MACs") and "wide" in said[2] and said[3].startswith("at batch 1 it runs 1.50 times as fast")
+    assert (
+        said[0].startswith("1 of 2 groups")
+        and said[1].startswith("60% of the MACs")
+        and "wide" in said[2]
+        and said[3].startswith("at batch 1 it runs 1.50 times as fast")
+    )
 
 
-@pytest.mark.parametrize("arguments, word, code", [
-    (["--macs", "2"], "macs is 2", 2), (["--params", "1K"], "lowest budget", 1), (["--macs", "0.5", "--density", "0.5"], "exactly one", 2), (["--round-to", "0"], "round_to", 2),
-    (["--keep-layers", "layer9"], "layer9", 2), (["--plot", "cut.txt", "--no-latency"], "no picture", 2), (["--plot", "/nonexistent/cut.png", "--no-latency"], "cannot write", 1),
-    (["--run", "/nonexistent"], "prompt.safetensors", 1)])
+@pytest.mark.parametrize(
+    "arguments, word, code",
+    [
+        (["--macs", "2"], "macs is 2", 2),
+        (["--params", "1K"], "lowest budget", 1),
+        (["--macs", "0.5", "--density", "0.5"], "exactly one", 2),
+        (["--round-to", "0"], "round_to", 2),
+        (["--keep-layers", "layer9"], "layer9", 2),
+        (["--plot", "cut.txt", "--no-latency"], "no picture", 2),
+        (["--plot", "/nonexistent/cut.png", "--no-latency"], "cannot write", 1),
+        (["--run", "/nonexistent"], "prompt.safetensors", 1),
+    ],
+)
 def test_bad_input_is_refused_with_one_message(refused, entry, arguments, word, code):
     assert word in refused("inspect", "--hypernet", entry, *arguments, code=code)
 
@@ -67,9 +134,24 @@ def test_another_networks_prompt_is_refused(refused, entry, tmp_path):
 
 
 def test_a_latency_budget_is_measured_here(call, entry):
-    code, out, err = call("inspect", "--hypernet", entry, "--latency-ms", "100000", "--batch", "2", "--device", "cpu", "--json")
+    code, out, err = call(
+        "inspect",
+        "--hypernet",
+        entry,
+        "--latency-ms",
+        "100000",
+        "--batch",
+        "2",
+        "--device",
+        "cpu",
+        "--json",
+    )
     found = json.loads(out)
-    assert code == 0 and found["macs"] == found["dense_macs"] and "of 100000; it is the whole network" in err
+    assert (
+        code == 0
+        and found["macs"] == found["dense_macs"]
+        and "of 100000; it is the whole network" in err
+    )
     assert set(found["latency_ms"]) == {"1", "2", "32"}
     code, _, err = call("inspect", "--hypernet", entry, "--latency-ms", "0.0001", "--device", "cpu")
     assert code == 1 and "which is the lowest budget" in err
@@ -85,7 +167,10 @@ def test_a_run_keeps_the_masks_that_it_measured(call, adapting, tmp_path, monkey
     (tmp_path / "run" / "result.json").unlink()
     monkeypatch.setattr(latency_budget, "measure_latency", lambda *_: pytest.fail("measured again"))
     assert call(*adapting(*arguments, "--resume"))[0] == 0
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["channels_kept"] == result["channels_kept"]
+    assert (
+        json.loads((tmp_path / "run" / "result.json").read_text())["channels_kept"]
+        == result["channels_kept"]
+    )
 
 
 def test_the_networks_that_a_latency_budget_measures_are_laid_out_as_adapts_are(entry, monkeypatch):
@@ -98,7 +183,10 @@ def test_the_networks_that_a_latency_budget_measures_are_laid_out_as_adapts_are(
     monkeypatch.setattr(latency_budget, "measure_latency", clock)
     hypernet = load_hypernet(entry)
     hypernet.generate_masks(hypernet.prompt(), latency_ms=2.0)
-    assert seen and all(network.backbone.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last) for network in seen)
+    assert seen and all(
+        network.backbone.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+        for network in seen
+    )
 
 
 def test_a_layer_is_as_slow_as_its_arithmetic_or_what_it_moves():
@@ -110,18 +198,26 @@ def test_a_layer_is_as_slow_as_its_arithmetic_or_what_it_moves():
     odd = wide | dense | {"outputs": 33, "macs": 1_900_800, "parameters": 19_008}
     assert speed_up([odd]) == pytest.approx(64 / 40), "33 channels cost what 40 do"
     thin = {"positions": 100, "inputs": 64, "outputs": 64, "macs": 57_600, "parameters": 576}
-    assert speed_up([thin | {f"dense_{n}": v for n, v in thin.items()} | {"macs": 28_800}]) == 1, "bound by what it moves"
+    assert speed_up([thin | {f"dense_{n}": v for n, v in thin.items()} | {"macs": 28_800}]) == 1, (
+        "bound by what it moves"
+    )
 
 
 def test_a_run_of_another_entry_is_refused(refused, entry, finished, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(finished, other)
     config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(config | {"fingerprint": "0" * 64, "entry": "zoo/another"}))
-    assert "was adapted from another zoo entry (zoo/another)" in refused("inspect", "--hypernet", entry, "--run", other)
+    (other / "config.json").write_text(
+        json.dumps(config | {"fingerprint": "0" * 64, "entry": "zoo/another"})
+    )
+    assert "was adapted from another zoo entry (zoo/another)" in refused(
+        "inspect", "--hypernet", entry, "--run", other
+    )
 
 
-def test_a_batch_that_is_none_is_refused_before_anything_is_trained(refused, adapting, entry, tmp_path):
+def test_a_batch_that_is_none_is_refused_before_anything_is_trained(
+    refused, adapting, entry, tmp_path
+):
     for verb in (["inspect", "--hypernet", entry], adapting()):
         assert "--batch is -1" in refused(*verb, "--batch", "-1", code=2)
     assert not (tmp_path / "run").exists()

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from pass_transfer.cli.main import run as command_line
 
 import pass_transfer as pt
 from pass_transfer.backbones import BackboneSpec, build_backbone
 from pass_transfer.baselines import group_l1
-from pass_transfer.cli.main import run as command_line
 from pass_transfer.errors import BackboneError
 from pass_transfer.files import read_tensors, write_tensors
 from pass_transfer.hypernet import Hypernet, standardise
@@ -34,21 +34,68 @@ def checkpoint(tmp_path_factory):
 def own_run(entry, checkpoint, few_photos, tmp_path_factory):
     """The folder of a finished run on the checkpoint, and its arguments."""
     folder = tmp_path_factory.mktemp("own") / "run"
-    arguments = ["adapt", "--hypernet", entry, "--backbone", checkpoint, "--task", few_photos, "--out", folder, "--epochs", "1", "--prompt-steps", "1", "--batch-size", "8",
-                 "--device", "cpu"]
+    arguments = [
+        "adapt",
+        "--hypernet",
+        entry,
+        "--backbone",
+        checkpoint,
+        "--task",
+        few_photos,
+        "--out",
+        folder,
+        "--epochs",
+        "1",
+        "--prompt-steps",
+        "1",
+        "--batch-size",
+        "8",
+        "--device",
+        "cpu",
+    ]
     assert command_line([str(a) for a in arguments]) == 0
     return folder, arguments
 
 
-def test_forward_selection_is_measured_on_the_new_weights(entry, checkpoint, few_photos, call, tmp_path):
-    given = ["adapt", "--hypernet", entry, "--task", few_photos, "--epochs", "1", "--batch-size", "8", "--device", "cpu", "--transfer", "selection"]
-    assert call(*given, "--backbone", checkpoint, "--out", tmp_path / "mine")[0] == call(*given, "--out", tmp_path / "its")[0] == 0
+def test_forward_selection_is_measured_on_the_new_weights(
+    entry, checkpoint, few_photos, call, tmp_path
+):
+    given = [
+        "adapt",
+        "--hypernet",
+        entry,
+        "--task",
+        few_photos,
+        "--epochs",
+        "1",
+        "--batch-size",
+        "8",
+        "--device",
+        "cpu",
+        "--transfer",
+        "selection",
+    ]
+    assert (
+        call(*given, "--backbone", checkpoint, "--out", tmp_path / "mine")[0]
+        == call(*given, "--out", tmp_path / "its")[0]
+        == 0
+    )
     mine, its = (read_tensors(tmp_path / name / "prior.safetensors") for name in ("mine", "its"))
     assert any(not torch.equal(mine[name], its[name]) for name in its)
     loaded = pt.own_backbone(pt.load_hypernet(entry), checkpoint, few_photos, device="cpu")
-    pt.adapt(loaded, str(few_photos), out=tmp_path / "again", epochs=1, batch_size=8, device="cpu", transfer="selection")
+    pt.adapt(
+        loaded,
+        str(few_photos),
+        out=tmp_path / "again",
+        epochs=1,
+        batch_size=8,
+        device="cpu",
+        transfer="selection",
+    )
     again = read_tensors(tmp_path / "again" / "prior.safetensors")
-    assert all(torch.equal(again[name], mine[name]) for name in mine), "not the prior that the loaded one came with"
+    assert all(torch.equal(again[name], mine[name]) for name in mine), (
+        "not the prior that the loaded one came with"
+    )
 
 
 def test_the_hypernetwork_reads_the_new_weights_and_corrects_the_new_prior(entry):
@@ -57,17 +104,25 @@ def test_the_hypernetwork_reads_the_new_weights_and_corrects_the_new_prior(entry
     other = hypernet.with_backbone(mine)
     prior = standardise(group_l1(mine, hypernet.groups, SIDE))
     expected = Hypernet(hypernet.net.config, mine, hypernet.groups, prior)
-    expected.load_state_dict({n: t for n, t in hypernet.net.state_dict().items() if n != "prior"}, strict=False)
+    expected.load_state_dict(
+        {n: t for n, t in hypernet.net.state_dict().items() if n != "prior"}, strict=False
+    )
     prompt = hypernet.prompt()
     with torch.no_grad():
         prompt.values.mul_(100)
         scores = expected.double()(prompt.frame().double())
     assert torch.allclose(hypernet.groups.join(other.scores(prompt)), scores, atol=1e-9)
     only_prior = Hypernet(hypernet.net.config, hypernet.backbone(), hypernet.groups, prior)
-    only_prior.load_state_dict({n: t for n, t in hypernet.net.state_dict().items() if n != "prior"}, strict=False)
-    assert not torch.allclose(only_prior.double()(prompt.frame().double()), scores, atol=1e-3), "the weights are heard apart from the prior"
+    only_prior.load_state_dict(
+        {n: t for n, t in hypernet.net.state_dict().items() if n != "prior"}, strict=False
+    )
+    assert not torch.allclose(only_prior.double()(prompt.frame().double()), scores, atol=1e-3), (
+        "the weights are heard apart from the prior"
+    )
     assert hypernet.fingerprint() == before != other.fingerprint() and other.spec.classes == 3
-    assert all(torch.equal(t, mine.state_dict()[n]) for n, t in other.backbone().state_dict().items())
+    assert all(
+        torch.equal(t, mine.state_dict()[n]) for n, t in other.backbone().state_dict().items()
+    )
 
 
 def test_a_network_of_another_architecture_and_a_prior_of_other_groups_are_refused(entry):
@@ -78,9 +133,13 @@ def test_a_network_of_another_architecture_and_a_prior_of_other_groups_are_refus
         hypernet.with_backbone(network(), {"conv1": torch.zeros(64)})
 
 
-def test_channels_that_do_nothing_for_the_task_go_first_however_large_their_weights(entry, few_photos, tmp_path):
+def test_channels_that_do_nothing_for_the_task_go_first_however_large_their_weights(
+    entry, few_photos, tmp_path
+):
     mine = network()
-    with torch.no_grad():  # outputs of a private convolution that BatchNorm silences: large, and of no use
+    with (
+        torch.no_grad()
+    ):  # outputs of a private convolution that BatchNorm silences: large, and of no use
         mine.layer2[0].conv1.weight[:40] *= 3
         mine.layer2[0].bn1.weight[:40], mine.layer2[0].bn1.bias[:40] = 0, 0
     write_tensors(tmp_path / "w.safetensors", mine.state_dict())
@@ -94,25 +153,45 @@ def test_channels_that_do_nothing_for_the_task_go_first_however_large_their_weig
 
 def test_a_run_on_ones_own_weights(own_run, few_photos, entry, call):
     folder, arguments = own_run
-    config, result = (json.loads((folder / name).read_text()) for name in ("config.json", "result.json"))
-    assert config["backbone"] == pt.load_hypernet(entry).with_backbone(network()).config["fingerprint"]
-    assert result["macs"] <= 0.5 * result["dense_macs"] and set(read_tensors(folder / "prior.safetensors")) == set(result["channels_kept"])
+    config, result = (
+        json.loads((folder / name).read_text()) for name in ("config.json", "result.json")
+    )
+    assert (
+        config["backbone"] == pt.load_hypernet(entry).with_backbone(network()).config["fingerprint"]
+    )
+    assert result["macs"] <= 0.5 * result["dense_macs"] and set(
+        read_tensors(folder / "prior.safetensors")
+    ) == set(result["channels_kept"])
     code, out, _ = call("eval", folder, "--task", few_photos, "--device", "cpu", "--json")
     assert code == 0 and json.loads(out)["top1"] == result["top1"]
     assert json.loads(call(*arguments, "--resume", "--json")[1]) == result
 
 
-def test_the_dry_run_of_a_run_on_ones_own_weights_needs_them(own_run, checkpoint, entry, call, refused):
+def test_the_dry_run_of_a_run_on_ones_own_weights_needs_them(
+    own_run, checkpoint, entry, call, refused
+):
     folder, _ = own_run
     kept = json.loads((folder / "result.json").read_text())["channels_kept"]
-    asked = ["inspect", "--hypernet", entry, "--run", folder, "--classes", "2", "--no-latency", "--json"]
+    asked = [
+        "inspect",
+        "--hypernet",
+        entry,
+        "--run",
+        folder,
+        "--classes",
+        "2",
+        "--no-latency",
+        "--json",
+    ]
     code, out, err = call(*asked, "--backbone", checkpoint)
     assert code == 0 and {g["name"]: g["kept"] for g in json.loads(out)["groups"]} == kept
     assert "was trained on its own backbone's weights" in err
     assert "--backbone" in refused(*asked)
 
 
-def test_resume_with_other_weights_is_refused_and_with_the_same_in_another_place_is_not(own_run, checkpoint, call, tmp_path):
+def test_resume_with_other_weights_is_refused_and_with_the_same_in_another_place_is_not(
+    own_run, checkpoint, call, tmp_path
+):
     folder, arguments = own_run
     write_tensors(tmp_path / "other.safetensors", network(seed=8).state_dict())
     code, out, err = call(*arguments, "--resume", "--backbone", tmp_path / "other.safetensors")
@@ -124,7 +203,9 @@ def test_resume_with_other_weights_is_refused_and_with_the_same_in_another_place
 
 
 @pytest.mark.parametrize("classes, words", [(2, "mapped one to one"), (7, "class means")])
-def test_the_classifier_is_kept_where_it_may_be_the_tasks(adapting, few_photos, call, monkeypatch, tmp_path, classes, words):
+def test_the_classifier_is_kept_where_it_may_be_the_tasks(
+    adapting, few_photos, call, monkeypatch, tmp_path, classes, words
+):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
@@ -134,20 +215,41 @@ def test_the_classifier_is_kept_where_it_may_be_the_tasks(adapting, few_photos, 
     assert code == 130 and words in err and f"a classifier of {classes} classes" in err
 
 
-def test_adapt_takes_a_hypernetwork_on_ones_own_weights_with_the_prior_it_has(entry, few_photos, monkeypatch, tmp_path):
-    prior = {name: torch.randn(group.width) for name, group in pt.load_hypernet(entry).groups.items()}
+def test_adapt_takes_a_hypernetwork_on_ones_own_weights_with_the_prior_it_has(
+    entry, few_photos, monkeypatch, tmp_path
+):
+    prior = {
+        name: torch.randn(group.width) for name, group in pt.load_hypernet(entry).groups.items()
+    }
     hypernet = pt.load_hypernet(entry).with_backbone(network(), prior)
-    monkeypatch.setattr("pass_transfer.recipes.adapt._Adapter.run", lambda adapter: {"backbone": adapter.entry})
-    assert pt.adapt(hypernet, few_photos, out=tmp_path / "run", device="cpu")["backbone"] is hypernet
+    monkeypatch.setattr(
+        "pass_transfer.recipes.adapt._Adapter.run", lambda adapter: {"backbone": adapter.entry}
+    )
+    assert (
+        pt.adapt(hypernet, few_photos, out=tmp_path / "run", device="cpu")["backbone"] is hypernet
+    )
     stored = read_tensors(tmp_path / "run" / "prior.safetensors")
-    assert stored.keys() == prior.keys() and all(torch.equal(stored[name], prior[name]) for name in prior)
+    assert stored.keys() == prior.keys() and all(
+        torch.equal(stored[name], prior[name]) for name in prior
+    )
 
 
-@pytest.mark.parametrize("change, word", [
-    ({"layer3.0.bn1.bias": None}, "layer3.0.bn1.bias is missing"), ({"extra": torch.zeros(2)}, "unknown tensor extra"),
-    ({"conv1.weight": torch.zeros(64, 3, 3, 3)}, "conv1.weight has shape"), ({"bn1.weight": torch.full((64,), float("inf"))}, "bn1.weight holds")])
-def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_is_written(adapting, refused, tmp_path, change, word):
-    write_tensors(tmp_path / "w.safetensors", {n: t for n, t in (network().state_dict() | change).items() if t is not None})
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"layer3.0.bn1.bias": None}, "layer3.0.bn1.bias is missing"),
+        ({"extra": torch.zeros(2)}, "unknown tensor extra"),
+        ({"conv1.weight": torch.zeros(64, 3, 3, 3)}, "conv1.weight has shape"),
+        ({"bn1.weight": torch.full((64,), float("inf"))}, "bn1.weight holds"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_is_written(
+    adapting, refused, tmp_path, change, word
+):
+    write_tensors(
+        tmp_path / "w.safetensors",
+        {n: t for n, t in (network().state_dict() | change).items() if t is not None},
+    )
     assert word in refused(*adapting("--backbone", tmp_path / "w.safetensors"))
     assert not (tmp_path / "run").exists()
 

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-
 WRONG_VALUES = [
     (["--transfer", "both"], "prompt, mask"),
     (["--budget", "huge"], "quick, full"),
@@ -39,7 +38,9 @@ WRONG_VALUES = [
 
 
 @pytest.mark.parametrize("wrong, hint", WRONG_VALUES, ids=[" ".join(w) for w, _ in WRONG_VALUES])
-def test_a_wrong_value_is_wrong_usage_and_leaves_nothing(refused, adapting, tmp_path, wrong, hint, monkeypatch):
+def test_a_wrong_value_is_wrong_usage_and_leaves_nothing(
+    refused, adapting, tmp_path, wrong, hint, monkeypatch
+):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert hint in refused(*adapting(*wrong), code=2)
     assert not (tmp_path / "run").exists()
@@ -52,7 +53,9 @@ def test_usage_errors_name_the_help_to_read(refused):
 
 
 def test_a_batch_is_refused_where_nothing_is_measured(refused, entry):
-    assert "--batch 4" in refused("inspect", "--hypernet", entry, "--no-latency", "--batch", "4", code=2)
+    assert "--batch 4" in refused(
+        "inspect", "--hypernet", entry, "--no-latency", "--batch", "4", code=2
+    )
 
 
 def test_a_budget_below_the_floor_names_the_lowest(refused, adapting, tmp_path):
@@ -62,7 +65,11 @@ def test_a_budget_below_the_floor_names_the_lowest(refused, adapting, tmp_path):
 
 
 def test_an_unknown_entry_is_refused_by_every_verb_that_takes_one(refused, tmp_path):
-    for command in (["adapt", "--task", "digits", "--out", tmp_path / "run", "--hypernet"], ["zoo", "show"], ["zoo", "verify"]):
+    for command in (
+        ["adapt", "--task", "digits", "--out", tmp_path / "run", "--hypernet"],
+        ["zoo", "show"],
+        ["zoo", "verify"],
+    ):
         assert "pass-transfer zoo ls" in refused(*command, "zoo/r19")
     (tmp_path / "bare").mkdir()
     assert "config.json" in refused("zoo", "show", tmp_path / "bare")
@@ -70,7 +77,12 @@ def test_an_unknown_entry_is_refused_by_every_verb_that_takes_one(refused, tmp_p
 
 
 def test_a_folder_that_is_no_task_is_refused(refused, adapting, photos, tmp_path):
-    cases = {"missing": "not a folder", "empty": "class folders", "one": "at least two", "hollow": "no image"}
+    cases = {
+        "missing": "not a folder",
+        "empty": "class folders",
+        "one": "at least two",
+        "hollow": "no image",
+    }
     (tmp_path / "empty").mkdir()
     photos(tmp_path / "one", ("cat",))
     (tmp_path / "hollow" / "cat").mkdir(parents=True)

@@ -25,7 +25,9 @@ def run(call, tmp_path, monkeypatch):
 
 
 def test_the_tables_are_those_that_the_commands_print(run):
-    assert len(BLOCK.findall(TEXT)) == TEXT.count("    pass-transfer study report ") >= 1, "a block below every command"
+    assert len(BLOCK.findall(TEXT)) == TEXT.count("    pass-transfer study report ") >= 1, (
+        "a block below every command"
+    )
     assert TOOL["refreshed"](TEXT, run) == TEXT, "write it again: python tools/refresh_results.py"
 
 
@@ -37,11 +39,16 @@ def test_a_table_that_was_altered_is_noticed(run):
 def test_every_figure_of_the_prose_is_in_a_table():
     printed, prose = " ".join(BLOCK.findall(TEXT)), TOOL["PICTURE"].sub("", BLOCK.sub("", TEXT))
     for figure in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", prose):
-        assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d])", printed), f"no command prints {figure}"
+        assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d])", printed), (
+            f"no command prints {figure}"
+        )
 
 
 def test_every_picture_is_there():
     pictures = TOOL["PICTURE"].findall(TEXT)
-    assert {path.relative_to(ROOT / "docs" / "results").as_posix() for path in (ROOT / "docs" / "results").rglob("*.png")} == {"/".join(found) for found in pictures}
+    assert {
+        path.relative_to(ROOT / "docs" / "results").as_posix()
+        for path in (ROOT / "docs" / "results").rglob("*.png")
+    } == {"/".join(found) for found in pictures}
     for study, name in pictures:
         assert (ROOT / "docs" / "results" / study / name).read_bytes().startswith(b"\x89PNG")

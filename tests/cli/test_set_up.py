@@ -43,7 +43,9 @@ def index(tmp_path, monkeypatch):
         links = []
         for name, (content, attributes) in files.items():
             (root / name).write_bytes(content)
-            links.append(f'<a href="../{name}#sha256={hashlib.sha256(content).hexdigest()}" {attributes}>{name}</a>')
+            links.append(
+                f'<a href="../{name}#sha256={hashlib.sha256(content).hexdigest()}" {attributes}>{name}</a>'
+            )
         (root / "pip" / "index.html").write_text("\n".join(links))
         return root
 
@@ -60,12 +62,21 @@ def bundled_pip():
 
 def test_pip_comes_from_the_index_newest_usable_release_first(tool, index, tmp_path):
     wheel = bundled_pip()
-    index({wheel.name: (wheel.read_bytes(), ""), "pip-99.0-py3-none-any.whl": (b"yanked", "data-yanked"),
-           "pip-98.0b1-py3-none-any.whl": (b"early", ""), "pip-97.0-py3-none-any.whl": (b"other", 'data-requires-python="&gt;=3.99"'),
-           "pip-1.0.tar.gz": (b"source", ""), "pip-1.0-py3-none-any.whl": (b"old", "")})
+    index(
+        {
+            wheel.name: (wheel.read_bytes(), ""),
+            "pip-99.0-py3-none-any.whl": (b"yanked", "data-yanked"),
+            "pip-98.0b1-py3-none-any.whl": (b"early", ""),
+            "pip-97.0-py3-none-any.whl": (b"other", 'data-requires-python="&gt;=3.99"'),
+            "pip-1.0.tar.gz": (b"source", ""),
+            "pip-1.0-py3-none-any.whl": (b"old", ""),
+        }
+    )
     tool.make_venv(tmp_path / "an environment")
     python = tmp_path / "an environment" / "bin" / "python"
-    out = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [python, "-m", "pip", "--version"], capture_output=True, text=True, check=True
+    ).stdout
     assert out.startswith(f"pip {wheel.name.split('-')[1]} ") and "an environment" in out
     before = python.lstat().st_mtime_ns
     tool.make_venv(tmp_path / "an environment")
@@ -73,7 +84,9 @@ def test_pip_comes_from_the_index_newest_usable_release_first(tool, index, tmp_p
 
 
 @pytest.mark.parametrize("case", ["altered", "no wheel", "no index"])
-def test_without_a_pip_to_be_had_the_package_to_install_is_named(tool, index, tmp_path, case, monkeypatch):
+def test_without_a_pip_to_be_had_the_package_to_install_is_named(
+    tool, index, tmp_path, case, monkeypatch
+):
     root = index({} if case == "no wheel" else {"pip-1.0-py3-none-any.whl": (b"as listed", "")})
     if case == "altered":
         (root / "pip-1.0-py3-none-any.whl").write_bytes(b"not as listed")

@@ -9,9 +9,17 @@ import pytest
 
 # Checkpoints within an epoch too, which is far shorter than a minute here.
 # A job in the background of a shell ignores Ctrl-C; these tests may run in one.
-OFTEN = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import pass_transfer.training.loop as loop; "
-         "loop.CHECKPOINT_SECONDS = 0.1; from pass_transfer.cli.main import main; main()")
-FILES = ("model.safetensors", "model.json", "masks.safetensors", "prompt.safetensors", "evaluation.safetensors")
+OFTEN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import pass_transfer.training.loop as loop; "
+    "loop.CHECKPOINT_SECONDS = 0.1; from pass_transfer.cli.main import main; main()"
+)
+FILES = (
+    "model.safetensors",
+    "model.json",
+    "masks.safetensors",
+    "prompt.safetensors",
+    "evaluation.safetensors",
+)
 PATIENCE = 300  # seconds until a process that should have got somewhere is given up
 
 
@@ -21,8 +29,26 @@ def arguments(entry, photos, tmp_path_factory):
     task = f"folder:{photos(tmp_path_factory.mktemp('task') / 'photos', count=100)}"
 
     def of(out, *more):
-        return ["adapt", "--hypernet", entry, "--task", task, "--out", out, "--epochs", "2", "--batch-size", "32", "--no-reconstruct", "--no-report",
-                "--prompt-steps", "5", "--device", "cpu", *more]
+        return [
+            "adapt",
+            "--hypernet",
+            entry,
+            "--task",
+            task,
+            "--out",
+            out,
+            "--epochs",
+            "2",
+            "--batch-size",
+            "32",
+            "--no-reconstruct",
+            "--no-report",
+            "--prompt-steps",
+            "5",
+            "--device",
+            "cpu",
+            *more,
+        ]
 
     return of
 
@@ -92,12 +118,16 @@ def test_killed_at_many_moments_and_resumed_it_ends_the_same(arguments, shell, w
     assert json.loads(stdout) == json.loads((out / "result.json").read_text())
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     expected = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
-    assert [{k: v for k, v in r.items() if k != "seconds"} for r in rows] == [{k: v for k, v in r.items() if k != "seconds"} for r in expected]
+    assert [{k: v for k, v in r.items() if k != "seconds"} for r in rows] == [
+        {k: v for k, v in r.items() if k != "seconds"} for r in expected
+    ]
     assert not list(out.rglob("*.part")) and not (out / "checkpoint").exists()
 
 
 @pytest.mark.parametrize("place", ["prompt", "fine-tuning, first epoch"])
-def test_ctrl_c_says_how_to_continue_and_resume_finishes_with_the_time_of_both(arguments, shell, whole, tmp_path, place):
+def test_ctrl_c_says_how_to_continue_and_resume_finishes_with_the_time_of_both(
+    arguments, shell, whole, tmp_path, place
+):
     out = tmp_path / "run"
     process = shell(*arguments(out), code=OFTEN)
     assert until(process, places(out)[place])
@@ -107,7 +137,10 @@ def test_ctrl_c_says_how_to_continue_and_resume_finishes_with_the_time_of_both(a
     assert (process.returncode, stdout) == (130, "")
     assert "interrupted" in last and "--resume" in last and "Traceback" not in stderr
     assert stderr.count("--resume") == 1
-    spent, start = json.loads((out / "checkpoint" / "clock.json").read_text())["seconds"], time.monotonic()
+    spent, start = (
+        json.loads((out / "checkpoint" / "clock.json").read_text())["seconds"],
+        time.monotonic(),
+    )
     process = shell(*arguments(out, "--resume", "--json"))
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
@@ -131,11 +164,15 @@ def test_the_dense_reference_is_added_to_a_finished_run(arguments, shell, whole,
     out = tmp_path / "run"
     one = json.loads(shell(*arguments(out, "--json")).communicate(timeout=PATIENCE)[0])
     assert one["dense_top1"] is one["dense_seconds"] is None
-    stdout, stderr = shell(*arguments(out, "--resume", "--with-dense", "--json")).communicate(timeout=PATIENCE)
+    stdout, stderr = shell(*arguments(out, "--resume", "--with-dense", "--json")).communicate(
+        timeout=PATIENCE
+    )
     two, in_one_go = json.loads(stdout), json.loads(whole[1])
     assert "already finished" in stderr and same(out, whole[0]) == []
     assert two["dense_top1"] == in_one_go["dense_top1"] and two["dense_seconds"] > 0
-    assert {k: v for k, v in two.items() if "dense_" not in k} == {k: v for k, v in one.items() if "dense_" not in k}
+    assert {k: v for k, v in two.items() if "dense_" not in k} == {
+        k: v for k, v in one.items() if "dense_" not in k
+    }
     assert not (out / "checkpoint").exists()
 
 
@@ -149,12 +186,17 @@ def test_a_distilled_run_killed_in_either_training_ends_the_same(arguments, shel
         assert until(process, moments[place]), place
         process.kill()
         process.communicate(timeout=PATIENCE)
-    assert (folders[1] / "dense" / "model.json").exists(), "the teacher is finished before the small network begins"
+    assert (folders[1] / "dense" / "model.json").exists(), (
+        "the teacher is finished before the small network begins"
+    )
     process = shell(*arguments(folders[1], *short, "--resume"))
     stderr = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 0 and "dense 1/1" not in stderr, stderr
     assert same(folders[1], folders[0]) == []
-    assert all((folders[0] / "dense" / name).read_bytes() == (folders[1] / "dense" / name).read_bytes() for name in ("model.json", "model.safetensors"))
+    assert all(
+        (folders[0] / "dense" / name).read_bytes() == (folders[1] / "dense" / name).read_bytes()
+        for name in ("model.json", "model.safetensors")
+    )
     one, two = (json.loads((folder / "result.json").read_text()) for folder in folders)
     assert (one["top1"], one["dense_top1"]) == (two["top1"], two["dense_top1"])
 

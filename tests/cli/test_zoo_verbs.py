@@ -43,7 +43,9 @@ def test_verify_and_show_accept_a_whole_entry(call, entry):
 @pytest.mark.parametrize("name", FILES)
 def test_one_flipped_bit(refuses, copied, name):
     flip_bit(copied / name)
-    refuses(f"{name} was altered or is damaged", adapt=name in ("config.json", "hypernet.safetensors"))
+    refuses(
+        f"{name} was altered or is damaged", adapt=name in ("config.json", "hypernet.safetensors")
+    )
 
 
 @pytest.mark.parametrize("name", [*TENSORS, "manifest.json"])
@@ -73,27 +75,36 @@ def test_a_file_too_many(refuses, copied, name):
     refuses(f"{name} does not belong", adapt=False)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name not in ("config.json", "README.md")])
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if name not in ("config.json", "README.md")]
+)
 def test_a_file_of_another_entry(refuses, copied, entries, name):
     shutil.copy(entries(seed=1) / name, copied / name)
     refuses(name, adapt=False)
 
 
-@pytest.mark.parametrize("name, hint, adapt", [
-    ("backbone.safetensors", "not the backbone this hypernetwork was trained for", True),
-    ("hypernet.safetensors", "masks.safetensors", False),
-    ("prompt.safetensors", "masks.safetensors", False),
-    ("masks.safetensors", "masks.safetensors", False),
-    ("config.json", "not the backbone", True),
-])
-def test_a_file_of_another_entry_that_the_manifest_knows(refuses, copied, entries, name, hint, adapt):
+@pytest.mark.parametrize(
+    "name, hint, adapt",
+    [
+        ("backbone.safetensors", "not the backbone this hypernetwork was trained for", True),
+        ("hypernet.safetensors", "masks.safetensors", False),
+        ("prompt.safetensors", "masks.safetensors", False),
+        ("masks.safetensors", "masks.safetensors", False),
+        ("config.json", "not the backbone", True),
+    ],
+)
+def test_a_file_of_another_entry_that_the_manifest_knows(
+    refuses, copied, entries, name, hint, adapt
+):
     shutil.copy(entries(seed=1) / name, copied / name)
     write_manifest(copied)
     refuses(hint, adapt)
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_tensors_for_another_architecture_or_shape_that_the_manifest_knows(refuses, copied, entries, name):
+def test_tensors_for_another_architecture_or_shape_that_the_manifest_knows(
+    refuses, copied, entries, name
+):
     shutil.copy(entries(architecture="resnet34", hidden=32) / name, copied / name)
     if name == "prompt.safetensors":
         write_tensors(copied / name, {"values": torch.zeros(3, 8, 8)})
@@ -101,10 +112,16 @@ def test_tensors_for_another_architecture_or_shape_that_the_manifest_knows(refus
     refuses(name, adapt=name in ("backbone.safetensors", "hypernet.safetensors"))
 
 
-@pytest.mark.parametrize("name, change", [
-    ("hypernet.safetensors", "nan"), ("prompt.safetensors", "inf"), ("hypernet.safetensors", "extra"),
-    ("hypernet.safetensors", "missing"), ("prompt.safetensors", "integer"),
-])
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("hypernet.safetensors", "nan"),
+        ("prompt.safetensors", "inf"),
+        ("hypernet.safetensors", "extra"),
+        ("hypernet.safetensors", "missing"),
+        ("prompt.safetensors", "integer"),
+    ],
+)
 def test_tensors_that_no_training_gives(refuses, copied, name, change):
     tensors = read_tensors(copied / name)
     key = sorted(tensors)[0]
@@ -118,26 +135,47 @@ def test_tensors_that_no_training_gives(refuses, copied, name, change):
         tensors[key] = tensors[key].to(torch.int32)
     write_tensors(copied / name, tensors)
     write_manifest(copied)
-    refuses({"nan": "NaN", "inf": "NaN or infinite", "extra": "odd is unknown", "missing": f"{key} is missing", "integer": "int32"}[change])
+    refuses(
+        {
+            "nan": "NaN",
+            "inf": "NaN or infinite",
+            "extra": "odd is unknown",
+            "missing": f"{key} is missing",
+            "integer": "int32",
+        }[change]
+    )
 
 
-@pytest.mark.parametrize("change, hint", [
-    ({"schema": 99}, "schema 99"), ({"backbone": None}, "config.json"), ({"hypernet": {"hidden": -1}}, "config.json"),
-    ({"groups": {}}, "channel groups"), ({"prompt": {"kind": "cake", "size": 32, "pad": 3}}, "cake"), ({"fingerprint": None}, "backbone"),
-])
-def test_a_configuration_that_does_not_fit_though_the_manifest_knows_it(refuses, copied, change, hint):
+@pytest.mark.parametrize(
+    "change, hint",
+    [
+        ({"schema": 99}, "schema 99"),
+        ({"backbone": None}, "config.json"),
+        ({"hypernet": {"hidden": -1}}, "config.json"),
+        ({"groups": {}}, "channel groups"),
+        ({"prompt": {"kind": "cake", "size": 32, "pad": 3}}, "cake"),
+        ({"fingerprint": None}, "backbone"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_though_the_manifest_knows_it(
+    refuses, copied, change, hint
+):
     write_json(copied / "config.json", read_json(copied / "config.json") | change)
     write_manifest(copied)
     refuses(hint, adapt=False)
 
 
-def test_installed_entries_are_listed_and_found_by_name_from_any_folder(call, copied, tmp_path, monkeypatch):
+def test_installed_entries_are_listed_and_found_by_name_from_any_folder(
+    call, copied, tmp_path, monkeypatch
+):
     from pass_transfer.zoo import catalogue
 
     monkeypatch.setattr(catalogue.resources, "files", lambda _: tmp_path)
     monkeypatch.chdir(tmp_path.parent)
     rows = json.loads(call("zoo", "ls", "--json")[1])
-    assert [(r["name"], r["architecture"], r["image_size"], r["source"]) for r in rows] == [("entry", "resnet18", 32, "digits")]
+    assert [(r["name"], r["architecture"], r["image_size"], r["source"]) for r in rows] == [
+        ("entry", "resnet18", 32, "digits")
+    ]
     assert "resnet18" in call("zoo", "ls")[1]
     for name in ("entry", "zoo/entry", copied):
         assert call("zoo", "show", name)[0] == 0
@@ -147,7 +185,9 @@ def test_installed_entries_are_listed_and_found_by_name_from_any_folder(call, co
     assert call("zoo", "ls")[0] == 1
 
 
-def test_add_copies_an_entry_with_its_card_and_refuses_to_replace_one(call, refused, entry, tmp_path):
+def test_add_copies_an_entry_with_its_card_and_refuses_to_replace_one(
+    call, refused, entry, tmp_path
+):
     card, target = tmp_path / "card.md", tmp_path / "mine"
     card.write_text("# mine\n")
     code, _, err = call("zoo", "add", entry, "--to", target, "--card", card)
@@ -155,5 +195,7 @@ def test_add_copies_an_entry_with_its_card_and_refuses_to_replace_one(call, refu
     assert call("zoo", "verify", target)[0] == 0
     assert call("zoo", "show", target)[1].strip() == "# mine"
     assert "exists already" in refused("zoo", "add", entry, "--to", target, "--card", card)
-    assert "cannot read" in refused("zoo", "add", entry, "--to", tmp_path / "other", "--card", tmp_path / "no.md")
+    assert "cannot read" in refused(
+        "zoo", "add", entry, "--to", tmp_path / "other", "--card", tmp_path / "no.md"
+    )
     assert not (tmp_path / "other").exists()

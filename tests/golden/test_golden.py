@@ -13,9 +13,7 @@ import pass_transfer as pt
 
 HERE = Path(__file__).parent
 VERSIONS = sorted(path.name for path in HERE.iterdir() if (path / "entry.tar.xz").is_file())
-LOGITS = {
-    "0.1.0": [1.1835, 0.1322, 3.6896, 2.5051, 0.6624, 0.3337, 0.2350, 2.5754, 4.3163, 2.7310]
-}
+LOGITS = {"0.1.0": [1.1835, 0.1322, 3.6896, 2.5051, 0.6624, 0.3337, 0.2350, 2.5754, 4.3163, 2.7310]}
 KEPT = {"0.1.0": [34, 34, 34, 69, 68, 68, 136, 136, 137, 272, 272, 272]}  # at macs=0.3
 
 

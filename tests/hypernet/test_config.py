@@ -6,8 +6,18 @@ from pass_transfer.errors import UsageError
 from pass_transfer.hypernet import HypernetConfig
 
 
-@pytest.mark.parametrize("change, word", [({"prior": "l3"}, "l1, none"), ({"core": "gru"}, "lstm, conv, mlp"), ({"hidden": 0}, "hidden"), ({"encoder": (8, 0)}, "encoder"), ({"iterations": 0}, "iterations"),
-                                          ({"reference_density": 0}, "reference_density"), ({"reference_density": 1.1}, "reference_density")])
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"prior": "l3"}, "l1, none"),
+        ({"core": "gru"}, "lstm, conv, mlp"),
+        ({"hidden": 0}, "hidden"),
+        ({"encoder": (8, 0)}, "encoder"),
+        ({"iterations": 0}, "iterations"),
+        ({"reference_density": 0}, "reference_density"),
+        ({"reference_density": 1.1}, "reference_density"),
+    ],
+)
 def test_a_shape_that_makes_no_sense_is_refused(change, word):
     with pytest.raises(UsageError, match=word):
         HypernetConfig(**change)

@@ -7,8 +7,8 @@ from torch import nn
 
 from pass_transfer.baselines import group_l1
 from pass_transfer.hypernet import Hypernet, HypernetConfig, standardise
-from pass_transfer.selection import select
 from pass_transfer.prompts import Prompt
+from pass_transfer.selection import select
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,9 @@ def test_another_prompt_gives_other_scores_and_other_masks(net, groups):
 
 
 def test_a_louder_prompt_corrects_more(net):
-    corrections = [(net(factor * frame()) - net.prior).detach().square().mean() for factor in (0.5, 1, 2, 4)]
+    corrections = [
+        (net(factor * frame()) - net.prior).detach().square().mean() for factor in (0.5, 1, 2, 4)
+    ]
     assert corrections == sorted(corrections) and corrections[0] > 0
 
 
@@ -76,7 +78,12 @@ def test_an_untrained_hypernetwork_mostly_keeps_the_priors_order(net, groups, pr
     for name, values in groups.split(scores).items():
         correlation = np.corrcoef(values.argsort().argsort(), prior[name].argsort().argsort())[0, 1]
         assert correlation > 0.95
-    assert select(groups.split(scores), groups, density=0.5).difference(select(prior, groups, density=0.5, uniform=True)) < 0.1
+    assert (
+        select(groups.split(scores), groups, density=0.5).difference(
+            select(prior, groups, density=0.5, uniform=True)
+        )
+        < 0.1
+    )
 
 
 def test_without_a_prior_scores_start_near_zero(networks, groups):
@@ -86,7 +93,9 @@ def test_without_a_prior_scores_start_near_zero(networks, groups):
 
 def test_at_the_published_width_it_has_about_the_published_number_of_parameters(networks):
     small = Hypernet(HypernetConfig(hidden=64, encoder=(8, 16)), *networks("resnet18"))
-    assert 0.30e6 < sum(p.numel() for p in small.parameters()) < 0.34e6  # arXiv 2407.17412: 0.31 M for ResNet-18
+    assert (
+        0.30e6 < sum(p.numel() for p in small.parameters()) < 0.34e6
+    )  # arXiv 2407.17412: 0.31 M for ResNet-18
 
 
 def test_the_gradient_reaches_the_frame_and_every_parameter(net, groups):
@@ -116,7 +125,9 @@ def test_a_saved_hypernetwork_gives_the_same_scores(networks, net):
 @pytest.mark.parametrize("architecture", ["resnet50", "resnext50_32x4d"])
 def test_bottleneck_networks_have_scores_too(networks, architecture):
     network, groups = networks(architecture)
-    scores = Hypernet(HypernetConfig(), network, groups, standardise(group_l1(network, groups, 32)))(frame().float())
+    scores = Hypernet(
+        HypernetConfig(), network, groups, standardise(group_l1(network, groups, 32))
+    )(frame().float())
     assert scores.shape == (groups.total,) and torch.isfinite(scores).all()
 
 
@@ -126,11 +137,16 @@ def test_other_cores_hear_the_prompt_and_are_of_about_the_same_size(networks, pr
     net = Hypernet(HypernetConfig(core=core), *networks("resnet18"), prior).double()
     assert not torch.allclose(net(frame(1)), net(frame(2)))
     assert torch.equal(net(torch.zeros(3, 32, 32, dtype=torch.float64)), net.prior)
-    lstm, own = (sum(p.numel() for p in n.parameters()) for n in (Hypernet(HypernetConfig(), *networks("resnet18"), prior), net))
+    lstm, own = (
+        sum(p.numel() for p in n.parameters())
+        for n in (Hypernet(HypernetConfig(), *networks("resnet18"), prior), net)
+    )
     assert 0.8 < own / lstm < 1.25
 
 
-def test_with_an_mlp_no_layer_hears_of_another_and_with_convolutions_the_next_ones_do(networks, prior):
+def test_with_an_mlp_no_layer_hears_of_another_and_with_convolutions_the_next_ones_do(
+    networks, prior
+):
     def changed(core):
         torch.manual_seed(3)
         net = Hypernet(HypernetConfig(core=core), *networks("resnet18"), prior).double()
@@ -138,7 +154,15 @@ def test_with_an_mlp_no_layer_hears_of_another_and_with_convolutions_the_next_on
         codes = torch.randn(1 + len(vectors), net.config.hidden, dtype=torch.float64)
         before = net._recur(codes[None], vectors)[0]
         vectors[8] += 1
-        return (net._recur(codes[None], vectors)[0] - before).abs().sum(1).gt(1e-9).nonzero().flatten().tolist()
+        return (
+            (net._recur(codes[None], vectors)[0] - before)
+            .abs()
+            .sum(1)
+            .gt(1e-9)
+            .nonzero()
+            .flatten()
+            .tolist()
+        )
 
     assert changed("mlp") == [8]
     assert changed("conv") == [6, 7, 8, 9, 10]

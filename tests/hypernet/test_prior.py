@@ -2,7 +2,8 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pass_transfer.hypernet import standardise
 
@@ -12,7 +13,9 @@ def test_the_order_is_kept_and_the_values_are_normal_quantiles(values):
     given = torch.tensor(values, dtype=torch.float64)
     out = standardise({"g": given})["g"]
     quantile = statistics.NormalDist().inv_cdf
-    expected = [max(-2.5, min(2.5, quantile((sorted(values).index(v) + 0.5) / len(values)))) for v in values]
+    expected = [
+        max(-2.5, min(2.5, quantile((sorted(values).index(v) + 0.5) / len(values)))) for v in values
+    ]
     assert out.tolist() == pytest.approx(expected, abs=1e-5)
 
 

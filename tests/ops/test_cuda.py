@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pass_transfer import ops
 from pass_transfer.hypernet import Hypernet, HypernetConfig
@@ -28,11 +29,19 @@ def in_full_precision(monkeypatch):
 def near(value, reference, share):
     assert value.shape == reference.shape
     if reference.numel():
-        assert (value.detach().cpu().double() - reference.double()).abs().max() <= share * max(reference.abs().max().item(), 1e-3)
+        assert (value.detach().cpu().double() - reference.double()).abs().max() <= share * max(
+            reference.abs().max().item(), 1e-3
+        )
 
 
 @settings(max_examples=100)
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.integers(1, 1000), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]), st.integers(0, 2**31), st.data())
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=60),
+    st.integers(1, 1000),
+    st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    st.integers(0, 2**31),
+    st.data(),
+)
 def test_topk_is_the_cpus(widths, levels, dtype, seed, data):
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randint(-levels, levels + 1, (sum(widths),), generator=generator).to(dtype)
@@ -49,70 +58,170 @@ def test_topk_is_the_cpus(widths, levels, dtype, seed, data):
 def test_topk_of_many_scores_with_ties(n):
     scores, floors = torch.randint(0, 50, (n,)).float(), torch.tensor([1])
     for k in (1, n // 2 or 1, n):
-        found = ops.global_topk_mask(scores.to(GPU), torch.tensor([0, n], device=GPU), k, floors.to(GPU))
-        assert torch.equal(found.mask.cpu(), ops.reference.global_topk_mask(scores, torch.tensor([0, n]), k, floors)[0])
+        found = ops.global_topk_mask(
+            scores.to(GPU), torch.tensor([0, n], device=GPU), k, floors.to(GPU)
+        )
+        assert torch.equal(
+            found.mask.cpu(),
+            ops.reference.global_topk_mask(scores, torch.tensor([0, n]), k, floors)[0],
+        )
 
 
 def test_topk_is_one_launch():
-    scores, offsets, floors = torch.randn(30_000, device=GPU), torch.arange(0, 30_001, 1000, device=GPU), torch.full((30,), 2, device=GPU)
+    scores, offsets, floors = (
+        torch.randn(30_000, device=GPU),
+        torch.arange(0, 30_001, 1000, device=GPU),
+        torch.full((30,), 2, device=GPU),
+    )
     ops.global_topk_mask(scores, offsets, 15_000, floors)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         ops.global_topk_mask(scores, offsets, 15_000, floors)
-    launches = [e.name for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA and "emcpy" not in e.name and "emset" not in e.name]
+    launches = [
+        e.name
+        for e in profile.events()
+        if e.device_type == torch.autograd.DeviceType.CUDA
+        and "emcpy" not in e.name
+        and "emset" not in e.name
+    ]
     assert len(launches) == 1, launches
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_scores_that_are_no_number_are_refused(bad):
     with pytest.raises(ValueError, match="NaN or infinite"):
-        ops.global_topk_mask(torch.tensor([1.0, bad], device=GPU), torch.tensor([0, 2], device=GPU), 1, torch.tensor([0], device=GPU))
+        ops.global_topk_mask(
+            torch.tensor([1.0, bad], device=GPU),
+            torch.tensor([0, 2], device=GPU),
+            1,
+            torch.tensor([0], device=GPU),
+        )
 
 
-@pytest.mark.parametrize("offsets, k, floors", [([1, 2, 4], 2, [0, 0]), ([0, 2, 3], 2, [0, 0]), ([0, 5, 4], 2, [0, 0]), ([0, -1, 4], 2, [0, 0]), ([0, 2, 4], 2, [3, 0]), ([0, 2, 4], 2, [-1, 0]),
-                                                ([0, 2, 4], 2, [2, 1]), ([0, 2, 4], 5, [0, 0]), ([0, 2, 4], -1, [0, 0])])
+@pytest.mark.parametrize(
+    "offsets, k, floors",
+    [
+        ([1, 2, 4], 2, [0, 0]),
+        ([0, 2, 3], 2, [0, 0]),
+        ([0, 5, 4], 2, [0, 0]),
+        ([0, -1, 4], 2, [0, 0]),
+        ([0, 2, 4], 2, [3, 0]),
+        ([0, 2, 4], 2, [-1, 0]),
+        ([0, 2, 4], 2, [2, 1]),
+        ([0, 2, 4], 5, [0, 0]),
+        ([0, 2, 4], -1, [0, 0]),
+    ],
+)
 def test_offsets_and_floors_that_do_not_fit_are_refused(offsets, k, floors):
     with pytest.raises(ValueError, match=f"cannot keep {k} of 4"):
-        ops.global_topk_mask(torch.arange(4.0, device=GPU), torch.tensor(offsets, device=GPU), k, torch.tensor(floors, device=GPU))
-    assert int(ops.global_topk_mask(torch.arange(4.0, device=GPU), torch.tensor([0, 2, 4], device=GPU), 2, torch.tensor([1, 1], device=GPU)).mask.sum()) == 2
+        ops.global_topk_mask(
+            torch.arange(4.0, device=GPU),
+            torch.tensor(offsets, device=GPU),
+            k,
+            torch.tensor(floors, device=GPU),
+        )
+    assert (
+        int(
+            ops.global_topk_mask(
+                torch.arange(4.0, device=GPU),
+                torch.tensor([0, 2, 4], device=GPU),
+                2,
+                torch.tensor([1, 1], device=GPU),
+            ).mask.sum()
+        )
+        == 2
+    )
 
 
-@pytest.mark.parametrize("dtype, share", [(torch.float32, 2e-5), (torch.float64, 1e-10), (torch.bfloat16, 3e-2), (torch.float16, 4e-3)])
+@pytest.mark.parametrize(
+    "dtype, share",
+    [(torch.float32, 2e-5), (torch.float64, 1e-10), (torch.bfloat16, 3e-2), (torch.float16, 4e-3)],
+)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("groups, gradient", [(1, "exact"), (1, "kept"), (1, "margin"), (4, "exact")])
+@pytest.mark.parametrize(
+    "groups, gradient", [(1, "exact"), (1, "kept"), (1, "margin"), (4, "exact")]
+)
 def test_masked_convolution_is_the_float64_one(dtype, share, layout, groups, gradient):
-    leaves = [torch.randn(3, 16, 9, 8).contiguous(memory_format=layout), torch.randn(24, 16 // groups, 3, 3), torch.randn(24), (torch.rand(16) < 0.5).float(), (torch.rand(24) < 0.5).float()]
-    gpu = [t.to(GPU, dtype if n < 3 or dtype is torch.float64 else torch.float32).requires_grad_() for n, t in enumerate(leaves)]  # masks are not rounded
+    leaves = [
+        torch.randn(3, 16, 9, 8).contiguous(memory_format=layout),
+        torch.randn(24, 16 // groups, 3, 3),
+        torch.randn(24),
+        (torch.rand(16) < 0.5).float(),
+        (torch.rand(24) < 0.5).float(),
+    ]
+    gpu = [
+        t.to(GPU, dtype if n < 3 or dtype is torch.float64 else torch.float32).requires_grad_()
+        for n, t in enumerate(leaves)
+    ]  # masks are not rounded
     cpu = [t.detach().cpu().double().requires_grad_() for t in gpu]
     upstream = torch.randn(3, 24, 5, 4).to(dtype)
     ys = []
     for tensors, gradient_in in ((gpu, upstream.to(GPU)), (cpu, upstream.double())):
-        ys.append(ops.masked_conv2d(*tensors, stride=2, padding=1, groups=groups, gradient=gradient))
+        ys.append(
+            ops.masked_conv2d(*tensors, stride=2, padding=1, groups=groups, gradient=gradient)
+        )
         ys[-1].backward(gradient_in)
     near(ys[0], ys[1].detach(), share)
     for ours, theirs in zip(gpu, cpu):
         near(ours.grad, theirs.grad, share)
 
 
-@pytest.mark.parametrize("dtype, share", [(torch.float32, 3e-5), (torch.float64, 1e-10), (torch.bfloat16, 6e-2)])
+@pytest.mark.parametrize(
+    "dtype, share", [(torch.float32, 3e-5), (torch.float64, 1e-10), (torch.bfloat16, 6e-2)]
+)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("normed, added, relu, shadow", [(True, False, True, True), (True, True, True, True), (True, False, False, False), (False, False, True, True), (False, True, False, False)])
+@pytest.mark.parametrize(
+    "normed, added, relu, shadow",
+    [
+        (True, False, True, True),
+        (True, True, True, True),
+        (True, False, False, False),
+        (False, False, True, True),
+        (False, True, False, False),
+    ],
+)
 def test_a_fused_layer_is_the_float64_one(dtype, share, layout, normed, added, relu, shadow):
     def image(*shape):
         return torch.randn(*shape).contiguous(memory_format=layout).to(dtype)
 
-    x, rest, residual, residual_rest = image(4, 10, 12, 11), image(4, 6, 12, 11), image(4, 7, 12, 11), image(4, 9, 12, 11)
-    mask = torch.cat([(torch.rand(10) < 0.8).float(), torch.zeros(6 if shadow else 0)]).to(torch.float64 if dtype is torch.float64 else torch.float32)
-    fixed = {"weight": torch.randn(20, 16, 3, 3).to(dtype), "shadow": rest if shadow else None, "in_order": torch.randperm(16), "out_order": torch.randperm(20),
-             "norm_weight": torch.rand(20) + 0.5 if normed else None, "norm_bias": torch.randn(20) if normed else None,
-             "residual_shadow": residual_rest if added and shadow else None}
+    x, rest, residual, residual_rest = (
+        image(4, 10, 12, 11),
+        image(4, 6, 12, 11),
+        image(4, 7, 12, 11),
+        image(4, 9, 12, 11),
+    )
+    mask = torch.cat([(torch.rand(10) < 0.8).float(), torch.zeros(6 if shadow else 0)]).to(
+        torch.float64 if dtype is torch.float64 else torch.float32
+    )
+    fixed = {
+        "weight": torch.randn(20, 16, 3, 3).to(dtype),
+        "shadow": rest if shadow else None,
+        "in_order": torch.randperm(16),
+        "out_order": torch.randperm(20),
+        "norm_weight": torch.rand(20) + 0.5 if normed else None,
+        "norm_bias": torch.randn(20) if normed else None,
+        "residual_shadow": residual_rest if added and shadow else None,
+    }
     found = []
     for device, kind in ((GPU, None), ("cpu", torch.float64)):
+
         def there(t):
-            return None if t is None else t.to(device, kind if kind is not None and t.is_floating_point() else t.dtype)
+            return (
+                None
+                if t is None
+                else t.to(device, kind if kind is not None and t.is_floating_point() else t.dtype)
+            )
 
         leaves = [there(t).requires_grad_() for t in (x, mask, residual)]
-        kept, others = ops.masked_conv_norm_act(leaves[0], in_mask=leaves[1], residual=leaves[2] if added else None, **{n: there(t) for n, t in fixed.items()},
-                                                out_kept=7, out_count=16 if shadow else 7, relu=relu, padding=1)
+        kept, others = ops.masked_conv_norm_act(
+            leaves[0],
+            in_mask=leaves[1],
+            residual=leaves[2] if added else None,
+            **{n: there(t) for n, t in fixed.items()},
+            out_kept=7,
+            out_count=16 if shadow else 7,
+            relu=relu,
+            padding=1,
+        )
         torch.manual_seed(5)
         kept.backward(there(torch.randn(4, 7, 12, 11).to(dtype)))
         found.append([kept.detach(), others, *(leaf.grad for leaf in leaves)])
@@ -123,9 +232,23 @@ def test_a_fused_layer_is_the_float64_one(dtype, share, layout, normed, added, r
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("channels, kernel, padding, sides", [(3, 7, 3, (32, 34)), (3, 7, 3, (33, 31)), (3, 3, 1, (11, 14)), (1, 5, 2, (13, 13)), (4, 4, 1, (12, 10)), (2, 3, 0, (9, 9)), (3, 2, 0, (9, 8))])
+@pytest.mark.parametrize(
+    "channels, kernel, padding, sides",
+    [
+        (3, 7, 3, (32, 34)),
+        (3, 7, 3, (33, 31)),
+        (3, 3, 1, (11, 14)),
+        (1, 5, 2, (13, 13)),
+        (4, 4, 1, (12, 10)),
+        (2, 3, 0, (9, 9)),
+        (3, 2, 0, (9, 8)),
+    ],
+)
 def test_a_stem_is_folded_without_a_trace(dtype, layout, channels, kernel, padding, sides):
-    x, weight = torch.randn(2, channels, *sides, device=GPU).to(dtype).contiguous(memory_format=layout), torch.randn(16, channels, kernel, kernel, device=GPU).to(dtype)
+    x, weight = (
+        torch.randn(2, channels, *sides, device=GPU).to(dtype).contiguous(memory_format=layout),
+        torch.randn(16, channels, kernel, kernel, device=GPU).to(dtype),
+    )
     x.requires_grad_()
     y, _ = ops.masked_conv_norm_act(x, weight, relu=False, stride=2, padding=padding)
     upstream = torch.randn_like(y)
@@ -139,14 +262,45 @@ def test_a_stem_is_folded_without_a_trace(dtype, layout, channels, kernel, paddi
 
 @pytest.mark.parametrize("dtype, share", [(torch.float32, 3e-5), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("pool, outs, kept", [((3, 2, 1), 16, 8), ((3, 2, 1), 16, 16), ((2, 2, 0), 11, 5), ((3, 1, 1), 8, 8), ((5, 3, 2), 9, 9)])
+@pytest.mark.parametrize(
+    "pool, outs, kept",
+    [
+        ((3, 2, 1), 16, 8),
+        ((3, 2, 1), 16, 16),
+        ((2, 2, 0), 11, 5),
+        ((3, 1, 1), 8, 8),
+        ((5, 3, 2), 9, 9),
+    ],
+)
 def test_pooling_in_the_layer_is_the_float64_one(dtype, share, layout, pool, outs, kept):
-    x, weight, scale, shift = torch.randn(3, 4, 12, 13), torch.randn(outs, 4, 3, 3), torch.randn(outs), torch.randn(outs)
-    upstream, order, found = torch.randn(3, kept, *[(s + 2 * pool[2] - pool[0]) // pool[1] + 1 for s in (12, 13)]), torch.randperm(outs), []
+    x, weight, scale, shift = (
+        torch.randn(3, 4, 12, 13),
+        torch.randn(outs, 4, 3, 3),
+        torch.randn(outs),
+        torch.randn(outs),
+    )
+    upstream, order, found = (
+        torch.randn(3, kept, *[(s + 2 * pool[2] - pool[0]) // pool[1] + 1 for s in (12, 13)]),
+        torch.randperm(outs),
+        [],
+    )
     for device, kind in ((GPU, dtype), ("cpu", torch.float64)):
-        image, mask = x.to(device, kind).contiguous(memory_format=layout).requires_grad_(), torch.ones(4, device=device, dtype=kind).requires_grad_()
-        a, rest = ops.masked_conv_norm_act(image, weight.to(device, kind), in_mask=mask, norm_weight=scale.to(device, kind), norm_bias=shift.to(device, kind),
-                                           out_order=order.to(device), out_kept=kept, out_count=outs, padding=1, pool=pool)
+        image, mask = (
+            x.to(device, kind).contiguous(memory_format=layout).requires_grad_(),
+            torch.ones(4, device=device, dtype=kind).requires_grad_(),
+        )
+        a, rest = ops.masked_conv_norm_act(
+            image,
+            weight.to(device, kind),
+            in_mask=mask,
+            norm_weight=scale.to(device, kind),
+            norm_bias=shift.to(device, kind),
+            out_order=order.to(device),
+            out_kept=kept,
+            out_count=outs,
+            padding=1,
+            pool=pool,
+        )
         a.backward(upstream.to(device, kind))
         found.append([a.detach(), rest, image.grad, mask.grad])
     for ours, theirs in zip(*found):
@@ -156,12 +310,26 @@ def test_pooling_in_the_layer_is_the_float64_one(dtype, share, layout, pool, out
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_pooling_in_the_layer_is_that_behind_it_in_half_precision(layout):
-    x, weight, scale, shift = (torch.randn(*s, device=GPU) for s in ((3, 3, 32, 34), (24, 3, 7, 7), (24,), (24,)))
+    x, weight, scale, shift = (
+        torch.randn(*s, device=GPU) for s in ((3, 3, 32, 34), (24, 3, 7, 7), (24,), (24,))
+    )
     found = []
     for fused in (True, False):
         image = x.to(torch.bfloat16).contiguous(memory_format=layout).requires_grad_()
-        a, rest = ops.masked_conv_norm_act(image, weight, norm_weight=scale, norm_bias=shift, out_kept=16, out_count=24, stride=2, padding=3, pool=(3, 2, 1) if fused else ())
-        a, rest = (a, rest) if fused else (torch.nn.functional.max_pool2d(t, 3, 2, 1) for t in (a, rest))
+        a, rest = ops.masked_conv_norm_act(
+            image,
+            weight,
+            norm_weight=scale,
+            norm_bias=shift,
+            out_kept=16,
+            out_count=24,
+            stride=2,
+            padding=3,
+            pool=(3, 2, 1) if fused else (),
+        )
+        a, rest = (
+            (a, rest) if fused else (torch.nn.functional.max_pool2d(t, 3, 2, 1) for t in (a, rest))
+        )
         a.backward(torch.linspace(-1, 1, a.numel(), device=GPU).view_as(a).to(a.dtype))
         found.append((a.detach(), rest, image.grad))
     for ours, theirs in zip(*found):
@@ -169,7 +337,9 @@ def test_pooling_in_the_layer_is_that_behind_it_in_half_precision(layout):
 
 
 @pytest.mark.parametrize("dtype, share", [(torch.float32, 2e-5), (torch.bfloat16, 1e-2)])
-@pytest.mark.parametrize("shape", [(3, 7), (2, 33, 5, 4), (4, 64, 28, 28), (1, 1, 1, 1), (0, 5, 3, 3)])
+@pytest.mark.parametrize(
+    "shape", [(3, 7), (2, 33, 5, 4), (4, 64, 28, 28), (1, 1, 1, 1), (0, 5, 3, 3)]
+)
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_mask_and_reduce_gives_both_gradients(dtype, share, shape, channels_last):
     x = torch.randn(*shape, device=GPU).to(dtype)
@@ -180,8 +350,16 @@ def test_mask_and_reduce_gives_both_gradients(dtype, share, shape, channels_last
     y = ops.mask_channels(x, mask)
     y.backward(upstream)
     view = (1, -1, *[1] * (x.ndim - 2))
-    assert torch.equal(y, x * mask.to(dtype).view(view)) and torch.equal(x.grad, upstream * mask.to(dtype).view(view))
-    near(mask.grad, (x.detach().double() * upstream.double()).flatten(2).sum((0, 2)).cpu() if x.ndim > 2 else (x.detach().double() * upstream.double()).sum(0).cpu(), share)
+    assert torch.equal(y, x * mask.to(dtype).view(view)) and torch.equal(
+        x.grad, upstream * mask.to(dtype).view(view)
+    )
+    near(
+        mask.grad,
+        (x.detach().double() * upstream.double()).flatten(2).sum((0, 2)).cpu()
+        if x.ndim > 2
+        else (x.detach().double() * upstream.double()).sum(0).cpu(),
+        share,
+    )
 
 
 def capture(step):
@@ -204,7 +382,10 @@ def search_step(networks, gradient):
     network = network.to(GPU).requires_grad_(False)
     offsets, floors = groups.offsets.to(GPU), torch.ones(len(groups), dtype=torch.long, device=GPU)
     widths = {n: g.width for n, g in groups.items()}
-    scores, x = torch.randn(groups.total, device=GPU).requires_grad_(), torch.randn(8, 3, 32, 32, device=GPU).requires_grad_()
+    scores, x = (
+        torch.randn(groups.total, device=GPU).requires_grad_(),
+        torch.randn(8, 3, 32, 32, device=GPU).requires_grad_(),
+    )
 
     def step(**fixed):
         top = ops.global_topk_mask(scores, offsets, groups.total // 2, floors)
@@ -218,7 +399,10 @@ def search_step(networks, gradient):
 
 def shuffle(scores):
     with torch.no_grad():
-        scores.copy_(torch.randn_like(scores) * 0.1 + torch.linspace(0, 1, len(scores), device=GPU)[torch.randperm(len(scores), device=GPU)])
+        scores.copy_(
+            torch.randn_like(scores) * 0.1
+            + torch.linspace(0, 1, len(scores), device=GPU)[torch.randperm(len(scores), device=GPU)]
+        )
 
 
 @pytest.mark.parametrize("gradient", ["exact", "kept"])
@@ -246,7 +430,10 @@ def test_masks_are_made_from_a_prompt_inside_the_graph(networks):
     hypernet = Hypernet(HypernetConfig(), network, groups).to(GPU).requires_grad_(False)
     network = network.to(GPU).requires_grad_(False)
     widths = {n: g.width for n, g in groups.items()}
-    frame, x = (0.1 * torch.randn(3, 64, 64, device=GPU)).requires_grad_(), torch.randn(8, 3, 32, 32, device=GPU)
+    frame, x = (
+        (0.1 * torch.randn(3, 64, 64, device=GPU)).requires_grad_(),
+        torch.randn(8, 3, 32, 32, device=GPU),
+    )
 
     def step(**fixed):
         top = highest(hypernet(frame), groups, 0.5)

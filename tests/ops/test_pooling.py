@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from pass_transfer import ops
@@ -11,14 +12,45 @@ from pass_transfer.masking.plan import Layer, plan_of
 
 
 @settings(max_examples=60)
-@given(pool=st.sampled_from([(3, 2, 1), (2, 2, 0), (3, 1, 1), (5, 3, 2)]), relu=st.booleans(), kept=st.integers(1, 6), rest=st.integers(0, 4), channels_last=st.booleans(), seed=st.integers(0, 2**31))
-def test_it_pools_kept_and_listening_channels(implementation, pool, relu, kept, rest, channels_last, seed):
+@given(
+    pool=st.sampled_from([(3, 2, 1), (2, 2, 0), (3, 1, 1), (5, 3, 2)]),
+    relu=st.booleans(),
+    kept=st.integers(1, 6),
+    rest=st.integers(0, 4),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_it_pools_kept_and_listening_channels(
+    implementation, pool, relu, kept, rest, channels_last, seed
+):
     draw = torch.Generator().manual_seed(seed)
-    x, weight, scale, shift = (torch.randn(*s, generator=draw) for s in ((2, 3, 9, 8), (kept + rest, 3, 3, 3), (kept + rest,), (kept + rest,)))
-    x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format).requires_grad_()
-    a, others = ops.masked_conv_norm_act(x, weight, norm_weight=scale, norm_bias=shift, out_kept=kept, out_count=kept + rest, relu=relu, padding=1, pool=pool)
+    x, weight, scale, shift = (
+        torch.randn(*s, generator=draw)
+        for s in ((2, 3, 9, 8), (kept + rest, 3, 3, 3), (kept + rest,), (kept + rest,))
+    )
+    x = x.contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    ).requires_grad_()
+    a, others = ops.masked_conv_norm_act(
+        x,
+        weight,
+        norm_weight=scale,
+        norm_bias=shift,
+        out_kept=kept,
+        out_count=kept + rest,
+        relu=relu,
+        padding=1,
+        pool=pool,
+    )
     true = x.detach().double().requires_grad_()
-    y = functional.batch_norm(functional.conv2d(true, weight.double(), None, 1, 1), None, None, scale.double(), shift.double(), True)
+    y = functional.batch_norm(
+        functional.conv2d(true, weight.double(), None, 1, 1),
+        None,
+        None,
+        scale.double(),
+        shift.double(),
+        True,
+    )
     y = functional.max_pool2d(y.relu() if relu else y, *pool)
     torch.testing.assert_close(a.detach().double(), y[:, :kept].detach(), rtol=1e-4, atol=1e-4)
     assert (others is None) == (rest == 0)
@@ -28,10 +60,14 @@ def test_it_pools_kept_and_listening_channels(implementation, pool, relu, kept, 
     upstream = torch.randn(a.shape, generator=draw)
     a.backward(upstream)
     y[:, :kept].backward(upstream.double())
-    torch.testing.assert_close(x.grad.double(), true.grad, rtol=1e-3, atol=1e-3 * true.grad.abs().max().item())
+    torch.testing.assert_close(
+        x.grad.double(), true.grad, rtol=1e-3, atol=1e-3 * true.grad.abs().max().item()
+    )
 
 
-@pytest.mark.parametrize("pool", [(3, 2), (0, 1, 0), (3, 0, 1), (3, 2, 2), (3, 2, -1), (16, 2, 1), (3, 2.0, 1)])
+@pytest.mark.parametrize(
+    "pool", [(3, 2), (0, 1, 0), (3, 0, 1), (3, 2, 2), (3, 2, -1), (16, 2, 1), (3, 2.0, 1)]
+)
 def test_one_that_cannot_be_is_refused(implementation, pool):
     with pytest.raises(KernelError, match="pool"):
         ops.masked_conv_norm_act(torch.zeros(1, 2, 8, 8), torch.zeros(2, 2, 1, 1), pool=pool)

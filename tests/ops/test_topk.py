@@ -1,6 +1,7 @@
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pass_transfer import ops
 from pass_transfer.errors import MaskError
@@ -47,7 +48,9 @@ def test_topk_mask_is_what_brute_force_selects(problem, data):
     mask, threshold, kept, order = ops.global_topk_mask(scores, offsets, k, floors)
     expected = brute_force(scores.tolist(), offsets.tolist(), k, floors.tolist())
     assert mask.bool().tolist() == expected
-    assert kept.tolist() == [sum(expected[a:b]) for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist())]
+    assert kept.tolist() == [
+        sum(expected[a:b]) for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist())
+    ]
     assert k == 0 or threshold.item() == min(s for s, e in zip(scores.tolist(), expected) if e)
 
 
@@ -76,23 +79,31 @@ def test_two_thousand_scores_of_ten_values_match_brute_force():
     scores = torch.randint(0, 10, (2000,)).float()
     offsets, floors = torch.tensor([0, 300, 1100, 2000]), torch.tensor([30, 300, 90])
     mask, *_ = ops.global_topk_mask(scores, offsets, 900, floors)
-    assert mask.bool().tolist() == brute_force(scores.tolist(), offsets.tolist(), 900, floors.tolist())
+    assert mask.bool().tolist() == brute_force(
+        scores.tolist(), offsets.tolist(), 900, floors.tolist()
+    )
 
 
 def test_ties_go_to_the_lower_index():
-    mask, *_ = ops.global_topk_mask(torch.tensor([1.0, 2.0, 1.0, 1.0, 2.0]), torch.tensor([0, 5]), 3, torch.tensor([0]))
+    mask, *_ = ops.global_topk_mask(
+        torch.tensor([1.0, 2.0, 1.0, 1.0, 2.0]), torch.tensor([0, 5]), 3, torch.tensor([0])
+    )
     assert mask.tolist() == [1, 1, 0, 0, 1]
 
 
 def test_negative_zero_and_zero_are_the_same_score():
-    mask, *_ = ops.global_topk_mask(torch.tensor([-0.0, 0.0, -0.0]), torch.tensor([0, 3]), 1, torch.tensor([0]))
+    mask, *_ = ops.global_topk_mask(
+        torch.tensor([-0.0, 0.0, -0.0]), torch.tensor([0, 3]), 1, torch.tensor([0])
+    )
     assert mask.tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_gradient_passes_straight_through_to_kept_and_dropped(dtype):
     scores = torch.randn(50).to(dtype).requires_grad_()
-    mask, threshold, kept, order = ops.global_topk_mask(scores, torch.tensor([0, 20, 50]), 15, torch.tensor([2, 3]))
+    mask, threshold, kept, order = ops.global_topk_mask(
+        scores, torch.tensor([0, 20, 50]), 15, torch.tensor([2, 3])
+    )
     upstream = torch.randn(50).to(dtype)
     mask.backward(upstream)
     assert mask.dtype == dtype
@@ -116,17 +127,27 @@ def test_the_same_scores_give_the_same_mask_with_any_number_of_threads():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_scores_that_are_no_number_are_refused(bad):
     with pytest.raises(MaskError, match="NaN or infinite"):
-        ops.global_topk_mask(torch.tensor([1.0, bad, 2.0]), torch.tensor([0, 3]), 1, torch.tensor([0]))
+        ops.global_topk_mask(
+            torch.tensor([1.0, bad, 2.0]), torch.tensor([0, 3]), 1, torch.tensor([0])
+        )
 
 
 @pytest.mark.parametrize("k", [-1, 1, 4])
 def test_a_count_below_the_floors_or_above_all_is_refused(k):
     with pytest.raises(MaskError, match=f"cannot keep {k} of 3"):
-        ops.global_topk_mask(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 2, 3]), k, torch.tensor([1, 1]))
+        ops.global_topk_mask(
+            torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 2, 3]), k, torch.tensor([1, 1])
+        )
 
 
-@pytest.mark.parametrize("scores, offsets, floors, words", [
-    (torch.zeros(2, 2), [0, 4], [0], "scores .* one"), (torch.zeros(3), [0, 2], [0], "offsets .* from 0 to 3"), (torch.zeros(3), [0, 3], [0, 0], "2 offsets and 2 floors do not belong together")])
+@pytest.mark.parametrize(
+    "scores, offsets, floors, words",
+    [
+        (torch.zeros(2, 2), [0, 4], [0], "scores .* one"),
+        (torch.zeros(3), [0, 2], [0], "offsets .* from 0 to 3"),
+        (torch.zeros(3), [0, 3], [0, 0], "2 offsets and 2 floors do not belong together"),
+    ],
+)
 def test_parts_that_do_not_belong_together_are_refused(scores, offsets, floors, words):
     with pytest.raises(MaskError, match=words):
         ops.global_topk_mask(scores, torch.tensor(offsets), 1, torch.tensor(floors))
@@ -143,4 +164,6 @@ def test_masked_channels_are_zero_and_the_mask_gets_its_true_gradient():
 
 def test_features_without_positions_are_masked_too():
     x = torch.randn(4, 3)
-    assert torch.equal(ops.mask_channels(x, torch.tensor([True, False, True])), x * torch.tensor([1.0, 0.0, 1.0]))
+    assert torch.equal(
+        ops.mask_channels(x, torch.tensor([True, False, True])), x * torch.tensor([1.0, 0.0, 1.0])
+    )

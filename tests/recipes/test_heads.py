@@ -16,7 +16,9 @@ MEAN, STD = (0.5,) * 3, (0.25,) * 3
 def clusters(classes: int = 4, each: int = 60, width: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
     """Gaussian classes that share one covariance."""
     labels = torch.arange(classes).repeat_interleave(each)
-    return 1.5 * torch.randn(classes, width)[labels] + torch.randn(len(labels), width) @ torch.randn(width, width), labels
+    return 1.5 * torch.randn(classes, width)[labels] + torch.randn(
+        len(labels), width
+    ) @ torch.randn(width, width), labels
 
 
 def test_the_head_chooses_the_nearest_class_mean_in_mahalanobis_distance():
@@ -26,7 +28,9 @@ def test_the_head_chooses_the_nearest_class_mean_in_mahalanobis_distance():
     residuals = x - means[y]
     covariance = residuals.T @ residuals / (len(x) - 4)
     shrunk = 0.9 * covariance + 0.1 * np.trace(covariance) / 6 * np.eye(6)
-    distances = np.stack([np.einsum("ni,ij,nj->n", x - m, np.linalg.inv(shrunk), x - m) for m in means], 1)
+    distances = np.stack(
+        [np.einsum("ni,ij,nj->n", x - m, np.linalg.inv(shrunk), x - m) for m in means], 1
+    )
     chosen = class_mean_head(features, labels, 4)(features).argmax(1)
     assert np.array_equal(chosen.numpy(), distances.argmin(1))
 
@@ -36,13 +40,19 @@ def test_the_heads_logits_are_neither_too_sure_nor_too_timid():
     features[::4] *= -3  # outliers of which a discriminant would be far too sure
     logits = class_mean_head(features, labels, 4)(features).detach()
     loss = nn.functional.cross_entropy
-    assert loss(logits, labels) < loss(2 * logits, labels) and loss(logits, labels) < loss(0.5 * logits, labels)
+    assert loss(logits, labels) < loss(2 * logits, labels) and loss(logits, labels) < loss(
+        0.5 * logits, labels
+    )
 
 
 def test_a_class_without_images_gets_a_zero_row_and_the_others_still_work():
     features, labels = clusters()
     head = class_mean_head(features, labels, 6)
-    assert not head.weight[4:].any() and torch.isfinite(head.weight).all() and torch.isfinite(head.bias).all()
+    assert (
+        not head.weight[4:].any()
+        and torch.isfinite(head.weight).all()
+        and torch.isfinite(head.bias).all()
+    )
     assert (head(features)[:, :4].argmax(1) == labels).float().mean() > 0.5
 
 
@@ -82,7 +92,9 @@ def test_a_fitted_head_classifies_digits_from_random_features(little, digits, cp
 @pytest.mark.parametrize("path", ["fc", "1.head"])
 def test_the_last_linear_layer_is_replaced_wherever_it_is(path):
     network = nn.Sequential(nn.Linear(4, 4), nn.Sequential()) if path == "1.head" else nn.Module()
-    network.get_submodule(path.rpartition(".")[0]).add_module(path.rpartition(".")[2], nn.Linear(4, 2))
+    network.get_submodule(path.rpartition(".")[0]).add_module(
+        path.rpartition(".")[2], nn.Linear(4, 2)
+    )
     fresh = nn.Linear(4, 7)
     set_classifier(network, fresh)
     assert network.get_submodule(path) is fresh

@@ -6,7 +6,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pass_transfer.network import Network
 from pass_transfer.recipes.reconstruct import RIDGE, _Fit, _rows, reconstruct_readers
@@ -25,7 +26,9 @@ def task():
 
 
 @settings(max_examples=30)
-@given(seed=st.integers(0, 10**6), kept=st.integers(1, 7), size=st.sampled_from([(), (3, 3), (1, 2)]))
+@given(
+    seed=st.integers(0, 10**6), kept=st.integers(1, 7), size=st.sampled_from([(), (3, 3), (1, 2)])
+)
 def test_it_is_ridge_regression_of_the_lost_part(seed, kept, size):
     draw = torch.Generator().manual_seed(seed)
     weight = torch.randn(3, 8, *size, generator=draw, dtype=torch.float64)
@@ -42,21 +45,36 @@ def test_it_is_ridge_regression_of_the_lost_part(seed, kept, size):
     x, lost = (rows - mean)[:, stays], (rows - mean)[:, ~stays] @ flat[:, ~stays].T
     strength = RIDGE * x.square().mean(0).mean() * len(rows)
     padded = torch.cat([x, strength.sqrt() * torch.eye(x.shape[1], dtype=torch.float64)])
-    expected = torch.linalg.lstsq(padded, torch.cat([lost, torch.zeros(x.shape[1], 3, dtype=torch.float64)])).solution.T
+    expected = torch.linalg.lstsq(
+        padded, torch.cat([lost, torch.zeros(x.shape[1], 3, dtype=torch.float64)])
+    ).solution.T
     torch.testing.assert_close(added, expected, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(shift, flat[:, ~stays] @ mean[~stays] - added @ mean[stays])
 
 
 @settings(max_examples=30)
-@given(seed=st.integers(0, 10**6), kernel=st.sampled_from([(1, 1), (3, 3), (2, 3)]), stride=st.sampled_from([(1, 1), (2, 1)]),
-       padding=st.sampled_from([(0, 0), (1, 2)]), dilation=st.sampled_from([(1, 1), (2, 1)]), places=st.sampled_from([1, 5, 1000]))
-def test_rows_are_what_the_layer_multiplies_its_weights_with(seed, kernel, stride, padding, dilation, places):
+@given(
+    seed=st.integers(0, 10**6),
+    kernel=st.sampled_from([(1, 1), (3, 3), (2, 3)]),
+    stride=st.sampled_from([(1, 1), (2, 1)]),
+    padding=st.sampled_from([(0, 0), (1, 2)]),
+    dilation=st.sampled_from([(1, 1), (2, 1)]),
+    places=st.sampled_from([1, 5, 1000]),
+)
+def test_rows_are_what_the_layer_multiplies_its_weights_with(
+    seed, kernel, stride, padding, dilation, places
+):
     layer = torch.nn.Conv2d(4, 5, kernel, stride, padding, dilation, bias=False)
     images = torch.randn(3, 4, 7, 8, generator=torch.Generator().manual_seed(seed))
     rows = _rows(layer, images, places, torch.Generator().manual_seed(seed))
     made = layer(images).flatten(2)
     chosen = torch.randperm(made.shape[2], generator=torch.Generator().manual_seed(seed))[:places]
-    torch.testing.assert_close((rows @ layer.weight.flatten(1).T).view(3, -1, 5).mT, made[:, :, chosen], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        (rows @ layer.weight.flatten(1).T).view(3, -1, 5).mT,
+        made[:, :, chosen],
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_a_channel_that_another_repeats_is_not_missed(resnet18, groups, task, cpu):
@@ -76,11 +94,15 @@ def test_a_channel_that_another_repeats_is_not_missed(resnet18, groups, task, cp
         if repair:
             reconstruct_readers(dense, small.backbone, masks, groups, task.train, cpu, images=256)
         with torch.no_grad():
-            errors[repair] = ((small.eval()(images) - dense(images)).norm() / dense(images).norm()).item()
+            errors[repair] = (
+                (small.eval()(images) - dense(images)).norm() / dense(images).norm()
+            ).item()
     assert errors[True] < 0.15 * errors[False]
 
 
-def test_only_layers_that_lost_inputs_change_and_the_dense_network_does_not(resnet18, groups, random_masks, task, cpu):
+def test_only_layers_that_lost_inputs_change_and_the_dense_network_does_not(
+    resnet18, groups, random_masks, task, cpu
+):
     masks = dict(random_masks(groups, 3, 0.5))
     masks["layer2.0.conv2"][:] = True
     dense = cpu.place(Network(copy.deepcopy(resnet18), MEAN, STD)).eval()
@@ -89,13 +111,20 @@ def test_only_layers_that_lost_inputs_change_and_the_dense_network_does_not(resn
     small = copy.deepcopy(plain)
     reconstruct_readers(dense, small, masks, groups, task.train, cpu, images=128)
     assert all(torch.equal(t, before[n]) for n, t in dense.state_dict().items())
-    changed = {n for n, t in small.state_dict().items() if not torch.equal(t, plain.state_dict()[n])}
+    changed = {
+        n for n, t in small.state_dict().items() if not torch.equal(t, plain.state_dict()[n])
+    }
     whole = {"layer2.1.conv1.weight", "layer3.0.conv1.weight", "layer3.0.downsample.0.weight"}
-    assert changed == {f"{layer}.weight" for group in groups.values() for layer in group.reads} - whole | {"fc.bias"}
+    assert changed == {
+        f"{layer}.weight" for group in groups.values() for layer in group.reads
+    } - whole | {"fc.bias"}
 
 
 def test_it_is_the_same_every_time(resnet18, groups, random_masks, task, cpu):
-    masks, dense = random_masks(groups, 4, 0.5), cpu.place(Network(copy.deepcopy(resnet18), MEAN, STD)).eval()
+    masks, dense = (
+        random_masks(groups, 4, 0.5),
+        cpu.place(Network(copy.deepcopy(resnet18), MEAN, STD)).eval(),
+    )
     found = []
     for _ in range(2):
         small = remove_channels(dense.backbone, masks, groups)
@@ -116,5 +145,7 @@ def test_mixed_precision_solves_the_same_problem(resnet18, groups, random_masks,
         recalibrate(small, task.train, runtime)
         images = to_images(task.held_out.__getitems__(range(16))[0], runtime.device)
         with torch.no_grad():
-            errors[precision] = ((small(images) - dense(images)).norm() / dense(images).norm()).item()
+            errors[precision] = (
+                (small(images) - dense(images)).norm() / dense(images).norm()
+            ).item()
     assert errors["bf16"] < 1.1 * errors["no"]

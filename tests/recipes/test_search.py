@@ -36,7 +36,12 @@ def parts(seed=0, **shape):
     spec = BackboneSpec("resnet18", 10, SIDE)
     backbone = build_backbone(spec).eval()
     groups = find_groups(backbone, SIDE)
-    net = Hypernet(HypernetConfig(hidden=16, pooled=16, **shape), backbone, groups, standardise(group_l1(backbone, groups, SIDE)))
+    net = Hypernet(
+        HypernetConfig(hidden=16, pooled=16, **shape),
+        backbone,
+        groups,
+        standardise(group_l1(backbone, groups, SIDE)),
+    )
     return Network(backbone, spec.mean, spec.std), net
 
 
@@ -45,8 +50,13 @@ def test_joined_gradients_weigh_both_roles_of_a_prompt_equally_whatever_their_si
     inside = prompt.border.expand(3, -1, -1)
     roles = PromptGradient(prompt, image_share=0.5)
     draw = torch.Generator().manual_seed(0)
-    image, condition = torch.randn(3, SIDE, SIDE, generator=draw), torch.randn(3, SIDE, SIDE, generator=draw)
-    ((roles.as_image * 1e4 * image).sum() + (roles.as_condition * 1e-4 * condition).sum()).backward()
+    image, condition = (
+        torch.randn(3, SIDE, SIDE, generator=draw),
+        torch.randn(3, SIDE, SIDE, generator=draw),
+    )
+    (
+        (roles.as_image * 1e4 * image).sum() + (roles.as_condition * 1e-4 * condition).sum()
+    ).backward()
     roles.join()
 
     def unit(gradient):
@@ -56,10 +66,15 @@ def test_joined_gradients_weigh_both_roles_of_a_prompt_equally_whatever_their_si
     assert torch.allclose(prompt.values.grad, 0.5 * unit(image) + 0.5 * unit(condition), atol=1e-4)
 
 
-def test_the_mean_importance_of_source_tasks_is_that_of_their_standardised_importances(digits, runtime):
+def test_the_mean_importance_of_source_tasks_is_that_of_their_standardised_importances(
+    digits, runtime
+):
     network, net = parts()
     sources = [SourceTask("low", (0, 1, 2)), SourceTask("high", (5, 7, 9), "half")]
-    each = [mean_importance(network, net.groups, digits, [s], runtime, 32, seed) for s, seed in zip(sources, (3, 4))]
+    each = [
+        mean_importance(network, net.groups, digits, [s], runtime, 32, seed)
+        for s, seed in zip(sources, (3, 4))
+    ]
     both = mean_importance(network, net.groups, digits, sources, runtime, 32, 3)
     for name in net.groups:
         assert torch.allclose(both[name], (each[0][name] + each[1][name]) / 2)
@@ -81,7 +96,9 @@ def test_a_search_step_computes_no_gradient_for_the_backbone(digits, runtime):
     stage = SearchStage(net, network, digits, SearchConfig(tasks=2, batch_size=8), runtime)
     pixels, labels = digits.train.__getitems__(list(range(8)))
     stage.pools = [torch.arange(8).numpy()] * 2
-    stage.step(pixels, labels.clamp(max=max(stage.sources[0].classes)), torch.Generator().manual_seed(0), 0)
+    stage.step(
+        pixels, labels.clamp(max=max(stage.sources[0].classes)), torch.Generator().manual_seed(0), 0
+    )
     assert all(p.grad is None for p in network.parameters())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
@@ -106,7 +123,14 @@ def test_a_resumed_search_ends_where_an_uninterrupted_one_does(digits, runtime, 
     with pytest.raises(Stop):
         search(cut, network, digits, config, runtime, run)
     network, fresh = parts()
-    search(fresh, network, digits, config, runtime, RunFolder(tmp_path / "b", {"recipe": "search"}, resume=True))
+    search(
+        fresh,
+        network,
+        digits,
+        config,
+        runtime,
+        RunFolder(tmp_path / "b", {"recipe": "search"}, resume=True),
+    )
     assert all(torch.equal(t, whole.state_dict()[n]) for n, t in fresh.state_dict().items())
 
 
@@ -114,7 +138,9 @@ def test_tuning_moves_only_the_prompt(digits, runtime):
     network, net = parts()
     prompt = Prompt(size=SIDE, pad=3, seed=0)
     before = {n: t.clone() for n, t in net.state_dict().items()}
-    backbone = {n: t.clone() for n, t in network.backbone.state_dict().items() if not n.startswith("fc")}
+    backbone = {
+        n: t.clone() for n, t in network.backbone.state_dict().items() if not n.startswith("fc")
+    }
     start = prompt.values.detach().clone()
     tune(net, network, prompt, digits, PromptConfig(steps=5, batch_size=16), runtime)
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
@@ -139,7 +165,9 @@ def test_tuning_under_a_label_mapping_uses_rows_of_the_source_classifier(digits,
     assert len(mapped) == (2 if mapping == "iterative" else 1)
     source = network.backbone.fc.weight
     for weight in mapped:
-        assert sorted(weight.tolist()) == sorted(source.tolist()), "ten classes take each of ten rows once"
+        assert sorted(weight.tolist()) == sorted(source.tolist()), (
+            "ten classes take each of ten rows once"
+        )
     assert torch.equal(stage.head.weight, mapped[-1]), "a mapped classifier does not learn"
 
 
@@ -148,4 +176,11 @@ def test_a_loss_that_is_no_number_is_refused(digits, runtime):
     with torch.no_grad():
         network.backbone.conv1.weight.fill_(float("nan"))
     with pytest.raises((DivergedError, ValueError)):
-        tune(net, network, Prompt(size=SIDE, pad=3), digits, PromptConfig(steps=5, batch_size=16), runtime)
+        tune(
+            net,
+            network,
+            Prompt(size=SIDE, pad=3),
+            digits,
+            PromptConfig(steps=5, batch_size=16),
+            runtime,
+        )

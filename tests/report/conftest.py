@@ -20,16 +20,55 @@ CLASSES = 10
 IMAGES = 400
 
 RESULT = {
-    "task": "photos", "hypernet": "zoo/small", "transfer": "prompt", "seed": 3, "device": "cpu", "top5": 93.21, "top1_without_prompt": 61.37, "dense_top1": None,
-    "macs": 18_234_567, "dense_macs": 37_345_678, "parameters": 4_262_754, "dense_parameters": 11_227_812,
-    "latency_ms": {"1": 5.551, "32": 55.362}, "dense_latency_ms": {"1": 9.861, "32": 91.666},
-    "skipped_images": 0, "images": IMAGES, "search_seconds": 154.7, "seconds": 2131.4, "dense_seconds": None,
+    "task": "photos",
+    "hypernet": "zoo/small",
+    "transfer": "prompt",
+    "seed": 3,
+    "device": "cpu",
+    "top5": 93.21,
+    "top1_without_prompt": 61.37,
+    "dense_top1": None,
+    "macs": 18_234_567,
+    "dense_macs": 37_345_678,
+    "parameters": 4_262_754,
+    "dense_parameters": 11_227_812,
+    "latency_ms": {"1": 5.551, "32": 55.362},
+    "dense_latency_ms": {"1": 9.861, "32": 91.666},
+    "skipped_images": 0,
+    "images": IMAGES,
+    "search_seconds": 154.7,
+    "seconds": 2131.4,
+    "dense_seconds": None,
 }
 CONFIG = {
-    "recipe": "adapt", "entry": "zoo/small", "fingerprint": "1dc9297e236b", "task": "folder:my photos", "data_dir": None, "classes": CLASSES, "images": 360,
-    "tuning": {"steps": 20, "rows": 5}, "device": "cpu", "precision": "no", "macs": "18.3M", "params": None, "density": None, "round_to": 8, "keep_layers": ["layer1.*", "fc"],
-    "transfer": "prompt", "budget": "quick", "epochs": 2, "batch_size": 64, "lr": 0.03, "weight_decay": 5e-4, "prompt_steps": 20, "prompt_lr": 0.001,
-    "label_mapping": "auto", "deploy_prompt": True, "seed": 3, "threads": 2, "versions": {"pass_transfer": "0.1.0", "python": "3.11.7", "torch": "2.15.0"},
+    "recipe": "adapt",
+    "entry": "zoo/small",
+    "fingerprint": "1dc9297e236b",
+    "task": "folder:my photos",
+    "data_dir": None,
+    "classes": CLASSES,
+    "images": 360,
+    "tuning": {"steps": 20, "rows": 5},
+    "device": "cpu",
+    "precision": "no",
+    "macs": "18.3M",
+    "params": None,
+    "density": None,
+    "round_to": 8,
+    "keep_layers": ["layer1.*", "fc"],
+    "transfer": "prompt",
+    "budget": "quick",
+    "epochs": 2,
+    "batch_size": 64,
+    "lr": 0.03,
+    "weight_decay": 5e-4,
+    "prompt_steps": 20,
+    "prompt_lr": 0.001,
+    "label_mapping": "auto",
+    "deploy_prompt": True,
+    "seed": 3,
+    "threads": 2,
+    "versions": {"pass_transfer": "0.1.0", "python": "3.11.7", "torch": "2.15.0"},
 }
 
 
@@ -37,9 +76,20 @@ def metrics(stage, epochs=2, held_out=True):
     """Rows of metrics.jsonl, no two numbers alike."""
     draw = torch.Generator().manual_seed(len(stage))
     for epoch in range(1, epochs + 1):
-        loss, top1, other_loss, other_top1, top5, seconds = (torch.rand(6, generator=draw, dtype=torch.float64) * torch.tensor([3, 100, 3, 100, 100, 500])).tolist()
+        loss, top1, other_loss, other_top1, top5, seconds = (
+            torch.rand(6, generator=draw, dtype=torch.float64)
+            * torch.tensor([3, 100, 3, 100, 100, 500])
+        ).tolist()
         row = {"stage": stage, "epoch": epoch, "train_loss": loss, "train_top1": top1}
-        yield row | ({"held_out_top1": other_top1, "held_out_top5": top5, "held_out_loss": other_loss} if held_out else {}) | {"seconds": round(seconds, 2)}
+        yield (
+            row
+            | (
+                {"held_out_top1": other_top1, "held_out_top5": top5, "held_out_loss": other_loss}
+                if held_out
+                else {}
+            )
+            | {"seconds": round(seconds, 2)}
+        )
 
 
 def confusion():
@@ -48,7 +98,9 @@ def confusion():
     labels = torch.randint(CLASSES, (IMAGES,), generator=draw)
     wrong = torch.rand(IMAGES, generator=draw) < 0.3
     predictions = torch.where(wrong, torch.randint(CLASSES, (IMAGES,), generator=draw), labels)
-    return torch.bincount(CLASSES * labels + predictions, minlength=CLASSES**2).view(CLASSES, CLASSES)
+    return torch.bincount(CLASSES * labels + predictions, minlength=CLASSES**2).view(
+        CLASSES, CLASSES
+    )
 
 
 @pytest.fixture(scope="session")
@@ -57,16 +109,36 @@ def original(networks, random_masks, tmp_path_factory):
     network, groups = networks("resnet18")
     masks, spec = random_masks(groups, 0, 0.1), BackboneSpec("resnet18", CLASSES, SIDE)
     prompt, counts = Prompt("additive", SIDE, 3, seed=1), confusion()
-    small, units = Network(masks.apply(network), spec.mean, spec.std, prompt), {name: mask.nonzero().flatten().tolist() for name, mask in masks.items()}
+    small, units = (
+        Network(masks.apply(network), spec.mean, spec.std, prompt),
+        {name: mask.nonzero().flatten().tolist() for name, mask in masks.items()},
+    )
     PrunedModel(small, spec, [f"class {n}" for n in range(CLASSES)], units).save(folder)
     masks.save(folder / "masks.safetensors")
     write_tensors(folder / "prompt.safetensors", Prompt("additive", SIDE, 3, seed=2).state_dict())
-    samples = torch.randint(256, (4, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
+    samples = torch.randint(
+        256, (4, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(6)
+    )
     Evaluation(counts, samples, torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 7, 3])).save(folder)
     top1 = 100 * int(counts.diag().sum()) / IMAGES
-    (folder / "result.json").write_text(json.dumps(RESULT | {"top1": top1, "channels_kept": masks.kept, "channels": masks.widths, "run": "runs/my photos"}))
+    (folder / "result.json").write_text(
+        json.dumps(
+            RESULT
+            | {
+                "top1": top1,
+                "channels_kept": masks.kept,
+                "channels": masks.widths,
+                "run": "runs/my photos",
+            }
+        )
+    )
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*metrics("prompt", 3, held_out=False), *metrics("finetune")]))
+    (folder / "metrics.jsonl").write_text(
+        "".join(
+            json.dumps(row) + "\n"
+            for row in [*metrics("prompt", 3, held_out=False), *metrics("finetune")]
+        )
+    )
     return folder
 
 
@@ -124,7 +196,12 @@ class Reader(HTMLParser):
 
     def facts(self, name):
         """The rows, by name, of the table without a header that has a row of this name."""
-        return next(dict(rows) for rows in self.tables if any(row[0] == name and len(row) == 2 for row in rows) and all(len(row) == 2 for row in rows))
+        return next(
+            dict(rows)
+            for rows in self.tables
+            if any(row[0] == name and len(row) == 2 for row in rows)
+            and all(len(row) == 2 for row in rows)
+        )
 
 
 @pytest.fixture

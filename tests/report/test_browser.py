@@ -6,11 +6,21 @@ import pytest
 
 import pass_transfer as pt
 
-selenium = pytest.importorskip("selenium", reason="the browser's test needs selenium: pip install '.[test]'")
+selenium = pytest.importorskip(
+    "selenium", reason="the browser's test needs selenium: pip install '.[test]'"
+)
 from selenium import webdriver  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 PATIENCE = 300  # seconds for a page, on a machine that has other work
 WIDTH = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth, innerWidth]"  # without and with a scroll bar
 PICTURES = "return Promise.all([...document.images].map(i => i.decode().then(() => [i.naturalWidth, i.alt, i.currentSrc === i.src, !!i.closest('picture')])))"
@@ -39,7 +49,10 @@ def browser(tmp_path_factory):
 def page(original, tmp_path_factory):
     """The address of a report with names that are long, odd, or HTML."""
     run = shutil.copytree(original, tmp_path_factory.mktemp("shown") / "a run")
-    model, odd = pt.load_pruned(run), {"class 3": "long_" * 20, "class 5": "<script>alert(1)</script>", "class 7": "$a"}
+    model, odd = (
+        pt.load_pruned(run),
+        {"class 3": "long_" * 20, "class 5": "<script>alert(1)</script>", "class 7": "$a"},
+    )
     model.class_names = tuple(odd.get(name, name) for name in model.class_names)
     model.save(run)
     pt.write_report(run)
@@ -49,8 +62,14 @@ def page(original, tmp_path_factory):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_it_shows_whole(browser, page, width, scheme):
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600})
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
     browser.get(page)
     pictures = browser.execute_script(PICTURES)
     assert len(pictures) == 7 + 4 and all(shown > 0 and alt for shown, alt, _, _ in pictures)

@@ -13,7 +13,18 @@ import pass_transfer as pt
 from pass_transfer.errors import RunError, StorageError
 from pass_transfer.files import read_tensors, write_tensors
 
-NAMES = ["<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "$\\frac{1}$ & co", "a\udcffb", "狐", "x" * 90, "line\nbreak", "</table>", "&amp;", "'"]
+NAMES = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "$\\frac{1}$ & co",
+    "a\udcffb",
+    "狐",
+    "x" * 90,
+    "line\nbreak",
+    "</table>",
+    "&amp;",
+    "'",
+]
 
 
 def edit(path, **changes):
@@ -21,7 +32,9 @@ def edit(path, **changes):
 
 
 def content(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -32,46 +45,97 @@ def written(original, tmp_path_factory):
 
 
 def numbers(cells):
-    return [float(re.sub(r"[^0-9.+-]", "", cell)) if re.search(r"\d", cell) else None for cell in cells]
+    return [
+        float(re.sub(r"[^0-9.+-]", "", cell)) if re.search(r"\d", cell) else None for cell in cells
+    ]
 
 
 def test_the_comparison_has_the_numbers_of_the_result(written, read):
     folder, _ = written
     result, page = json.loads((folder / "result.json").read_text()), read(folder)
-    rows = {name: numbers(cells) for name, *cells in page.table("", "small", "dense", "small / dense")}
-    assert rows["top-1 (%)"] == [pytest.approx(result["top1"], abs=0.005), None, None] and "not trained" in page.text
-    assert rows["top-5 (%)"][0] == result["top5"] and rows["top-1 without prompt (%)"][0] == result["top1_without_prompt"]
+    rows = {
+        name: numbers(cells) for name, *cells in page.table("", "small", "dense", "small / dense")
+    }
+    assert (
+        rows["top-1 (%)"] == [pytest.approx(result["top1"], abs=0.005), None, None]
+        and "not trained" in page.text
+    )
+    assert (
+        rows["top-5 (%)"][0] == result["top5"]
+        and rows["top-1 without prompt (%)"][0] == result["top1_without_prompt"]
+    )
     for name, key in (("MACs (M)", "macs"), ("parameters (M)", "parameters")):
         small, dense = result[key], result[f"dense_{key}"]
-        assert rows[name] == [pytest.approx(small / 1e6, abs=0.005), pytest.approx(dense / 1e6, abs=0.005), pytest.approx(100 * small / dense, abs=0.05)]
+        assert rows[name] == [
+            pytest.approx(small / 1e6, abs=0.005),
+            pytest.approx(dense / 1e6, abs=0.005),
+            pytest.approx(100 * small / dense, abs=0.05),
+        ]
     for batch, small in result["latency_ms"].items():
         dense = result["dense_latency_ms"][batch]
-        assert rows[f"latency, batch {batch} (ms)"] == [pytest.approx(small, abs=0.005), pytest.approx(dense, abs=0.005), pytest.approx(dense / small, abs=0.005)]
+        assert rows[f"latency, batch {batch} (ms)"] == [
+            pytest.approx(small, abs=0.005),
+            pytest.approx(dense, abs=0.005),
+            pytest.approx(dense / small, abs=0.005),
+        ]
     assert len(rows) == 7
 
 
 def test_the_summary_names_task_entry_and_the_main_numbers(written, read):
     page = read(written[0])
-    lead = page.text[:page.text.index("Small beside dense")]
+    lead = page.text[: page.text.index("Small beside dense")]
     result = json.loads((written[0] / "result.json").read_text())
-    for said in ("photos", "zoo/small", f"{result['top1']:.2f} %", "18.23 M", "4.26 M", "48.8 %", "38.0 %", "5.55 ms", "dense 9.86 ms", "55.36 ms", "1.78 times as fast",
-                 "400 test images"):
+    for said in (
+        "photos",
+        "zoo/small",
+        f"{result['top1']:.2f} %",
+        "18.23 M",
+        "4.26 M",
+        "48.8 %",
+        "38.0 %",
+        "5.55 ms",
+        "dense 9.86 ms",
+        "55.36 ms",
+        "1.78 times as fast",
+        "400 test images",
+    ):
         assert said in lead
     assert page.all("title") and page.errors == []
 
 
 def test_channels_are_those_of_the_result(written, read):
     result = json.loads((written[0] / "result.json").read_text())
-    rows = {name: (int(kept), int(width)) for name, kept, width in read(written[0]).table("group", "kept", "of")}
-    assert rows == {name: (kept, result["channels"][name]) for name, kept in result["channels_kept"].items()}
+    rows = {
+        name: (int(kept), int(width))
+        for name, kept, width in read(written[0]).table("group", "kept", "of")
+    }
+    assert rows == {
+        name: (kept, result["channels"][name]) for name, kept in result["channels_kept"].items()
+    }
 
 
 def test_curves_have_the_numbers_of_the_metrics(written, read):
     rows = [json.loads(line) for line in (written[0] / "metrics.jsonl").read_text().splitlines()]
-    shown = {"finetune": read(written[0]).table("epoch", "train loss", "train top1", "held-out loss", "held-out top1", "held-out top5", "seconds"),
-             "prompt": read(written[0]).table("epoch", "train loss", "train top1", "seconds")}
+    shown = {
+        "finetune": read(written[0]).table(
+            "epoch",
+            "train loss",
+            "train top1",
+            "held-out loss",
+            "held-out top1",
+            "held-out top5",
+            "seconds",
+        ),
+        "prompt": read(written[0]).table("epoch", "train loss", "train top1", "seconds"),
+    }
     for stage, cells in shown.items():
-        keys = ["epoch", "train_loss", "train_top1", *(["held_out_loss", "held_out_top1", "held_out_top5"] if stage == "finetune" else []), "seconds"]
+        keys = [
+            "epoch",
+            "train_loss",
+            "train_top1",
+            *(["held_out_loss", "held_out_top1", "held_out_top5"] if stage == "finetune" else []),
+            "seconds",
+        ]
         expected = [[row[key] for key in keys] for row in rows if row["stage"] == stage]
         assert len(cells) == len(expected)
         for got, row in zip(cells, expected):
@@ -83,15 +147,23 @@ def test_errors_are_those_of_the_confusion_matrix(written, read):
     page = read(written[0])
     accuracy = {f"class {c}": 100 * row[c] / sum(row) for c, row in enumerate(counts)}
     lowest = page.table("class", "top-1 (%)", "images", "most often taken for")
-    assert [float(row[1]) for row in lowest] == pytest.approx(sorted(accuracy.values())[:len(lowest)], abs=0.005)
+    assert [float(row[1]) for row in lowest] == pytest.approx(
+        sorted(accuracy.values())[: len(lowest)], abs=0.005
+    )
     for name, top1, images, other in lowest:
         row = counts[int(name.split()[1])]
         assert float(top1) == pytest.approx(accuracy[name], abs=0.005) and int(images) == sum(row)
         taken, count = re.fullmatch(r"class (\d) \((\d+) images\)", other).groups()
-        assert int(count) == row[int(taken)] == max(n for c, n in enumerate(row) if f"class {c}" != name)
+        assert (
+            int(count)
+            == row[int(taken)]
+            == max(n for c, n in enumerate(row) if f"class {c}" != name)
+        )
     pairs = page.table("true", "taken for", "images")
-    wrong = sorted((n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j), reverse=True)
-    assert [int(said.split(" of ")[0]) for _, _, said in pairs] == wrong[:len(pairs)]
+    wrong = sorted(
+        (n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j), reverse=True
+    )
+    assert [int(said.split(" of ")[0]) for _, _, said in pairs] == wrong[: len(pairs)]
     for true, other, said in pairs:
         row = counts[int(true.split()[1])]
         assert said == f"{row[int(other.split()[1])]} of {sum(row)}"
@@ -100,10 +172,25 @@ def test_errors_are_those_of_the_confusion_matrix(written, read):
 def test_samples_have_their_classes(written, read):
     page = read(written[0])
     alts = [image["alt"] for image in page.all("img") if image["alt"].startswith("A test image")]
-    assert alts == [f"A test image of class {n}, {said}" for n, said in enumerate(["recognised", "recognised", "taken for class 7", "recognised"])]
-    model, saved = pt.load_pruned(written[0]), read_tensors(written[0] / "evaluation.safetensors")["samples"]
+    assert alts == [
+        f"A test image of class {n}, {said}"
+        for n, said in enumerate(["recognised", "recognised", "taken for class 7", "recognised"])
+    ]
+    model, saved = (
+        pt.load_pruned(written[0]),
+        read_tensors(written[0] / "evaluation.safetensors")["samples"],
+    )
     for number, pixels in enumerate(saved):
-        shown = torch.frombuffer(bytearray(Image.open(written[0] / "report" / f"sample_{number + 1:02}.png").tobytes()), dtype=torch.uint8).view(32, 32, 3).permute(2, 0, 1)
+        shown = (
+            torch.frombuffer(
+                bytearray(
+                    Image.open(written[0] / "report" / f"sample_{number + 1:02}.png").tobytes()
+                ),
+                dtype=torch.uint8,
+            )
+            .view(32, 32, 3)
+            .permute(2, 0, 1)
+        )
         seen = (pixels / 255 + model.network.prompt.frame().detach()).clamp(0, 1)
         assert (shown / 255 - seen).abs().max() < 0.51 / 255
 
@@ -112,11 +199,22 @@ def test_all_that_is_needed_to_get_it_again_is_there(written, read):
     folder, page = written[0], read(written[0])
     config = json.loads((folder / "config.json").read_text())
     hashes = page.facts("model.safetensors")
-    assert hashes == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.suffix in (".json", ".jsonl", ".safetensors")}
+    assert hashes == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.suffix in (".json", ".jsonl", ".safetensors")
+    }
     assert page.facts("torch") == config["versions"] and config["fingerprint"] in page.text
     settings = page.facts("recipe")
-    assert settings == {name: value if isinstance(value, str) else json.dumps(value) for name, value in config.items() if name != "versions"}
-    assert "pass-transfer adapt --hypernet zoo/small" in page.text and "pass-transfer eval 'runs/my photos'" in page.text
+    assert settings == {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in config.items()
+        if name != "versions"
+    }
+    assert (
+        "pass-transfer adapt --hypernet zoo/small" in page.text
+        and "pass-transfer eval 'runs/my photos'" in page.text
+    )
 
 
 def test_the_page_needs_nothing_else(written, read):
@@ -127,15 +225,28 @@ def test_the_page_needs_nothing_else(written, read):
             assert attributes.get(name, "data:").startswith("data:")
     images = page.all("img")
     assert len(images) == 7 + 4 and all(image["alt"] for image in images)
-    assert len(page.all("source")) == 7 and all(source["media"] == "(prefers-color-scheme: dark)" for source in page.all("source"))
+    assert len(page.all("source")) == 7 and all(
+        source["media"] == "(prefers-color-scheme: dark)" for source in page.all("source")
+    )
     assert "viewport" in {meta.get("name") for meta in page.all("meta")}
 
 
 def test_the_same_pictures_lie_beside_it(written):
     folder, found = written
     assert found["run"] == str(folder) and found["report"] == str(folder / "report.html")
-    named = {"accuracy", "channels", "latency", "finetuning", "prompt_tuning", "prompt", "confusion", *(f"sample_{n:02}" for n in range(1, 5))}
-    assert {path.stem for path in (folder / "report").iterdir()} == named and sorted(found["pictures"]) == sorted(map(str, (folder / "report").iterdir()))
+    named = {
+        "accuracy",
+        "channels",
+        "latency",
+        "finetuning",
+        "prompt_tuning",
+        "prompt",
+        "confusion",
+        *(f"sample_{n:02}" for n in range(1, 5)),
+    }
+    assert {path.stem for path in (folder / "report").iterdir()} == named and sorted(
+        found["pictures"]
+    ) == sorted(map(str, (folder / "report").iterdir()))
     for path in found["pictures"]:
         with Image.open(path) as image:
             image.verify()
@@ -158,7 +269,9 @@ def test_names_cannot_break_the_page(finished, read):
     assert page.errors == [] and not page.all("script") and not page.all("b") and not page.all("i")
     assert all("onerror" not in image for image in page.all("img")) and len(page.all("img")) == 11
     shown = {cell for rows in page.tables for row in rows for cell in row}
-    assert "<b>photos</b>" in page.text and {NAMES[0], NAMES[1]} & shown and "'runs/<i>'" in page.text
+    assert (
+        "<b>photos</b>" in page.text and {NAMES[0], NAMES[1]} & shown and "'runs/<i>'" in page.text
+    )
     true_or_taken = {name for row in page.table("true", "taken for", "images") for name in row[:2]}
     assert true_or_taken <= {name.encode("utf-8", "replace").decode() for name in NAMES}
 
@@ -167,16 +280,26 @@ def test_without_an_evaluation_the_rest_is_shown(finished, read):
     (finished / "evaluation.safetensors").unlink()
     found = pt.write_report(finished)
     page = read(finished)
-    assert "saved no evaluation.safetensors, so there is no confusion" in page.text and len(page.all("img")) == 6
-    assert not any("confusion" in path or "sample" in path for path in found["pictures"]) and "evaluation.safetensors" not in page.facts("model.json")
+    assert (
+        "saved no evaluation.safetensors, so there is no confusion" in page.text
+        and len(page.all("img")) == 6
+    )
+    assert not any(
+        "confusion" in path or "sample" in path for path in found["pictures"]
+    ) and "evaluation.safetensors" not in page.facts("model.json")
 
 
 def test_a_network_that_errs_never_has_no_confusion(finished, read):
     tensors = read_tensors(finished / "evaluation.safetensors")
     counts = tensors["confusion"]
-    write_tensors(finished / "evaluation.safetensors", tensors | {"confusion": torch.diag(counts.sum(1))})
+    write_tensors(
+        finished / "evaluation.safetensors", tensors | {"confusion": torch.diag(counts.sum(1))}
+    )
     pt.write_report(finished)
-    assert "Every test image was recognised" in read(finished).text and not (finished / "report" / "confusion.png").exists()
+    assert (
+        "Every test image was recognised" in read(finished).text
+        and not (finished / "report" / "confusion.png").exists()
+    )
 
 
 def test_the_dense_network_is_shown_where_it_was_trained(finished, read):
@@ -184,37 +307,110 @@ def test_the_dense_network_is_shown_where_it_was_trained(finished, read):
     assert "was not fine-tuned" in read(finished).text
     edit(finished / "result.json", dense_top1=73.19, dense_seconds=100.0)
     with open(finished / "metrics.jsonl", "a") as file:
-        row = {"train_loss": 1.5, "train_top1": 50.25, "held_out_top1": 71.75, "held_out_top5": 90.0, "held_out_loss": 1.25}
+        row = {
+            "train_loss": 1.5,
+            "train_top1": 50.25,
+            "held_out_top1": 71.75,
+            "held_out_top5": 90.0,
+            "held_out_loss": 1.25,
+        }
         file.write(json.dumps({"stage": "dense", "epoch": 1} | row | {"seconds": 9.0}) + "\n")
     pt.write_report(finished)
     page = read(finished)
     top1 = json.loads((finished / "result.json").read_text())["top1"]
-    assert page.table("", "small", "dense", "small / dense")[0] == ["top-1 (%)", f"{top1:.2f}", "73.19", f"{top1 - 73.19:+.2f}"]
+    assert page.table("", "small", "dense", "small / dense")[0] == [
+        "top-1 (%)",
+        f"{top1:.2f}",
+        "73.19",
+        f"{top1 - 73.19:+.2f}",
+    ]
     alts = " ".join(image["alt"] for image in page.all("img"))
     assert "dense: 73.19 %" in alts and "71.75 % on held-out images" in alts
-    assert "not trained" not in page.text and "was not fine-tuned" not in page.text and "--with-dense" in page.text
+    assert (
+        "not trained" not in page.text
+        and "was not fine-tuned" not in page.text
+        and "--with-dense" in page.text
+    )
 
 
 def without(path, name):
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != name}))
+    path.write_text(
+        json.dumps(
+            {key: value for key, value in json.loads(path.read_text()).items() if key != name}
+        )
+    )
 
 
 DAMAGE = {
     "no folder": (lambda run: [path.unlink() for path in run.iterdir()], RunError, "no run folder"),
-    "another recipe": (lambda run: edit(run / "config.json", recipe="search"), RunError, "no run folder"),
+    "another recipe": (
+        lambda run: edit(run / "config.json", recipe="search"),
+        RunError,
+        "no run folder",
+    ),
     "not finished": (lambda run: (run / "result.json").unlink(), RunError, "--resume"),
-    "half a result": (lambda run: (run / "result.json").write_text((run / "result.json").read_text()[:200]), StorageError, "result.json is not valid JSON"),
-    "a result that is a list": (lambda run: (run / "result.json").write_text("[]"), StorageError, "do not fit together"),
+    "half a result": (
+        lambda run: (run / "result.json").write_text((run / "result.json").read_text()[:200]),
+        StorageError,
+        "result.json is not valid JSON",
+    ),
+    "a result that is a list": (
+        lambda run: (run / "result.json").write_text("[]"),
+        StorageError,
+        "do not fit together",
+    ),
     "no top1": (lambda run: without(run / "result.json", "top1"), StorageError, "top1"),
-    "a top1 in words": (lambda run: edit(run / "result.json", top1="high"), StorageError, "do not fit together"),
-    "no MACs": (lambda run: edit(run / "result.json", dense_macs=0), StorageError, "do not fit together"),
-    "an altered model": (lambda run: (run / "model.safetensors").write_bytes(b"?" + (run / "model.safetensors").read_bytes()[1:]), StorageError, "model.safetensors"),
-    "no prompt": (lambda run: (run / "prompt.safetensors").unlink(), StorageError, "prompt.safetensors"),
-    "another prompt": (lambda run: write_tensors(run / "prompt.safetensors", {"values": torch.zeros(3, 8, 8)}), StorageError, "prompt.safetensors"),
-    "half an evaluation": (lambda run: (run / "evaluation.safetensors").write_bytes((run / "evaluation.safetensors").read_bytes()[:500]), StorageError, "evaluation.safetensors"),
-    "other classes": (lambda run: write_tensors(run / "evaluation.safetensors", {"confusion": torch.zeros(3, 3, dtype=torch.int64)}), StorageError, "evaluation.safetensors"),
-    "another run's evaluation": (lambda run: edit(run / "result.json", images=401), StorageError, "401"),
-    "metrics without a stage": (lambda run: (run / "metrics.jsonl").write_text('{"epoch": 1}\n'), StorageError, "do not fit together"),
+    "a top1 in words": (
+        lambda run: edit(run / "result.json", top1="high"),
+        StorageError,
+        "do not fit together",
+    ),
+    "no MACs": (
+        lambda run: edit(run / "result.json", dense_macs=0),
+        StorageError,
+        "do not fit together",
+    ),
+    "an altered model": (
+        lambda run: (run / "model.safetensors").write_bytes(
+            b"?" + (run / "model.safetensors").read_bytes()[1:]
+        ),
+        StorageError,
+        "model.safetensors",
+    ),
+    "no prompt": (
+        lambda run: (run / "prompt.safetensors").unlink(),
+        StorageError,
+        "prompt.safetensors",
+    ),
+    "another prompt": (
+        lambda run: write_tensors(run / "prompt.safetensors", {"values": torch.zeros(3, 8, 8)}),
+        StorageError,
+        "prompt.safetensors",
+    ),
+    "half an evaluation": (
+        lambda run: (run / "evaluation.safetensors").write_bytes(
+            (run / "evaluation.safetensors").read_bytes()[:500]
+        ),
+        StorageError,
+        "evaluation.safetensors",
+    ),
+    "other classes": (
+        lambda run: write_tensors(
+            run / "evaluation.safetensors", {"confusion": torch.zeros(3, 3, dtype=torch.int64)}
+        ),
+        StorageError,
+        "evaluation.safetensors",
+    ),
+    "another run's evaluation": (
+        lambda run: edit(run / "result.json", images=401),
+        StorageError,
+        "401",
+    ),
+    "metrics without a stage": (
+        lambda run: (run / "metrics.jsonl").write_text('{"epoch": 1}\n'),
+        StorageError,
+        "do not fit together",
+    ),
 }
 
 

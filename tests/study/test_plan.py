@@ -32,8 +32,16 @@ def write(tmp_path, text):
 
 def test_a_study_is_all_its_combinations_seed_by_seed(tmp_path):
     study = load_study(write(tmp_path, GOOD))
-    assert study.tasks == {"cifar100": "data/c100", "digits": None} and study.methods == {"random": {}, "transfer_prompt": {"steps": 3}}
-    assert (study.budgets, study.seeds, study.epochs, str(study.out)) == ((0.5, 0.3), (0, 1), 2, "results/core")
+    assert study.tasks == {"cifar100": "data/c100", "digits": None} and study.methods == {
+        "random": {},
+        "transfer_prompt": {"steps": 3},
+    }
+    assert (study.budgets, study.seeds, study.epochs, str(study.out)) == (
+        (0.5, 0.3),
+        (0, 1),
+        2,
+        "results/core",
+    )
     cells = study.cells()
     assert len(cells) == len(set(cells)) == len({cell.name for cell in cells}) == 16
     assert [cell.seed for cell in cells] == [0] * 8 + [1] * 8
@@ -41,37 +49,104 @@ def test_a_study_is_all_its_combinations_seed_by_seed(tmp_path):
 
 
 def test_plain_lists_and_single_values_do(tmp_path):
-    study = load_study(write(tmp_path, "tasks: [digits]\nmethods: [random, group_l1]\nbudgets: 0.5\nseeds: 3\n"))
+    study = load_study(
+        write(tmp_path, "tasks: [digits]\nmethods: [random, group_l1]\nbudgets: 0.5\nseeds: 3\n")
+    )
     assert [cell.name for cell in study.cells()] == ["digits-0.5-random-3", "digits-0.5-group_l1-3"]
-    assert study.epochs == 1 and study.train_images is None and study.hypernet == "zoo/r18_tinyimnet" and str(study.out) == "studies/core"
+    assert (
+        study.epochs == 1
+        and study.train_images is None
+        and study.hypernet == "zoo/r18_tinyimnet"
+        and str(study.out) == "studies/core"
+    )
 
 
 def test_a_method_may_come_in_variants(tmp_path):
-    study = load_study(write(tmp_path, GOOD.replace("  random:", "  deaf:\n    method: pass_from_scratch\n    hears_prompt: false\n    steps: 2")))
+    study = load_study(
+        write(
+            tmp_path,
+            GOOD.replace(
+                "  random:",
+                "  deaf:\n    method: pass_from_scratch\n    hears_prompt: false\n    steps: 2",
+            ),
+        )
+    )
     method, settings = method_of("deaf", study.methods["deaf"])
-    assert method == METHODS["pass_from_scratch"] and settings.steps == 2 and not settings.shape().hears_prompt
+    assert (
+        method == METHODS["pass_from_scratch"]
+        and settings.steps == 2
+        and not settings.shape().hears_prompt
+    )
     known = study.identity(study.cells()[0])["settings"]
-    assert known == {"method": "pass_from_scratch", "uniform": False, "coupling": "grouped"} | dataclasses.asdict(settings) and known["images"] == 2048
+    assert (
+        known
+        == {"method": "pass_from_scratch", "uniform": False, "coupling": "grouped"}
+        | dataclasses.asdict(settings)
+        and known["images"] == 2048
+    )
 
 
-@pytest.mark.parametrize("old, new, line, why", [
-    ("  random:", "  ranbom:", 6, "unknown method 'ranbom'"),
-    ("  digits:", "  digitz:", 4, "Did you mean digits"),
-    ("0.3]", "1.3]", 9, "budget 1.3"), ("0.3]", "0]", 9, "budget 0"), ("0.3]", "-0.5]", 9, "budget -0.5"), ("0.3]", "yes]", 9, "budget True"), ("0.3]", ".nan]", 9, "budget nan"),
-    ("[0.5, 0.3]", "[]", 9, "at least one"), ("[0.5, 0.3]", "[0.5, 0.5]", 9, "every value once"),
-    ("[0, 1]", "[0, -1]", 10, "seed is -1"), ("[0, 1]", "[0, a]", 10, "seed is 'a'"),
-    ("epochs: 2", "epochs: 0", 11, "epochs is 0"), ("epochs: 2", "reconstruct: 2", 11, "reconstruct is 2"), ("epochs: 2", "epoch: 2", 11, "unknown field 'epoch'"),
-    ("    steps: 3", "    steps: many", 8, "steps is 'many'"), ("    steps: 3", "    step: 3", 8, "unknown setting 'step'"), ("    steps: 3", "    steps: -1", 8, ": steps is -1"),
-    ("  random:", "  random:\n    uniform: 1", 7, "uniform is 1"), ("  random:", "  random:\n    coupling: loose", 7, "coupling is 'loose'"), ("  random:", "  mine:\n    method: slim\n    coupling: independent", 8, "slim cannot score"),
-    ("  random:", "  mine:\n    method: ranbom", 7, "unknown method 'ranbom'"), ("  random:", "  random:\n    method: group_l1", 7, "another name"),
-    ("  random:", "  my/own:\n    method: random", 6, "no name of a method"), ("  random:", "  mine:\n    method: pass_from_scratch\n    core: gru", 8, "lstm, conv, mlp"),
-    ("  random:", "  mine:\n    method: pass_from_scratch\n    hears_prompt: 0", 8, "hears_prompt is 0"),
-    ("  random:", "  random: fast", 6, "given for random"), ("  random:", "  random:\n  random:", 7, "given twice"),
-    ("  random:", "  random:\n    method: [random]", 7, "unknown method ['random']"), ("out: results/core", "out: 2024-13-01", 12, "cannot be read"),
-    ("methods:\n", "methods: {\n", 12, "not YAML"), ("epochs: 2", "epochs: \x01", 11, "not YAML"), ("    steps: 3", "    steps: 3\n    steps: 4", 9, "'steps' is given twice"),
-    ("[0.5, 0.3]", "[[0.5]]", 9, "budget [0.5]"), ("[0.5, 0.3]", "[!!set {a}]", 9, "budget {'a'}"), ("[0.5, 0.3]", "[0.3333331, 0.3333332]", 9, "every value once"), ("[0, 1]", "[1, 1]", 10, "every value once"),
-    ("out: results/core", "out:", 12, "out is None"), ("out: results/core", "out: [a]", 12, "out is ['a']"), ("data/c100", "{a: 1}", 3, "folder of cifar100 is"), ("data/c100", "{a: 1, a: 2}", 3, "'a' is given twice"), ("seeds: [0, 1]\n", "", 1, "seeds is missing"),
-])
+@pytest.mark.parametrize(
+    "old, new, line, why",
+    [
+        ("  random:", "  ranbom:", 6, "unknown method 'ranbom'"),
+        ("  digits:", "  digitz:", 4, "Did you mean digits"),
+        ("0.3]", "1.3]", 9, "budget 1.3"),
+        ("0.3]", "0]", 9, "budget 0"),
+        ("0.3]", "-0.5]", 9, "budget -0.5"),
+        ("0.3]", "yes]", 9, "budget True"),
+        ("0.3]", ".nan]", 9, "budget nan"),
+        ("[0.5, 0.3]", "[]", 9, "at least one"),
+        ("[0.5, 0.3]", "[0.5, 0.5]", 9, "every value once"),
+        ("[0, 1]", "[0, -1]", 10, "seed is -1"),
+        ("[0, 1]", "[0, a]", 10, "seed is 'a'"),
+        ("epochs: 2", "epochs: 0", 11, "epochs is 0"),
+        ("epochs: 2", "reconstruct: 2", 11, "reconstruct is 2"),
+        ("epochs: 2", "epoch: 2", 11, "unknown field 'epoch'"),
+        ("    steps: 3", "    steps: many", 8, "steps is 'many'"),
+        ("    steps: 3", "    step: 3", 8, "unknown setting 'step'"),
+        ("    steps: 3", "    steps: -1", 8, ": steps is -1"),
+        ("  random:", "  random:\n    uniform: 1", 7, "uniform is 1"),
+        ("  random:", "  random:\n    coupling: loose", 7, "coupling is 'loose'"),
+        (
+            "  random:",
+            "  mine:\n    method: slim\n    coupling: independent",
+            8,
+            "slim cannot score",
+        ),
+        ("  random:", "  mine:\n    method: ranbom", 7, "unknown method 'ranbom'"),
+        ("  random:", "  random:\n    method: group_l1", 7, "another name"),
+        ("  random:", "  my/own:\n    method: random", 6, "no name of a method"),
+        (
+            "  random:",
+            "  mine:\n    method: pass_from_scratch\n    core: gru",
+            8,
+            "lstm, conv, mlp",
+        ),
+        (
+            "  random:",
+            "  mine:\n    method: pass_from_scratch\n    hears_prompt: 0",
+            8,
+            "hears_prompt is 0",
+        ),
+        ("  random:", "  random: fast", 6, "given for random"),
+        ("  random:", "  random:\n  random:", 7, "given twice"),
+        ("  random:", "  random:\n    method: [random]", 7, "unknown method ['random']"),
+        ("out: results/core", "out: 2024-13-01", 12, "cannot be read"),
+        ("methods:\n", "methods: {\n", 12, "not YAML"),
+        ("epochs: 2", "epochs: \x01", 11, "not YAML"),
+        ("    steps: 3", "    steps: 3\n    steps: 4", 9, "'steps' is given twice"),
+        ("[0.5, 0.3]", "[[0.5]]", 9, "budget [0.5]"),
+        ("[0.5, 0.3]", "[!!set {a}]", 9, "budget {'a'}"),
+        ("[0.5, 0.3]", "[0.3333331, 0.3333332]", 9, "every value once"),
+        ("[0, 1]", "[1, 1]", 10, "every value once"),
+        ("out: results/core", "out:", 12, "out is None"),
+        ("out: results/core", "out: [a]", 12, "out is ['a']"),
+        ("data/c100", "{a: 1}", 3, "folder of cifar100 is"),
+        ("data/c100", "{a: 1, a: 2}", 3, "'a' is given twice"),
+        ("seeds: [0, 1]\n", "", 1, "seeds is missing"),
+    ],
+)
 def test_a_mistake_is_refused_by_line(tmp_path, old, new, line, why):
     assert old in GOOD
     path = write(tmp_path, GOOD.replace(old, new))
@@ -81,7 +156,9 @@ def test_a_mistake_is_refused_by_line(tmp_path, old, new, line, why):
     assert why in str(refusal.value) and str(path) in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "- a", "just words", "5", "{a: 1", "\ttabs: 1", "[" * 3000])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "- a", "just words", "5", "{a: 1", "\ttabs: 1", "[" * 3000]
+)
 def test_what_is_no_study_is_refused(tmp_path, text):
     with pytest.raises(UsageError, match="core.yaml"):
         load_study(write(tmp_path, text))

@@ -41,7 +41,9 @@ def test_the_same_channels_go(networks, name, share):
     removed = removed_by_torch_pruning(copy.deepcopy(backbone), groups, name, share)
     lowest = flat.argsort(stable=True)[: sum(map(len, removed.values()))].tolist()
     offsets = dict(zip(groups, groups.offsets.tolist()))
-    assert sorted(offsets[group] + unit for group, units in removed.items() for unit in units) == sorted(lowest)
+    assert sorted(
+        offsets[group] + unit for group, units in removed.items() for unit in units
+    ) == sorted(lowest)
     assert len(lowest) >= 0.9 * share * groups.total
 
 
@@ -61,7 +63,12 @@ def test_magnitudes_are_the_mean_norms_of_a_group(networks):
     backbone, groups = networks("resnet18")
     group = groups["layer1.0.conv1"]
     for of, norm in ((group_l1, lambda w: w.abs()), (group_l2, lambda w: w.square())):
-        out = norm(backbone.layer1[0].conv1.weight).sum((1, 2, 3)), norm(backbone.layer1[0].bn1.weight)
+        out = (
+            norm(backbone.layer1[0].conv1.weight).sum((1, 2, 3)),
+            norm(backbone.layer1[0].bn1.weight),
+        )
         into = norm(backbone.layer1[0].conv2.weight).sum((0, 2, 3))
         expected = (out[0] + out[1] + into) / 3
-        torch.testing.assert_close(of(backbone, groups, SIDE)[group.name], (expected / expected.mean()).detach())
+        torch.testing.assert_close(
+            of(backbone, groups, SIDE)[group.name], (expected / expected.mean()).detach()
+        )

@@ -47,7 +47,9 @@ def load(root, size: int = SIZE):
 def test_a_folder_of_classes_is_split_in_three_without_overlap(make):
     task = load(make({"cat": 20, "dog": 20, "eel": 10}))
     assert task.class_names == ("cat", "dog", "eel")
-    assert sorted(numbers(task.train) + numbers(task.held_out) + numbers(task.test)) == list(range(50))
+    assert sorted(numbers(task.train) + numbers(task.held_out) + numbers(task.test)) == list(
+        range(50)
+    )
     assert [int((task.test.labels == c).sum()) for c in range(3)] == [4, 4, 2]
     assert set(task.held_out.labels) == set(task.train.labels) == {0, 1, 2}
 
@@ -62,20 +64,41 @@ def test_labels_follow_the_folders(make):
 def test_the_split_is_the_same_every_time(make):
     root = make({"cat": 20, "dog": 20})
     first, second = load(root), load(root, 2 * SIZE)
-    assert all(numbers(getattr(first, part)) == numbers(getattr(second, part)) for part in ("train", "held_out", "test"))
+    assert all(
+        numbers(getattr(first, part)) == numbers(getattr(second, part))
+        for part in ("train", "held_out", "test")
+    )
 
 
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("training", "validation", "testing")])
 def test_given_splits_are_used_as_they_are(make, names):
     train, val, test = names
-    task = load(make({f"{train}/cat": 4, f"{train}/dog": 4, f"{val}/cat": 2, f"{val}/dog": 2, f"{test}/cat": 3, f"{test}/dog": 3}))
-    assert numbers(task.train) == list(range(8)) and numbers(task.held_out) == list(range(8, 12)) and numbers(task.test) == list(range(12, 18))
+    task = load(
+        make(
+            {
+                f"{train}/cat": 4,
+                f"{train}/dog": 4,
+                f"{val}/cat": 2,
+                f"{val}/dog": 2,
+                f"{test}/cat": 3,
+                f"{test}/dog": 3,
+            }
+        )
+    )
+    assert (
+        numbers(task.train) == list(range(8))
+        and numbers(task.held_out) == list(range(8, 12))
+        and numbers(task.test) == list(range(12, 18))
+    )
 
 
 def test_without_a_test_folder_val_is_the_test(make):
     task = load(make({"train/cat": 20, "train/dog": 20, "val/cat": 3, "val/dog": 3}))
     assert numbers(task.test) == list(range(40, 46))
-    assert sorted(numbers(task.train) + numbers(task.held_out)) == list(range(40)) and len(task.held_out) == 4
+    assert (
+        sorted(numbers(task.train) + numbers(task.held_out)) == list(range(40))
+        and len(task.held_out) == 4
+    )
 
 
 def test_without_a_val_folder_a_part_of_train_is_held_out(make):
@@ -96,7 +119,9 @@ def test_damaged_images_are_skipped_counted_and_named(make, capsys):
     (root / "dog" / "002.png").write_bytes(b"")
     task = load(root)
     assert task.skipped == 3
-    assert sorted(numbers(task.train) + numbers(task.held_out) + numbers(task.test)) == sorted(set(range(20)) - {0, 11, 12})
+    assert sorted(numbers(task.train) + numbers(task.held_out) + numbers(task.test)) == sorted(
+        set(range(20)) - {0, 11, 12}
+    )
     told = capsys.readouterr().err
     assert "3 of 20" in told and "000.png" in told and "002.png" in told
 
@@ -141,11 +166,20 @@ def test_hidden_folders_and_other_files_are_no_classes(make):
     assert task.class_names == ("cat", "dog") and task.skipped == 0
 
 
-@pytest.mark.parametrize("counts, why", [
-    ({}, "no class folders"), ({"cat": 9}, "at least two"), ({"cat": 9, "dog": 0}, "'dog' has no readable"),
-    ({"cat": 0, "dog": 0}, "no image files"), ({"cat": 9, "dog": 2}, "at least 3"),
-    ({"train/cat": 9, "train/dog": 9, "test/cat": 3, "test/eel": 3}, "eel"), ({"train/cat": 9, "train/dog": 9, "test/cat": 0}, "no image files"),
-    ({"train/cat": 9, "train/dog": 1, "test/cat": 3}, "at least 2"), ({"val/cat": 9, "test/cat": 9}, "train")])
+@pytest.mark.parametrize(
+    "counts, why",
+    [
+        ({}, "no class folders"),
+        ({"cat": 9}, "at least two"),
+        ({"cat": 9, "dog": 0}, "'dog' has no readable"),
+        ({"cat": 0, "dog": 0}, "no image files"),
+        ({"cat": 9, "dog": 2}, "at least 3"),
+        ({"train/cat": 9, "train/dog": 9, "test/cat": 3, "test/eel": 3}, "eel"),
+        ({"train/cat": 9, "train/dog": 9, "test/cat": 0}, "no image files"),
+        ({"train/cat": 9, "train/dog": 1, "test/cat": 3}, "at least 2"),
+        ({"val/cat": 9, "test/cat": 9}, "train"),
+    ],
+)
 def test_folders_that_make_no_task_are_refused(make, tmp_path, counts, why):
     (tmp_path / "photos").mkdir()
     with pytest.raises(TaskError, match=why):
@@ -169,12 +203,15 @@ def test_a_missing_folder_or_a_file_is_refused(tmp_path):
 
 # the cache
 
+
 @pytest.fixture
 def decoded(monkeypatch):
     """What is decoded while a test runs."""
     seen = []
     real = tasks_images.decode
-    monkeypatch.setattr(tasks_images, "decode", lambda encoded, size: seen.append(encoded) or real(encoded, size))
+    monkeypatch.setattr(
+        tasks_images, "decode", lambda encoded, size: seen.append(encoded) or real(encoded, size)
+    )
     return seen
 
 
@@ -223,7 +260,10 @@ def test_a_task_too_large_for_the_cache_is_decoded_on_the_way(make, monkeypatch)
     monkeypatch.setattr(tasks_images, "CACHE_LIMIT", 100)
     streamed = load(root)
     assert streamed.skipped == 1
-    assert all(numbers(getattr(cached, part)) == numbers(getattr(streamed, part)) for part in ("train", "held_out", "test"))
+    assert all(
+        numbers(getattr(cached, part)) == numbers(getattr(streamed, part))
+        for part in ("train", "held_out", "test")
+    )
     shutil.rmtree(root)
     with pytest.raises(TaskError, match="no longer"):
         streamed.test.__getitems__([0])

@@ -18,16 +18,32 @@ def png(number: int) -> bytes:
     return file.getvalue()
 
 
-def write(folder, split: str, first: int, image: str = "image", label: str = "label", names=NAMES, cells=None, parts: int = 1, **columns):
+def write(
+    folder,
+    split: str,
+    first: int,
+    image: str = "image",
+    label: str = "label",
+    names=NAMES,
+    cells=None,
+    parts: int = 1,
+    **columns,
+):
     """Parquet files as the hub has them: image structs, labels with class names. Row n is an image of number first + n."""
     folder.mkdir(parents=True, exist_ok=True)
-    cells = [{"bytes": png(first + n), "path": None} for n in range(COUNT)] if cells is None else cells
+    cells = (
+        [{"bytes": png(first + n), "path": None} for n in range(COUNT)] if cells is None else cells
+    )
     kind = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
-    features = {image: datasets.Image(), label: kind} | {name: datasets.Value("int64") for name in columns}
+    features = {image: datasets.Image(), label: kind} | {
+        name: datasets.Value("int64") for name in columns
+    }
     rows = {image: cells, label: [n % 3 for n in range(len(cells))]} | columns
     table = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
     for part in range(parts):
-        table.shard(parts, part, contiguous=True).to_parquet(folder / f"{split}-{part:05}-of-{parts:05}.parquet")
+        table.shard(parts, part, contiguous=True).to_parquet(
+            folder / f"{split}-{part:05}-of-{parts:05}.parquet"
+        )
     return folder
 
 
@@ -48,14 +64,20 @@ def test_a_task_is_read_from_the_hubs_parquet_files(folder):
     assert numbers(task.test) == list(range(100, 130))
     assert task.test.labels.tolist() == [n % 3 for n in range(30)]
     assert sorted(numbers(task.train) + numbers(task.held_out)) == list(range(30))
-    assert all(n % 3 == label for split in (task.train, task.held_out) for n, label in zip(numbers(split), split.labels))
+    assert all(
+        n % 3 == label
+        for split in (task.train, task.held_out)
+        for n, label in zip(numbers(split), split.labels)
+    )
 
 
 def test_the_columns_of_cifar100_are_understood_and_the_fine_labels_used(tmp_path):
     for split, first in (("train", 0), ("test", 100)):
         write(tmp_path, split, first, image="img", label="fine_label", coarse_label=[1] * COUNT)
     task = load_task("cifar100", 8, tmp_path)
-    assert task.class_names == tuple(NAMES) and task.test.labels.tolist() == [n % 3 for n in range(30)]
+    assert task.class_names == tuple(NAMES) and task.test.labels.tolist() == [
+        n % 3 for n in range(30)
+    ]
 
 
 def test_labels_without_names_are_numbered(tmp_path):
@@ -72,7 +94,9 @@ def test_files_may_lie_in_a_folder_below(tmp_path):
 
 def test_no_image_is_in_two_splits_and_the_split_is_the_same_every_time(folder):
     first, second = load_task("tiny-imagenet", 8, folder), load_task("tiny-imagenet", 16, folder)
-    assert numbers(first.train) == numbers(second.train) and numbers(first.held_out) == numbers(second.held_out)
+    assert numbers(first.train) == numbers(second.train) and numbers(first.held_out) == numbers(
+        second.held_out
+    )
     assert not set(numbers(first.train)) & set(numbers(first.held_out))
 
 
@@ -89,7 +113,9 @@ def test_damaged_and_missing_images_are_skipped_and_counted(tmp_path, capsys):
     write(tmp_path, "train", 0, cells=cells)
     write(tmp_path, "test", 100)
     task = load_task("cifar10", 8, tmp_path)
-    assert task.skipped == 2 and sorted(numbers(task.train) + numbers(task.held_out)) == sorted(set(range(30)) - {4, 7})
+    assert task.skipped == 2 and sorted(numbers(task.train) + numbers(task.held_out)) == sorted(
+        set(range(30)) - {4, 7}
+    )
     assert "row 4" in capsys.readouterr().err
 
 
@@ -127,8 +153,12 @@ def test_other_columns_are_refused_with_those_expected(tmp_path):
 def test_images_without_a_label_are_refused(tmp_path, labels):
     for split in ("train", "test"):
         cells = [{"bytes": png(n), "path": None} for n in range(COUNT)]
-        table = datasets.Dataset.from_dict({"image": cells, "label": [n if n is None or n < 0 else n % 3 for n in labels]},
-                                           features=datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}))
+        table = datasets.Dataset.from_dict(
+            {"image": cells, "label": [n if n is None or n < 0 else n % 3 for n in labels]},
+            features=datasets.Features(
+                {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
+            ),
+        )
         table.to_parquet(tmp_path / f"{split}.parquet")
     with pytest.raises(TaskError, match="label"):
         load_task("cifar10", 8, tmp_path)
@@ -137,13 +167,24 @@ def test_images_without_a_label_are_refused(tmp_path, labels):
 def test_one_class_is_no_task(tmp_path):
     for split in ("train", "test"):
         cells = [{"bytes": png(n), "path": None} for n in range(COUNT)]
-        datasets.Dataset.from_dict({"image": cells, "label": [0] * COUNT}, features=datasets.Features(
-            {"image": datasets.Image(), "label": datasets.ClassLabel(names=["one"])})).to_parquet(tmp_path / f"{split}.parquet")
+        datasets.Dataset.from_dict(
+            {"image": cells, "label": [0] * COUNT},
+            features=datasets.Features(
+                {"image": datasets.Image(), "label": datasets.ClassLabel(names=["one"])}
+            ),
+        ).to_parquet(tmp_path / f"{split}.parquet")
     with pytest.raises(TaskError, match="at least two"):
         load_task("cifar10", 8, tmp_path)
 
 
-@pytest.mark.parametrize("name, hint", [("cifar1000", "Did you mean cifar100"), ("digit", "Did you mean digits"), ("xyz", "folder:PATH")])
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("cifar1000", "Did you mean cifar100"),
+        ("digit", "Did you mean digits"),
+        ("xyz", "folder:PATH"),
+    ],
+)
 def test_an_unknown_name_is_refused_with_a_hint(name, hint):
     with pytest.raises(UsageError, match=hint):
         load_task(name, 8)

@@ -10,7 +10,10 @@ from pass_transfer.training import confusion_matrix, evaluate
 def split_of(labels: np.ndarray) -> Split:
     """Image n is of colour n % 256; its position is n."""
     pixels = np.zeros((len(labels), 2, 2, 3), np.uint8)
-    pixels[..., 0], pixels[..., 1] = (np.arange(len(labels)) % 256)[:, None, None], (np.arange(len(labels)) // 256)[:, None, None]
+    pixels[..., 0], pixels[..., 1] = (
+        (np.arange(len(labels)) % 256)[:, None, None],
+        (np.arange(len(labels)) // 256)[:, None, None],
+    )
     return Split(CachedImages(pixels), np.arange(len(labels)), labels)
 
 
@@ -28,7 +31,9 @@ def test_accuracies_are_percentages_of_all_images(cpu, count, classes):
     assert accuracy.top1 == pytest.approx(100 * (place == 0).mean())
     assert accuracy.top5 == pytest.approx(100 * (place < 5).mean())
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert accuracy.loss == pytest.approx(-np.log(probabilities[np.arange(count), labels]).mean(), rel=1e-5)
+    assert accuracy.loss == pytest.approx(
+        -np.log(probabilities[np.arange(count), labels]).mean(), rel=1e-5
+    )
     assert accuracy.images == count
     assert accuracy.predictions.tolist() == logits.argmax(1).tolist()
 
@@ -38,4 +43,7 @@ def test_confusion_counts_every_image_once_at_its_true_and_predicted_class():
     labels, predictions = draw.integers(0, 4, 50), draw.integers(0, 4, 50)
     expected = np.zeros((5, 5), int)  # a class that no image has
     np.add.at(expected, (labels, predictions), 1)
-    assert confusion_matrix(torch.from_numpy(labels), torch.from_numpy(predictions), 5).tolist() == expected.tolist()
+    assert (
+        confusion_matrix(torch.from_numpy(labels), torch.from_numpy(predictions), 5).tolist()
+        == expected.tolist()
+    )

@@ -3,7 +3,8 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from pass_transfer.errors import DivergedError
@@ -21,10 +22,16 @@ class Classify(Stage):
     name = "classify"
 
     def __init__(self, backbone, task, cpu, stop: int | None = None, error: type = RuntimeError):
-        self.network, self.task, self.runtime = Network(copy.deepcopy(backbone), (0.5,) * 3, (0.25,) * 3), task, cpu
+        self.network, self.task, self.runtime = (
+            Network(copy.deepcopy(backbone), (0.5,) * 3, (0.25,) * 3),
+            task,
+            cpu,
+        )
         self.modules = {"network": self.network}
-        self.optimizers = {"adam": torch.optim.Adam(self.network.parameters(), 0.01),
-                           "sgd": torch.optim.SGD(self.network.backbone.fc.parameters(), 0.01, momentum=0.9)}
+        self.optimizers = {
+            "adam": torch.optim.Adam(self.network.parameters(), 0.01),
+            "sgd": torch.optim.SGD(self.network.backbone.fc.parameters(), 0.01, momentum=0.9),
+        }
         self.left, self.error, self.rates, self.held_out = stop, error, [], None
 
     def start_epoch(self, epoch: int, step: int) -> None:
@@ -35,7 +42,9 @@ class Classify(Stage):
             raise self.error
         self.left = None if self.left is None else self.left - 1
         self.rates.append(self.optimizers["adam"].param_groups[0]["lr"])
-        loss = nn.functional.cross_entropy(self.network(to_images(augment(pixels, draw, False), self.runtime.device)), labels)
+        loss = nn.functional.cross_entropy(
+            self.network(to_images(augment(pixels, draw, False), self.runtime.device)), labels
+        )
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         loss.backward()
@@ -46,7 +55,11 @@ class Classify(Stage):
     def evaluate(self):
         self.network.eval()
         accuracy = evaluate(self.network, self.task.held_out, self.runtime)
-        return self.held_out.pop(0) if self.held_out else {"top1": accuracy.top1, "loss": accuracy.loss}
+        return (
+            self.held_out.pop(0)
+            if self.held_out
+            else {"top1": accuracy.top1, "loss": accuracy.loss}
+        )
 
 
 def plain(rows: list[dict]) -> list[dict]:
@@ -86,11 +99,21 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(straight, lit
 
 
 @pytest.mark.parametrize("stop", [20, 25])
-def test_a_run_that_died_continues_to_the_same_weights_bit_by_bit(straight, little, digits, cpu, tmp_path, stop):
+def test_a_run_that_died_continues_to_the_same_weights_bit_by_bit(
+    straight, little, digits, cpu, tmp_path, stop
+):
     stage, rows = straight
-    assert len(digits.train) // 64 == 20, "a stop after 20 steps is between the epochs, one after 25 within the second"
+    assert len(digits.train) // 64 == 20, (
+        "a stop after 20 steps is between the epochs, one after 25 within the second"
+    )
     with pytest.raises(RuntimeError):
-        run_stage(Classify(little, digits, cpu, stop), digits.train, LOOP, cpu, RunFolder(tmp_path / "run", CONFIG))
+        run_stage(
+            Classify(little, digits, cpu, stop),
+            digits.train,
+            LOOP,
+            cpu,
+            RunFolder(tmp_path / "run", CONFIG),
+        )
     run = RunFolder(tmp_path / "run", CONFIG, resume=True)
     torch.manual_seed(77)
     second = Classify(little, digits, cpu)
@@ -99,13 +122,21 @@ def test_a_run_that_died_continues_to_the_same_weights_bit_by_bit(straight, litt
     assert plain(run.metrics()) == plain(rows)
 
 
-def test_a_checkpoint_within_an_epoch_continues_bit_by_bit(straight, little, digits, cpu, tmp_path, monkeypatch):
+def test_a_checkpoint_within_an_epoch_continues_bit_by_bit(
+    straight, little, digits, cpu, tmp_path, monkeypatch
+):
     from pass_transfer.training import loop
 
     stage, rows = straight
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)  # after every step
     with pytest.raises(RuntimeError):
-        run_stage(Classify(little, digits, cpu, 27), digits.train, LOOP, cpu, RunFolder(tmp_path / "run", CONFIG))
+        run_stage(
+            Classify(little, digits, cpu, 27),
+            digits.train,
+            LOOP,
+            cpu,
+            RunFolder(tmp_path / "run", CONFIG),
+        )
     run = RunFolder(tmp_path / "run", CONFIG, resume=True)
     second = Classify(little, digits, cpu)
     resumed = run_stage(second, digits.train, LOOP, cpu, run)
@@ -118,7 +149,10 @@ def test_a_finished_stage_is_not_trained_again(straight, little, digits, cpu, tm
     run = RunFolder(tmp_path / "run", CONFIG)
     rows = run_stage(Classify(little, digits, cpu), digits.train, LOOP, cpu, run)
     again = Classify(little, digits, cpu, stop=0)
-    assert run_stage(again, digits.train, LOOP, cpu, RunFolder(tmp_path / "run", CONFIG, resume=True)) == rows
+    assert (
+        run_stage(again, digits.train, LOOP, cpu, RunFolder(tmp_path / "run", CONFIG, resume=True))
+        == rows
+    )
     assert_same_weights(again, straight[0])
 
 
@@ -128,7 +162,11 @@ def test_resuming_keeps_the_rows_of_other_stages(little, digits, cpu, tmp_path):
     run.log({"stage": "dense", "epoch": 1})
     run = RunFolder(tmp_path / "run", CONFIG, resume=True)
     run_stage(Classify(little, digits, cpu), digits.train, LOOP, cpu, run)
-    assert [(r["stage"], r["epoch"]) for r in run.metrics()] == [("classify", 1), ("classify", 2), ("dense", 1)]
+    assert [(r["stage"], r["epoch"]) for r in run.metrics()] == [
+        ("classify", 1),
+        ("classify", 2),
+        ("dense", 1),
+    ]
 
 
 def test_the_best_epoch_is_kept(little, digits, cpu):
@@ -138,22 +176,46 @@ def test_the_best_epoch_is_kept(little, digits, cpu):
     real = long.evaluate
     long.evaluate = lambda: weights.append(copy.deepcopy(long.network.state_dict())) or real()
     run_stage(long, digits.train, LoopConfig(4, 64, steps_per_epoch=2), cpu)
-    assert all(torch.equal(t, weights[2][n]) for n, t in long.network.state_dict().items()), "the later of equal ones"
+    assert all(torch.equal(t, weights[2][n]) for n, t in long.network.state_dict().items()), (
+        "the later of equal ones"
+    )
     short.evaluate = lambda: {}
     run_stage(short, digits.train, LoopConfig(2, 64, steps_per_epoch=2), cpu)
-    assert short.network.backbone.bn1.num_batches_tracked == 4, "a stage that does not select ends as it ends"
+    assert short.network.backbone.bn1.num_batches_tracked == 4, (
+        "a stage that does not select ends as it ends"
+    )
 
 
-def test_the_state_before_the_first_epoch_is_kept_where_no_epoch_is_as_good(little, digits, cpu, tmp_path, capsys):
+def test_the_state_before_the_first_epoch_is_kept_where_no_epoch_is_as_good(
+    little, digits, cpu, tmp_path, capsys
+):
     stage = Classify(little, digits, cpu)
     start = copy.deepcopy(stage.network.state_dict())
     stage.held_out = [{"top1": 89.9}, {"top1": 60.0}]
-    run_stage(stage, digits.train, LoopConfig(2, 64, steps_per_epoch=2), cpu, RunFolder(tmp_path / "run", CONFIG), start_top1=90.0)
+    run_stage(
+        stage,
+        digits.train,
+        LoopConfig(2, 64, steps_per_epoch=2),
+        cpu,
+        RunFolder(tmp_path / "run", CONFIG),
+        start_top1=90.0,
+    )
     assert all(torch.equal(t, start[n]) for n, t in stage.network.state_dict().items())
-    assert "no epoch is as good as the network was before the first one (90.0 %" in capsys.readouterr().err
+    assert (
+        "no epoch is as good as the network was before the first one (90.0 %"
+        in capsys.readouterr().err
+    )
     again = Classify(little, digits, cpu, stop=0)
-    run_stage(again, digits.train, LoopConfig(2, 64, steps_per_epoch=2), cpu, RunFolder(tmp_path / "run", CONFIG, resume=True))
-    assert all(torch.equal(t, start[n]) for n, t in again.network.state_dict().items()), "a resumed run knows it from its checkpoint"
+    run_stage(
+        again,
+        digits.train,
+        LoopConfig(2, 64, steps_per_epoch=2),
+        cpu,
+        RunFolder(tmp_path / "run", CONFIG, resume=True),
+    )
+    assert all(torch.equal(t, start[n]) for n, t in again.network.state_dict().items()), (
+        "a resumed run knows it from its checkpoint"
+    )
     better = Classify(little, digits, cpu)
     better.held_out = [{"top1": 90.0}, {"top1": 20.0}]
     run_stage(better, digits.train, LoopConfig(2, 64, steps_per_epoch=2), cpu, start_top1=90.0)
@@ -173,7 +235,13 @@ def test_a_held_out_loss_that_is_no_number_stops_the_run_too(little, digits, cpu
     stage = Classify(little, digits, cpu)
     stage.held_out = [{"top1": 10.0, "loss": float("nan")}]
     with pytest.raises(DivergedError, match="classify: .*loss is nan in epoch 1"):
-        run_stage(stage, digits.train, LoopConfig(1, 64, steps_per_epoch=2), cpu, RunFolder(tmp_path / "run", CONFIG))
+        run_stage(
+            stage,
+            digits.train,
+            LoopConfig(1, 64, steps_per_epoch=2),
+            cpu,
+            RunFolder(tmp_path / "run", CONFIG),
+        )
 
 
 def test_a_shorter_epoch_has_as_many_steps_as_asked_for(little, digits, cpu):
@@ -188,15 +256,24 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(little, digits
     rates = stage.rates
     assert rates[0] == 0 and max(rates) == rates[10] == pytest.approx(0.01)
     assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[5] == pytest.approx(0.005) and rates[30] == pytest.approx(0.005) and rates[-1] < 1e-4
+    assert (
+        rates[5] == pytest.approx(0.005) and rates[30] == pytest.approx(0.005) and rates[-1] < 1e-4
+    )
 
 
 def test_learning_rate_without_warmup_starts_at_its_peak():
-    assert learning_rate_factor(0.0, 0.0) == 1 and learning_rate_factor(1.0, 0.0) == pytest.approx(0)
+    assert learning_rate_factor(0.0, 0.0) == 1 and learning_rate_factor(1.0, 0.0) == pytest.approx(
+        0
+    )
     assert learning_rate_factor(1.0, 1.0) == 1
 
 
-@given(steps=st.integers(1, 2000), images=st.integers(2, 5000), batch_size=st.integers(2, 256), rows=st.integers(1, 20))
+@given(
+    steps=st.integers(1, 2000),
+    images=st.integers(2, 5000),
+    batch_size=st.integers(2, 256),
+    rows=st.integers(1, 20),
+)
 def test_a_number_of_steps_is_made_whatever_the_number_of_images(steps, images, batch_size, rows):
     loop = LoopConfig.of_steps(steps, images, batch_size, rows=rows)
     whole = images // loop.batch_size

@@ -23,7 +23,12 @@ def activations(network: Network, split: Split, cpu) -> torch.Tensor:
     pixels, _ = split.__getitems__(range(len(split)))
     images = to_images(pixels, cpu.device)
     normalised = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    return nn.functional.conv2d(normalised, network.backbone.conv1.weight, stride=2, padding=1).transpose(0, 1).flatten(1).detach()
+    return (
+        nn.functional.conv2d(normalised, network.backbone.conv1.weight, stride=2, padding=1)
+        .transpose(0, 1)
+        .flatten(1)
+        .detach()
+    )
 
 
 def test_statistics_become_those_of_the_images(little, cpu):
@@ -59,13 +64,21 @@ def test_only_statistics_change_and_the_network_ends_in_eval_mode(little, cpu):
     before = copy.deepcopy(network.state_dict())
     recalibrate(network, split_of(50), cpu)
     changed = {n for n, t in network.state_dict().items() if not torch.equal(t, before[n])}
-    assert {n.rsplit(".", 1)[1] for n in changed} == {"running_mean", "running_var", "num_batches_tracked"}
+    assert {n.rsplit(".", 1)[1] for n in changed} == {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
     assert not any(m.training for m in network.modules())
     assert [m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)] == [0.1, 0.1]
 
 
 def test_what_was_stored_before_does_not_matter(little, cpu):
-    network, other, split = Network(little, MEAN, STD), Network(copy.deepcopy(little), MEAN, STD), split_of(50)
+    network, other, split = (
+        Network(little, MEAN, STD),
+        Network(copy.deepcopy(little), MEAN, STD),
+        split_of(50),
+    )
     nn.init.constant_(other.backbone.bn1.running_mean, 100)
     recalibrate(network, split, cpu)
     recalibrate(other, split, cpu)
@@ -75,5 +88,11 @@ def test_what_was_stored_before_does_not_matter(little, cpu):
 @pytest.mark.parametrize("images, seen", [(300, 512), (10_000, 1024)])
 def test_no_more_images_than_asked_for_are_read_but_for_the_last_batch(little, cpu, images, seen):
     count = []
-    recalibrate(little, split_of(1030), cpu, images=images, forward=lambda x: count.append(len(x)) or little(x))
+    recalibrate(
+        little,
+        split_of(1030),
+        cpu,
+        images=images,
+        forward=lambda x: count.append(len(x)) or little(x),
+    )
     assert sum(count) == seen

@@ -49,7 +49,9 @@ def test_statistics_are_the_mean_of_the_parts(little):
         half(part)
     Replicas(little, 2).backward(work, images, labels)
     for name, buffer in little.named_buffers():
-        expected = torch.stack([dict(half.named_buffers())[name].double() for half in halves]).mean(0)
+        expected = torch.stack([dict(half.named_buffers())[name].double() for half in halves]).mean(
+            0
+        )
         torch.testing.assert_close(buffer.double(), expected, msg=name)
 
 
@@ -68,7 +70,11 @@ def test_frozen_and_unused_parameters(little):
     little.unused = nn.Parameter(torch.ones(3))
     little.conv1.requires_grad_(False)
     Replicas(little.eval(), 2).backward(work, *batch(8))
-    assert little.conv1.weight.grad is None and little.unused.grad.eq(0).all() and little.conv2.weight.grad.any()
+    assert (
+        little.conv1.weight.grad is None
+        and little.unused.grad.eq(0).all()
+        and little.conv2.weight.grad.any()
+    )
 
 
 def test_it_is_the_same_every_time(little):
@@ -81,7 +87,9 @@ def test_it_is_the_same_every_time(little):
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_in_a_part_is_raised_and_the_number_of_threads_is_as_before(little, two_threads, failing):
+def test_an_error_in_a_part_is_raised_and_the_number_of_threads_is_as_before(
+    little, two_threads, failing
+):
     images, labels = batch(8)
 
     def fail(network, images, labels):

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pass_transfer.errors import RunError, StorageError
 from pass_transfer.training import RunFolder
@@ -19,9 +20,14 @@ def run(tmp_path):
 
 # opening
 
+
 def test_a_run_writes_its_settings_and_needs_no_parent_folder(tmp_path):
     RunFolder(tmp_path / "a" / "b" / "run", CONFIG)
-    assert json.loads((tmp_path / "a" / "b" / "run" / "config.json").read_text()) == {"recipe": "test", "lr": 0.1, "sizes": [1, 2]}
+    assert json.loads((tmp_path / "a" / "b" / "run" / "config.json").read_text()) == {
+        "recipe": "test",
+        "lr": 0.1,
+        "sizes": [1, 2],
+    }
 
 
 def test_an_empty_folder_may_be_used(tmp_path):
@@ -35,9 +41,13 @@ def test_a_folder_that_holds_a_run_is_refused_with_both_ways_out(run):
 
 @pytest.mark.parametrize("way", ["resume", "force"])
 def test_a_run_that_another_process_works_on_is_refused_until_that_dies(tmp_path, way):
-    code = ("import sys, time; from pass_transfer.training import RunFolder; "
-            "run = RunFolder(sys.argv[1], {'recipe': 'test'}); print('open', flush=True); time.sleep(600)")
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True) as other:
+    code = (
+        "import sys, time; from pass_transfer.training import RunFolder; "
+        "run = RunFolder(sys.argv[1], {'recipe': 'test'}); print('open', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    ) as other:
         try:
             assert other.stdout.readline() == "open\n"
             before = sorted(p.name for p in (tmp_path / "run").iterdir())
@@ -88,6 +98,7 @@ def test_a_file_in_the_way_is_refused(tmp_path):
 
 # metrics
 
+
 def test_metrics_come_back_in_order(run):
     rows = [{"stage": "s", "epoch": n, "loss": n / 3} for n in range(5)]
     for row in rows:
@@ -107,20 +118,51 @@ def test_a_line_cut_by_a_kill_is_left_out_and_spoils_no_other(run):
 
 # checkpoints
 
+
 def same(one, two) -> bool:
     if isinstance(one, torch.Tensor):
         return isinstance(two, torch.Tensor) and one.dtype == two.dtype and torch.equal(one, two)
     if isinstance(one, dict):
-        return isinstance(two, dict) and list(one) == list(two) and all(same(one[k], two[k]) for k in one)
+        return (
+            isinstance(two, dict)
+            and list(one) == list(two)
+            and all(same(one[k], two[k]) for k in one)
+        )
     if isinstance(one, (list, tuple)):
         return len(one) == len(two) and all(map(same, one, two))
     return one == two and type(one) is type(two)
 
 
-tensors = st.sampled_from([torch.tensor(3), torch.randn(2, 3), torch.tensor([True, False]), torch.randn(3).bfloat16(), torch.arange(4), torch.empty(0)])
-values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5) | tensors
-states = st.dictionaries(st.text(max_size=3), st.recursive(
-    values, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("a/0", max_size=3) | st.integers(0, 3), inner, max_size=3), max_leaves=8), max_size=4)
+tensors = st.sampled_from(
+    [
+        torch.tensor(3),
+        torch.randn(2, 3),
+        torch.tensor([True, False]),
+        torch.randn(3).bfloat16(),
+        torch.arange(4),
+        torch.empty(0),
+    ]
+)
+values = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+    | tensors
+)
+states = st.dictionaries(
+    st.text(max_size=3),
+    st.recursive(
+        values,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.text("a/0", max_size=3) | st.integers(0, 3), inner, max_size=3)
+        ),
+        max_leaves=8,
+    ),
+    max_size=4,
+)
 
 
 @given(states)
@@ -131,7 +173,13 @@ def test_any_nesting_of_tensors_and_numbers_comes_back(tmp_path_factory, state):
 
 
 def test_tensors_whose_keys_look_alike_stay_apart(run):
-    state = {0: torch.tensor(1), "0": torch.tensor(2), "a/b": torch.tensor(3), "a": {"b": torch.tensor(4)}, "": [torch.tensor(5)]}
+    state = {
+        0: torch.tensor(1),
+        "0": torch.tensor(2),
+        "a/b": torch.tensor(3),
+        "a": {"b": torch.tensor(4)},
+        "": [torch.tensor(5)],
+    }
     run.save_checkpoint("stage", state)
     assert same(state, run.load_checkpoint("stage"))
 
@@ -152,7 +200,9 @@ def test_an_optimizers_state_comes_back_and_trains_on_as_before(run):
 
     whole, _ = trained(5)
     layer, optimizer = trained(2)
-    run.save_checkpoint("stage", {"optimizer": optimizer.state_dict(), "weights": layer.state_dict()})
+    run.save_checkpoint(
+        "stage", {"optimizer": optimizer.state_dict(), "weights": layer.state_dict()}
+    )
     state = run.load_checkpoint("stage")
     rest, _ = trained(3, state["optimizer"], state["weights"])
     assert torch.equal(rest.weight, whole.weight) and torch.equal(rest.bias, whole.bias)
@@ -192,7 +242,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(run, monkeypatch):
     import os
 
     run.save_checkpoint("stage", {"x": torch.tensor(1)})
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(StorageError, match="No space left"):
         run.save_checkpoint("stage", {"x": torch.tensor(2)})
     monkeypatch.undo()

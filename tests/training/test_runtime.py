@@ -7,7 +7,12 @@ from pass_transfer.training import choose_runtime
 
 def test_the_choice_is_said_in_words():
     runtime = choose_runtime("cpu", "no")
-    assert runtime.device.type == "cpu" and "cpu" in runtime.reason and "float32" in runtime.reason and "as asked" in runtime.reason
+    assert (
+        runtime.device.type == "cpu"
+        and "cpu" in runtime.reason
+        and "float32" in runtime.reason
+        and "as asked" in runtime.reason
+    )
 
 
 def test_autocast_follows_the_precision():
@@ -16,13 +21,19 @@ def test_autocast_follows_the_precision():
         assert layer(x).dtype == torch.float32
 
 
-@pytest.mark.parametrize("arguments, word", [({"device": "tpu"}, "auto, cpu, cuda, mps"), ({"precision": "int8"}, "auto, bf16, no")])
+@pytest.mark.parametrize(
+    "arguments, word",
+    [({"device": "tpu"}, "auto, cpu, cuda, mps"), ({"precision": "int8"}, "auto, bf16, no")],
+)
 def test_unknown_names_are_refused_with_the_known_ones(arguments, word):
     with pytest.raises(UsageError, match=word):
         choose_runtime(**arguments)
 
 
-@pytest.mark.parametrize("device, present", [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())])
+@pytest.mark.parametrize(
+    "device, present",
+    [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())],
+)
 def test_a_device_that_is_not_there_is_refused(device, present):
     if present:
         pytest.skip(f"this machine has {device}")

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from pass_transfer.backbones import COUPLINGS
 from pass_transfer.errors import UsageError
 from pass_transfer.study.methods import abc_pruner, learned, passes, simple, sparse
 from pass_transfer.study.methods.method import Context, Found, Method, Scores
 
-METHODS: dict[str, Method] = {**simple.METHODS, **sparse.METHODS, **abc_pruner.METHODS, **learned.METHODS, **passes.METHODS}
+METHODS: dict[str, Method] = {
+    **simple.METHODS,
+    **sparse.METHODS,
+    **abc_pruner.METHODS,
+    **learned.METHODS,
+    **passes.METHODS,
+}
 
 __all__ = ["METHODS", "Context", "Found", "Method", "Scores", "method_of", "settings_of"]
 
 VARIANT_OF = "method"  # the setting that names the method, where a study calls it something else
-UNIFORM = "uniform"  # the setting, of every method, that shares the budget out equally over the groups
+UNIFORM = (
+    "uniform"  # the setting, of every method, that shares the budget out equally over the groups
+)
 COUPLING = "coupling"  # the setting, of a method that can, for a mask of every convolution's own
 
 
@@ -41,23 +50,39 @@ def method_of(name: str, given: Mapping[str, Any]) -> tuple[Method, Any]:
     if coupling not in COUPLINGS:
         raise UsageError(f"{COUPLING} is {coupling!r}; it is {' or '.join(COUPLINGS)}")
     if method.coupled and coupling != METHODS[kind].coupling:
-        raise UsageError(f"{kind} cannot score every convolution on its own ({COUPLING}: {coupling})")
-    known = {field.name: field for field in dataclasses.fields(method.settings)} if method.settings else {}
+        raise UsageError(
+            f"{kind} cannot score every convolution on its own ({COUPLING}: {coupling})"
+        )
+    known = (
+        {field.name: field for field in dataclasses.fields(method.settings)}
+        if method.settings
+        else {}
+    )
     for key, value in list(given.items()):
         if key not in known:
-            raise UsageError(f"unknown setting {key!r}; {kind} has {', '.join([UNIFORM, COUPLING, *known])}")
+            raise UsageError(
+                f"unknown setting {key!r}; {kind} has {', '.join([UNIFORM, COUPLING, *known])}"
+            )
         default = known[key].default
         accepted = (int, float) if isinstance(default, float) else type(default)
         value = given[key] = _number(value) if isinstance(default, float) else value
         if not isinstance(value, accepted) or isinstance(value, bool) != isinstance(default, bool):
-            raise UsageError(f"{key} is {value!r}; it is a {type(default).__name__}, by default {default!r}")
-    return dataclasses.replace(method, uniform=uniform, coupling=coupling), method.settings(**given) if method.settings else None
+            raise UsageError(
+                f"{key} is {value!r}; it is a {type(default).__name__}, by default {default!r}"
+            )
+    return dataclasses.replace(method, uniform=uniform, coupling=coupling), method.settings(
+        **given
+    ) if method.settings else None
 
 
 def settings_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All that decides a method's scores, as JSON has it; arguments and errors as of method_of."""
     method, settings = method_of(name, given)
-    return {VARIANT_OF: given.get(VARIANT_OF, name), UNIFORM: method.uniform, COUPLING: method.coupling} | (dataclasses.asdict(settings) if settings else {})
+    return {
+        VARIANT_OF: given.get(VARIANT_OF, name),
+        UNIFORM: method.uniform,
+        COUPLING: method.coupling,
+    } | (dataclasses.asdict(settings) if settings else {})
 
 
 def _number(value: Any) -> Any:

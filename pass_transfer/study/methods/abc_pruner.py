@@ -38,10 +38,16 @@ class _Colony:
     def __init__(self, context: Context):
         self.context, self.settings = context, context.settings
         self.groups: ChannelGroups = context.entry.groups
-        self.order = {name: torch.argsort(scores, descending=True, stable=True) for name, scores in
-                      group_l1(context.entry.backbone(), self.groups, context.entry.spec.image_size).items()}
+        self.order = {
+            name: torch.argsort(scores, descending=True, stable=True)
+            for name, scores in group_l1(
+                context.entry.backbone(), self.groups, context.entry.spec.image_size
+            ).items()
+        }
         self.draw = generator(context.seed, 7)
-        self.sources = [torch.rand(len(self.groups), generator=self.draw) for _ in range(self.settings.sources)]
+        self.sources = [
+            torch.rand(len(self.groups), generator=self.draw) for _ in range(self.settings.sources)
+        ]
         self.best, self.best_fitness = self.sources[0], -1.0
         self.fitness = [self.value(source) for source in self.sources]
         self.fruitless = [0] * self.settings.sources
@@ -58,7 +64,19 @@ class _Colony:
     def value(self, source: torch.Tensor) -> float:
         context, entry = self.context, self.context.entry
         masks = select(self.scores(source), self.groups, macs=context.budget, table=context.table)
-        network = shrink(entry.backbone(), self.groups, masks, entry.spec.mean, entry.spec.std, None, context.task, "linear", context.runtime, context.seed, reconstruct=False)
+        network = shrink(
+            entry.backbone(),
+            self.groups,
+            masks,
+            entry.spec.mean,
+            entry.spec.std,
+            None,
+            context.task,
+            "linear",
+            context.runtime,
+            context.seed,
+            reconstruct=False,
+        )
         found = evaluate(network.eval(), context.task.held_out, context.runtime).top1
         if found > self.best_fitness:
             self.best, self.best_fitness = source.clone(), found
@@ -67,10 +85,16 @@ class _Colony:
     def visit(self, number: int) -> None:
         """A bee tries a neighbour of a source: one group moved towards or away from another source's."""
         source = self.sources[number]
-        other = self.sources[(number + 1 + int(torch.randint(len(self.sources) - 1, (), generator=self.draw))) % len(self.sources)]
+        other = self.sources[
+            (number + 1 + int(torch.randint(len(self.sources) - 1, (), generator=self.draw)))
+            % len(self.sources)
+        ]
         group = int(torch.randint(len(source), (), generator=self.draw))
         near = source.clone()
-        near[group] = (source[group] + (2 * torch.rand((), generator=self.draw) - 1) * (source[group] - other[group])).clamp(0, 1)
+        near[group] = (
+            source[group]
+            + (2 * torch.rand((), generator=self.draw) - 1) * (source[group] - other[group])
+        ).clamp(0, 1)
         found = self.value(near)
         if found > self.fitness[number]:
             self.sources[number], self.fitness[number], self.fruitless[number] = near, found, 0
@@ -82,7 +106,9 @@ class _Colony:
         count = len(self.sources)
         for number in range(count):
             self.visit(number)
-        chosen = torch.multinomial(torch.tensor(self.fitness).clamp(min=1e-6), count, replacement=True, generator=self.draw)
+        chosen = torch.multinomial(
+            torch.tensor(self.fitness).clamp(min=1e-6), count, replacement=True, generator=self.draw
+        )
         for number in chosen.tolist():
             self.visit(number)
         for number in range(count):
@@ -100,4 +126,12 @@ def _search(context: Context) -> Scores:
     return colony.scores(colony.best)
 
 
-METHODS = {"abc": Method(_search, lambda settings: 40 * settings.sources * (2 * settings.cycles + 1), BeeSettings, each_budget=True, coupled=True)}
+METHODS = {
+    "abc": Method(
+        _search,
+        lambda settings: 40 * settings.sources * (2 * settings.cycles + 1),
+        BeeSettings,
+        each_budget=True,
+        coupled=True,
+    )
+}

@@ -75,40 +75,80 @@ class ScoreStage(Stage):
 
     name = "scores"
 
-    def __init__(self, scores: torch.Tensor, prompt: Prompt | None, network: Network, groups: ChannelGroups, task: Task, settings: LearnedSettings, runtime: Runtime, seed: int):
+    def __init__(
+        self,
+        scores: torch.Tensor,
+        prompt: Prompt | None,
+        network: Network,
+        groups: ChannelGroups,
+        task: Task,
+        settings: LearnedSettings,
+        runtime: Runtime,
+        seed: int,
+    ):
         self.task, self.runtime, self.groups = task, runtime, groups
         self.network = with_own_head(network, task.train, task.classes, runtime, seed)
         self.bounded, self.start = settings.bounded, scores.clone().to(runtime.device)
         self.learned = nn.ParameterList([nn.Parameter(torch.zeros_like(self.start))])
         self.prompt = None if prompt is None else prompt.to(runtime.device)
-        head = self.network.backbone.get_submodule(classifier_name(self.network.backbone)).requires_grad_(True)
+        head = self.network.backbone.get_submodule(
+            classifier_name(self.network.backbone)
+        ).requires_grad_(True)
         self.densities = DensityRange(settings.low, settings.high)
-        self.modules = {"scores": self.learned, "head": head} | ({} if prompt is None else {"prompt": self.prompt})
-        self.optimizers = {"scores": torch.optim.Adam(self.learned.parameters(), settings.lr), "head": torch.optim.Adam(head.parameters(), settings.head_lr)}
+        self.modules = {"scores": self.learned, "head": head} | (
+            {} if prompt is None else {"prompt": self.prompt}
+        )
+        self.optimizers = {
+            "scores": torch.optim.Adam(self.learned.parameters(), settings.lr),
+            "head": torch.optim.Adam(head.parameters(), settings.head_lr),
+        }
         if prompt is not None:
-            self.optimizers["prompt"] = torch.optim.Adam(self.prompt.parameters(), settings.prompt_lr)
+            self.optimizers["prompt"] = torch.optim.Adam(
+                self.prompt.parameters(), settings.prompt_lr
+            )
 
     def scores(self) -> torch.Tensor:
         """All scores (total,): where they started, and what was learned."""
         if not self.bounded:
             return self.start + self.learned[0]
         bound = HypernetConfig.correction
-        return self.start + torch.cat([part - part.mean() for part in (bound * torch.tanh(raw / bound) for raw in self.groups.split(self.learned[0]).values())])
+        return self.start + torch.cat(
+            [
+                part - part.mean()
+                for part in (
+                    bound * torch.tanh(raw / bound)
+                    for raw in self.groups.split(self.learned[0]).values()
+                )
+            ]
+        )
 
-    def step(self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int) -> dict[str, float]:
+    def step(
+        self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int
+    ) -> dict[str, float]:
         """One step on uint8 images (B, 3, S, S)."""
-        images, labels = augmented(pixels, draw, self.task.mirrored, self.runtime.device), labels.to(self.runtime.device)
+        images, labels = (
+            augmented(pixels, draw, self.task.mirrored, self.runtime.device),
+            labels.to(self.runtime.device),
+        )
         masks = straight_through_masks(self.scores(), self.groups, self.densities.draw(draw))
         seen = images if self.prompt is None else self.prompt(images)
         with self.runtime.autocast():
-            logits = masked_forward(self.network.backbone, self.groups, masks, (seen - self.network.mean) / self.network.std).float()
+            logits = masked_forward(
+                self.network.backbone,
+                self.groups,
+                masks,
+                (seen - self.network.mean) / self.network.std,
+            ).float()
         loss = nn.functional.cross_entropy(logits, labels)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for optimizer in self.optimizers.values():
             optimizer.step()
-        return {"loss": loss.item(), "top1": 100 * logits.argmax(1).eq(labels).double().mean().item()}
+        return {
+            "loss": loss.item(),
+            "top1": 100 * logits.argmax(1).eq(labels).double().mean().item(),
+        }
 
     def evaluate(self) -> dict[str, float]:
         """Nothing: the scores are used as they end."""
@@ -119,24 +159,56 @@ def initial_scores(context: Context, start: str) -> Scores:
     """Scores of one spread in every group, or next to nothing."""
     groups = context.groups
     if start == "none":
-        return groups.split(1e-3 * torch.randn(groups.total, generator=generator(context.seed, 12)))  # ties would go to the first layers
+        return groups.split(
+            1e-3 * torch.randn(groups.total, generator=generator(context.seed, 12))
+        )  # ties would go to the first layers
     magnitude = group_l1(context.entry.backbone(), groups, context.entry.spec.image_size)
     if start == "l1":
         return standardise(magnitude)
-    importance = task_importance(context.network(), groups, context.task.train, context.task.classes, context.runtime, 2048, context.seed)
+    importance = task_importance(
+        context.network(),
+        groups,
+        context.task.train,
+        context.task.classes,
+        context.runtime,
+        2048,
+        context.seed,
+    )
     return blend(magnitude, importance)
 
 
 def _learn(context: Context, prompted: bool) -> Found:
     settings, groups, size = context.settings, context.groups, context.entry.spec.image_size
     prompt = Prompt("additive", size, default_pad(size)) if prompted else None
-    stage = ScoreStage(groups.join(initial_scores(context, settings.start)), prompt, context.network(), groups, context.task, settings, context.runtime, context.seed)
-    loop = LoopConfig.of_steps(settings.steps, len(context.task.train), context.batch_size, seed=context.seed)
+    stage = ScoreStage(
+        groups.join(initial_scores(context, settings.start)),
+        prompt,
+        context.network(),
+        groups,
+        context.task,
+        settings,
+        context.runtime,
+        context.seed,
+    )
+    loop = LoopConfig.of_steps(
+        settings.steps, len(context.task.train), context.batch_size, seed=context.seed
+    )
     run_stage(stage, context.task.train, loop, context.runtime)
-    return Found(groups.split(stage.scores().detach().cpu()), prompt.cpu() if prompted and settings.deploy_prompt else None)
+    return Found(
+        groups.split(stage.scores().detach().cpu()),
+        prompt.cpu() if prompted and settings.deploy_prompt else None,
+    )
 
 
 METHODS = {
-    "learned_score": Method(lambda context: _learn(context, prompted=False), lambda settings: settings.steps, LearnedSettings),
-    "vpns": Method(lambda context: _learn(context, prompted=True), lambda settings: settings.steps, VpnsSettings),
+    "learned_score": Method(
+        lambda context: _learn(context, prompted=False),
+        lambda settings: settings.steps,
+        LearnedSettings,
+    ),
+    "vpns": Method(
+        lambda context: _learn(context, prompted=True),
+        lambda settings: settings.steps,
+        VpnsSettings,
+    ),
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -51,7 +52,9 @@ class Context:
     @cached_property
     def table(self) -> CostTable:
         """MACs with the task's classifier."""
-        return CostTable(self.entry.backbone(), self.groups, self.entry.spec.image_size).with_classes(self.task.classes)
+        return CostTable(
+            self.entry.backbone(), self.groups, self.entry.spec.image_size
+        ).with_classes(self.task.classes)
 
     def network(self) -> Network:
         """A fresh dense network with the source's classifier, without a prompt."""

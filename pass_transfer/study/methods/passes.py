@@ -41,13 +41,23 @@ class TransferSettings:
         check_whole(self, steps=0)
         check_positive(self, "lr")
         if not 0 < self.low <= self.high <= 1:
-            raise UsageError(f"low and high are {self.low} and {self.high}; they are densities, low the smaller one")
+            raise UsageError(
+                f"low and high are {self.low} and {self.high}; they are densities, low the smaller one"
+            )
         if self.prior not in PRIOR_OF:
             raise UsageError(f"prior is {self.prior!r}; it can be {' or '.join(PRIOR_OF)}")
 
     def tuning(self, batch_size: int, seed: int) -> PromptConfig:
         """The recipe."""
-        return PromptConfig(steps=self.steps, lr=self.lr, image_share=self.image_share, batch_size=batch_size, low=self.low, high=self.high, seed=seed)
+        return PromptConfig(
+            steps=self.steps,
+            lr=self.lr,
+            image_share=self.image_share,
+            batch_size=batch_size,
+            low=self.low,
+            high=self.high,
+            seed=seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -84,12 +94,28 @@ class ScratchSettings:
 
     def shape(self) -> HypernetConfig:
         """Of the hypernetwork."""
-        return HypernetConfig(hidden=self.hidden, prior=self.prior, iterations=self.iterations, core=self.core, reads_weights=self.reads_weights, hears_prompt=self.hears_prompt)
+        return HypernetConfig(
+            hidden=self.hidden,
+            prior=self.prior,
+            iterations=self.iterations,
+            core=self.core,
+            reads_weights=self.reads_weights,
+            hears_prompt=self.hears_prompt,
+        )
 
     def search(self, batch_size: int, seed: int, uniform: bool = False) -> SearchConfig:
         """The search's recipe."""
-        return SearchConfig(steps=self.steps, tasks=self.tasks, batch_size=batch_size, seed=seed, prompt=self.prompt, pad=self.pad, image_share=self.image_share,
-                            gradient=self.gradient, uniform=uniform)
+        return SearchConfig(
+            steps=self.steps,
+            tasks=self.tasks,
+            batch_size=batch_size,
+            seed=seed,
+            prompt=self.prompt,
+            pad=self.pad,
+            image_share=self.image_share,
+            gradient=self.gradient,
+            uniform=uniform,
+        )
 
 
 def _transfer_prompt(context: Context) -> Found:
@@ -97,19 +123,47 @@ def _transfer_prompt(context: Context) -> Found:
     if settings.prior == "task":
         entry = entry.with_prior(task_prior(entry, context.task, context.runtime, context.seed))
     prompt = entry.prompt()
-    tune(entry.net, context.network(), prompt, context.task, settings.tuning(context.batch_size, context.seed), context.runtime)
+    tune(
+        entry.net,
+        context.network(),
+        prompt,
+        context.task,
+        settings.tuning(context.batch_size, context.seed),
+        context.runtime,
+    )
     return _found(entry, prompt.cpu(), settings.deploy_prompt)
 
 
 def _from_scratch(context: Context) -> Found:
     """Stage 1 of arXiv 2407.17412 on the target task: a fresh hypernetwork, with a prior measured on that task."""
     entry, settings, network = context.entry, context.settings, context.network()
-    prior = make_prior(settings.prior, network.backbone, context.groups, context.task.size, lambda: task_importance(
-        network, context.groups, context.task.train, context.task.classes, context.runtime, settings.images, context.seed))
+    prior = make_prior(
+        settings.prior,
+        network.backbone,
+        context.groups,
+        context.task.size,
+        lambda: task_importance(
+            network,
+            context.groups,
+            context.task.train,
+            context.task.classes,
+            context.runtime,
+            settings.images,
+            context.seed,
+        ),
+    )
     torch.manual_seed(context.seed)
     net = Hypernet(settings.shape(), network.backbone, context.groups, prior)
-    prompt = search(net, network, context.task, settings.search(context.batch_size, context.seed, context.uniform), context.runtime)
-    own = PretrainedHypernet(net.cpu(), entry.backbone(), prompt.cpu(), entry.spec, entry.config, "from scratch")
+    prompt = search(
+        net,
+        network,
+        context.task,
+        settings.search(context.batch_size, context.seed, context.uniform),
+        context.runtime,
+    )
+    own = PretrainedHypernet(
+        net.cpu(), entry.backbone(), prompt.cpu(), entry.spec, entry.config, "from scratch"
+    )
     return _found(own, own.prompt(), settings.deploy_prompt)
 
 
@@ -118,7 +172,16 @@ def _found(entry: PretrainedHypernet, prompt: Prompt, deployed: bool) -> Found:
 
 
 METHODS = {
-    "transfer_mask": Method(lambda context: context.entry.scores(context.entry.prompt()), coupled=True),
-    "transfer_prompt": Method(_transfer_prompt, lambda settings: settings.steps + (IMAGES / 128 if settings.prior == "task" else 0), TransferSettings, coupled=True),
-    "pass_from_scratch": Method(_from_scratch, lambda settings: settings.steps + settings.images / 128, ScratchSettings),
+    "transfer_mask": Method(
+        lambda context: context.entry.scores(context.entry.prompt()), coupled=True
+    ),
+    "transfer_prompt": Method(
+        _transfer_prompt,
+        lambda settings: settings.steps + (IMAGES / 128 if settings.prior == "task" else 0),
+        TransferSettings,
+        coupled=True,
+    ),
+    "pass_from_scratch": Method(
+        _from_scratch, lambda settings: settings.steps + settings.images / 128, ScratchSettings
+    ),
 }

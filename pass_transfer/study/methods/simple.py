@@ -36,15 +36,37 @@ def _magnitude(context: Context, of) -> Scores:
 
 
 def _taylor(context: Context) -> Scores:
-    return task_importance(context.network(), context.groups, context.task.train, context.task.classes, context.runtime, context.settings.images, context.seed)
+    return task_importance(
+        context.network(),
+        context.groups,
+        context.task.train,
+        context.task.classes,
+        context.runtime,
+        context.settings.images,
+        context.seed,
+    )
 
 
 def _selection(context: Context, of: Task) -> Scores:
-    return standardise(task_selection(context.network(), context.groups, of.train, of.classes, context.runtime, context.settings.images, context.seed))
+    return standardise(
+        task_selection(
+            context.network(),
+            context.groups,
+            of.train,
+            of.classes,
+            context.runtime,
+            context.settings.images,
+            context.seed,
+        )
+    )
 
 
 def _source(context: Context) -> Task:
-    return load_task(context.entry.config["source"]["task"], context.entry.spec.image_size, context.settings.data or None)
+    return load_task(
+        context.entry.config["source"]["task"],
+        context.entry.spec.image_size,
+        context.settings.data or None,
+    )
 
 
 METHODS = {
@@ -53,8 +75,24 @@ METHODS = {
     "group_l2": Method(lambda context: _magnitude(context, group_l2)),
     "uniform_l1": Method(lambda context: standardise(_magnitude(context, group_l1))),
     "taylor": Method(_taylor, lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
-    "uniform_taylor": Method(lambda context: standardise(_taylor(context)), lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
-    "source_selection": Method(lambda context: _selection(context, _source(context)), lambda settings: settings.images / STEP_IMAGES, SourceSettings),
-    "forward_selection": Method(lambda context: _selection(context, context.task), lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
-    "taylor_l1": Method(lambda context: blend(_magnitude(context, group_l1), _taylor(context)), lambda settings: settings.images / STEP_IMAGES, TaylorSettings),
+    "uniform_taylor": Method(
+        lambda context: standardise(_taylor(context)),
+        lambda settings: settings.images / STEP_IMAGES,
+        TaylorSettings,
+    ),
+    "source_selection": Method(
+        lambda context: _selection(context, _source(context)),
+        lambda settings: settings.images / STEP_IMAGES,
+        SourceSettings,
+    ),
+    "forward_selection": Method(
+        lambda context: _selection(context, context.task),
+        lambda settings: settings.images / STEP_IMAGES,
+        TaylorSettings,
+    ),
+    "taylor_l1": Method(
+        lambda context: blend(_magnitude(context, group_l1), _taylor(context)),
+        lambda settings: settings.images / STEP_IMAGES,
+        TaylorSettings,
+    ),
 }

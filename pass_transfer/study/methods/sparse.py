@@ -8,8 +8,9 @@ ones start from the zoo's weights like every other method's.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 import torch
 import torch_pruning
@@ -76,21 +77,46 @@ class _Recipe:
 
 RECIPES = {
     "slim": _Recipe(torch_pruning.pruner.BNScalePruner, importance.BNScaleImportance),
-    "group_l1_sparse": _Recipe(torch_pruning.pruner.BNScalePruner, importance.BNScaleImportance, {"group_lasso": True}),
-    "growreg": _Recipe(torch_pruning.pruner.GrowingRegPruner, lambda: importance.GroupMagnitudeImportance(p=2), settings=GrowRegSettings),
-    "depgraph": _Recipe(torch_pruning.pruner.GroupNormPruner, lambda: importance.GroupMagnitudeImportance(p=2, normalizer="max"), settings=DepGraphSettings),
+    "group_l1_sparse": _Recipe(
+        torch_pruning.pruner.BNScalePruner, importance.BNScaleImportance, {"group_lasso": True}
+    ),
+    "growreg": _Recipe(
+        torch_pruning.pruner.GrowingRegPruner,
+        lambda: importance.GroupMagnitudeImportance(p=2),
+        settings=GrowRegSettings,
+    ),
+    "depgraph": _Recipe(
+        torch_pruning.pruner.GroupNormPruner,
+        lambda: importance.GroupMagnitudeImportance(p=2, normalizer="max"),
+        settings=DepGraphSettings,
+    ),
 }
 
 
-def make_pruner(name: str, backbone: nn.Module, image_size: int, settings: SparseSettings | None = None, **more: Any) -> Any:
+def make_pruner(
+    name: str,
+    backbone: nn.Module,
+    image_size: int,
+    settings: SparseSettings | None = None,
+    **more: Any,
+) -> Any:
     """Torch-Pruning's pruner of a method, ranking all groups together and leaving the classifier alone."""
     recipe = RECIPES[name]
     settings = settings or recipe.settings()
     growth = {"delta_reg": settings.growth} if isinstance(settings, GrowRegSettings) else {}
     weight = next(backbone.parameters())
     example = torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype)
-    return recipe.pruner(backbone, example, importance=recipe.importance(), reg=settings.reg, global_pruning=True,
-                         ignored_layers=[backbone.get_submodule(classifier_name(backbone))], **recipe.options, **growth, **more)
+    return recipe.pruner(
+        backbone,
+        example,
+        importance=recipe.importance(),
+        reg=settings.reg,
+        global_pruning=True,
+        ignored_layers=[backbone.get_submodule(classifier_name(backbone))],
+        **recipe.options,
+        **growth,
+        **more,
+    )
 
 
 class SparseStage(FinetuneStage):
@@ -98,7 +124,9 @@ class SparseStage(FinetuneStage):
 
     def __init__(self, method: str, context: Context, network, config: FinetuneConfig):
         super().__init__(network, context.task, config, context.runtime, "sparse training")
-        self.pruner = make_pruner(method, self.network.backbone, context.task.size, context.settings)
+        self.pruner = make_pruner(
+            method, self.network.backbone, context.task.size, context.settings
+        )
         self.every, self.count = getattr(context.settings, "every", None), 0
 
     def regularise(self) -> None:
@@ -118,10 +146,33 @@ def _sparse(method: str, context: Context) -> Scores:
     network = runtime.place(context.network()).requires_grad_(True)
     recalibrate(network, task.train, runtime, seed=context.seed)
     fit_head(network, task.train, task.classes, runtime, context.seed)
-    loop = LoopConfig.of_steps(settings.steps, len(task.train), context.batch_size, warmup=FinetuneConfig.warmup, seed=context.seed)
-    config = FinetuneConfig(epochs=loop.epochs, batch_size=loop.batch_size, lr=settings.lr, weight_decay=0.0, whole_batch=True, seed=context.seed)
+    loop = LoopConfig.of_steps(
+        settings.steps,
+        len(task.train),
+        context.batch_size,
+        warmup=FinetuneConfig.warmup,
+        seed=context.seed,
+    )
+    config = FinetuneConfig(
+        epochs=loop.epochs,
+        batch_size=loop.batch_size,
+        lr=settings.lr,
+        weight_decay=0.0,
+        whole_batch=True,
+        seed=context.seed,
+    )
     run_stage(SparseStage(method, context, network, config), task.train, loop, runtime)
-    return by_importance(RECIPES[method].importance(), network.backbone.cpu(), context.entry.groups, task.size)
+    return by_importance(
+        RECIPES[method].importance(), network.backbone.cpu(), context.entry.groups, task.size
+    )
 
 
-METHODS = {name: Method(lambda context, name=name: _sparse(name, context), lambda settings: 3 * settings.steps, recipe.settings, coupled=True) for name, recipe in RECIPES.items()}
+METHODS = {
+    name: Method(
+        lambda context, name=name: _sparse(name, context),
+        lambda settings: 3 * settings.steps,
+        recipe.settings,
+        coupled=True,
+    )
+    for name, recipe in RECIPES.items()
+}
