@@ -16,12 +16,13 @@ from pathlib import Path
 import torch
 from provenance import provenance
 
-from pass_transfer.backbones import BackboneSpec, build_backbone
 from pass_transfer.files import make_folder, read_json, read_tensors, write_json, write_tensors
-from pass_transfer.network import Network
-from pass_transfer.recipes.pretrain import half_precision
+from pass_transfer.networks import BackboneSpec, build_backbone
+from pass_transfer.networks.network import Network
+from pass_transfer.recipes.finetune import half_precision
+from pass_transfer.shrinking.recalibrate import recalibrate
 from pass_transfer.tasks import load_task
-from pass_transfer.training import choose_runtime, evaluate, recalibrate
+from pass_transfer.training import choose_runtime, evaluate
 
 
 def main() -> None:

@@ -16,11 +16,11 @@ import time
 from cells import make_cell, options, spread
 
 import pass_transfer as pt
-from pass_transfer.network import Network
-from pass_transfer.recipes.dense import find_dense, load_dense
-from pass_transfer.recipes.distill import TEMPERATURE, Teacher
-from pass_transfer.recipes.finetune import FinetuneConfig, finetune
-from pass_transfer.recipes.shrink import shrink
+from pass_transfer.networks.network import Network
+from pass_transfer.runs.dense import find_dense, load_dense
+from pass_transfer.shrinking.distill import TEMPERATURE, Teacher
+from pass_transfer.shrinking.finetune import FinetuneConfig, finetune
+from pass_transfer.shrinking.shrink import shrink
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime, evaluate
 

@@ -32,10 +32,10 @@ print(json.dumps({"kept": masks.kept, "dense": dense}))
 JUDGE = """
 import json, sys, torch
 from pass_transfer.latency import measure_latency
-from pass_transfer.selection import Cuts
+from pass_transfer.budgets.ranking import RankedCuts
 from pass_transfer.zoo.entry import load_hypernet
 entry, kept, batch = load_hypernet(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
-cuts = Cuts(entry.scores(entry.prompt()), entry.groups, round_to=int(sys.argv[4]))
+cuts = RankedCuts(entry.scores(entry.prompt()), entry.groups, round_to=int(sys.argv[4]))
 count = next(n for n in range(cuts.least, cuts.most + 1) if cuts.kept(n) == kept)
 chosen = {"found": cuts.masks(count), "dense": None} | ({} if cuts.next_larger(count) is None else {"next": cuts.masks(cuts.next_larger(count))})
 networks = {name: entry.network(masks, entry.prompt()).to(sys.argv[5], memory_format=torch.channels_last) for name, masks in chosen.items()}

@@ -17,9 +17,9 @@ from search_step import Problem
 
 from pass_transfer import ops
 from pass_transfer.files import make_folder, write_json
-from pass_transfer.hypernet import Hypernet, HypernetConfig
 from pass_transfer.latency import interleave
 from pass_transfer.prompts import Prompt, default_pad
+from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
 
 
 def main() -> None:

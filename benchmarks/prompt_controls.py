@@ -18,8 +18,8 @@ from cells import make_cell, options, spread
 
 import pass_transfer as pt
 from pass_transfer.prompts import Prompt
-from pass_transfer.recipes.shrink import shrink
-from pass_transfer.recipes.tune_prompt import PromptConfig, tune_prompt
+from pass_transfer.scoring.prompt_tuning import PromptConfig, tune_prompt
+from pass_transfer.shrinking.shrink import shrink
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime, evaluate
 

@@ -14,12 +14,12 @@ import dataclasses
 import torch
 from provenance import provenance
 
-from pass_transfer.backbones import CostTable, count_macs
+from pass_transfer.budgets.ranking import select
 from pass_transfer.files import make_folder, write_json
-from pass_transfer.network import Network
+from pass_transfer.networks import CostTable, count_macs
+from pass_transfer.networks.network import Network
 from pass_transfer.pruned import PrunedModel
-from pass_transfer.recipes.bench_run import BenchConfig, compare
-from pass_transfer.selection import select
+from pass_transfer.recipes.bench import BenchConfig, compare
 from pass_transfer.zoo.entry import load_hypernet
 
 ENGINES = ("eager", "eager channels_last", "onnxruntime")

@@ -24,10 +24,10 @@ from provenance import provenance
 from torch import nn
 
 from pass_transfer import ops
-from pass_transfer.backbones import ChannelGroups, find_groups
 from pass_transfer.files import make_folder, read_json, write_json
 from pass_transfer.latency import interleave
-from pass_transfer.masking import batch_statistics, masked_forward, room_for
+from pass_transfer.masking import batch_statistics, capacity_for, masked_forward
+from pass_transfer.networks import ChannelGroups, find_groups
 
 BATCH = {64: 128, 224: 16}
 BASELINES = ("eager", "compile")
@@ -158,7 +158,7 @@ class Problem:
         """A step on the operators of this library."""
         backbone = self.backbones[layout]
 
-        room = room_for(
+        room = capacity_for(
             {n: round(self.density * g.width) for n, g in self.groups.items()},
             {n: g.width for n, g in self.groups.items()},
             slack=self.slack,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from pass_transfer.cli import options
 
 
@@ -35,7 +36,7 @@ def bench(
       pass-transfer bench runs/c100
       pass-transfer bench runs/c100 --batch 1 --batch 32 --engine onnxruntime
     """
-    from pass_transfer.recipes.bench_run import BenchConfig, bench_run
+    from pass_transfer.recipes.bench import BenchConfig, bench_run
     from pass_transfer.report import bench_table
 
     config = BenchConfig(

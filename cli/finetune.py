@@ -4,6 +4,7 @@ import json
 from typing import Annotated
 
 import typer
+
 from pass_transfer.cli import options
 
 
@@ -49,8 +50,8 @@ def finetune(
       pass-transfer finetune --backbone resnet18 --weights IMAGENET1K_V1 \\
           --task tiny-imagenet --out runs/backbone
     """
-    from pass_transfer.recipes.finetune import FinetuneConfig
-    from pass_transfer.recipes.pretrain import pretrain
+    from pass_transfer.recipes.finetune import pretrain
+    from pass_transfer.shrinking.finetune import FinetuneConfig
 
     config = FinetuneConfig(
         epochs=epochs,

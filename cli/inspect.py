@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pass_transfer.cli import options
 
+from pass_transfer.cli import options
 from pass_transfer.errors import UsageError
 
 
@@ -57,7 +57,7 @@ def inspect(
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --latency-ms 60 \\
           --batch 32 --device cpu
     """
-    from pass_transfer.recipes.preview import preview
+    from pass_transfer.recipes.inspect import preview
     from pass_transfer.report import check_picture, preview_picture, preview_table
 
     if batch != 1 and not latency and latency_ms is None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 
 import typer
+from typer.core import TyperGroup
+
 from pass_transfer.cli import (
     adapt,
     bench,
     env,
-    evaluate,
+    eval,
     export,
     finetune,
     inspect,
@@ -18,8 +20,6 @@ from pass_transfer.cli import (
     study,
     zoo,
 )
-from typer.core import TyperGroup
-
 from pass_transfer.errors import PassTransferError
 
 WrongUsage = typer.BadParameter.__mro__[
@@ -54,7 +54,7 @@ app = typer.Typer(
 app.command("adapt")(adapt.adapt)
 app.command("search")(search.search)
 app.command("finetune")(finetune.finetune)
-app.command("eval")(evaluate.evaluate)
+app.command("eval")(eval.evaluate)
 app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from pass_transfer.cli import options
 
 
@@ -46,8 +47,8 @@ def search(
       pass-transfer search --backbone runs/backbone \\
           --data-dir data/tiny-imagenet --out runs/search
     """
-    from pass_transfer.recipes.make_entry import make_entry
-    from pass_transfer.recipes.search import SearchConfig
+    from pass_transfer.recipes.search import make_entry
+    from pass_transfer.scoring.search import SearchConfig
 
     config = SearchConfig(
         steps=steps, tasks=tasks, batch_size=batch_size, lr=lr, prompt=prompt, pad=pad, seed=seed

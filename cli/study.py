@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from pass_transfer.cli import options
 
 if TYPE_CHECKING:

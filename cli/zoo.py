@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from pass_transfer.cli import options
 
 app = typer.Typer(

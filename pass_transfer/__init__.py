@@ -17,12 +17,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load_hypernet": "pass_transfer.zoo.entry",
-    "PretrainedHypernet": "pass_transfer.zoo.entry",
+    "PretrainedHypernet": "pass_transfer.scoring.pretrained",
     "adapt": "pass_transfer.recipes.adapt",
     "AdaptConfig": "pass_transfer.recipes.adapt",
-    "on_task": "pass_transfer.recipes.prior",
-    "own_backbone": "pass_transfer.recipes.own_backbone",
-    "tune_prompt": "pass_transfer.recipes.tune_prompt",
+    "on_task": "pass_transfer.scoring.task_prior",
+    "own_backbone": "pass_transfer.scoring.own_backbone",
+    "tune_prompt": "pass_transfer.scoring.prompt_tuning",
     "load_pruned": "pass_transfer.pruned",
     "PrunedModel": "pass_transfer.pruned",
     "load_task": "pass_transfer.tasks",

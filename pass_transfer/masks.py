@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pass_transfer.backbones import ChannelGroups
 from pass_transfer.errors import MaskError
 from pass_transfer.files import read_tensors, write_tensors
+from pass_transfer.networks import ChannelGroups
 
 
 class ChannelMasks(Mapping[str, torch.Tensor]):
@@ -79,7 +79,7 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
 
     def apply(self, backbone: nn.Module) -> nn.Module:
         """A copy of a backbone with the dropped channels physically removed."""
-        from pass_transfer.surgery import remove_channels
+        from pass_transfer.networks.removal import remove_channels
 
         return remove_channels(backbone, self)
 

@@ -6,11 +6,11 @@ import os
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from pass_transfer.cli.main import run as command_line
 from torch import nn
 
-from pass_transfer.backbones import BackboneSpec, build_backbone, find_groups
+from pass_transfer.cli.main import run as command_line
 from pass_transfer.masks import ChannelMasks
+from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime
 

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from pass_transfer import load_pruned
-from pass_transfer.backbones import BackboneSpec
 from pass_transfer.errors import PassTransferError, RunError, StorageError, TaskError, UsageError
-from pass_transfer.network import Network
+from pass_transfer.networks import BackboneSpec
+from pass_transfer.networks.network import Network
+from pass_transfer.networks.removal import remove_channels
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
-from pass_transfer.surgery import remove_channels
 
 NAMES = [f"class {n}" for n in range(10)]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
-from pass_transfer.cli.main import app
 
 import pass_transfer as pt
+from pass_transfer.cli.main import app
 
 FILE = Path(__file__).resolve().parents[1] / "tests" / "golden" / "public_face.json"
 

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from pass_transfer import ops
-from pass_transfer.backbones import ChannelGroups
 from pass_transfer.errors import KernelError
 from pass_transfer.masking.hooks import batch_statistics, masked
 from pass_transfer.masking.plan import Channelwise, Layer, Plan, plan_of
+from pass_transfer.networks import ChannelGroups
 
 STEP = 8  # kept channels are rounded up to a multiple of it, at least once, which the arithmetic underneath does anyway
 
 
 @dataclass(frozen=True)
-class Arrangement:
+class ChannelOrder:
     """A group's channels for one step.
 
     Fields:
@@ -77,7 +77,7 @@ def masked_forward(
         gradient: what the masks' gradient is taken for: "exact" for every element, "kept"
             for those that are not zero, "margin" also for those where `margins` are one.
         room: kept channels of each group that there is room for, at least as many as are
-            kept (room_for). With it nothing is fetched from the device, and a step can be
+            kept (capacity_for). With it nothing is fetched from the device, and a step can be
             captured in a CUDA graph and replayed with other masks.
         orders: (width,) for each group, its kept channels first (TopK.order by group), if
             they are at hand.
@@ -134,7 +134,7 @@ def _arrange(
     margins: Mapping[str, Tensor] | None,
     room: Mapping[str, int] | None,
     orders: Mapping[str, Tensor] | None,
-) -> dict[str, Arrangement]:
+) -> dict[str, ChannelOrder]:
     """Kept channels first, then those that listen. Without `room` the counts are fetched from the device, once for all groups.
 
     A group that keeps none is computed with a channel whose mask is zero.
@@ -151,7 +151,7 @@ def _arrange(
     for name, mask in masks.items():
         kept, count = counts[name]
         order = orders[name][:count]
-        arranged[name] = Arrangement(
+        arranged[name] = ChannelOrder(
             order, (mask if mask.is_floating_point() else mask.float()).gather(0, order), kept
         )
     return arranged
@@ -197,12 +197,14 @@ def _rounded(kept: int) -> int:
     return max(1, -(-kept // STEP)) * STEP
 
 
-def room_for(kept: Mapping[str, int], widths: Mapping[str, int], slack: int = 0) -> dict[str, int]:
+def capacity_for(
+    kept: Mapping[str, int], widths: Mapping[str, int], slack: int = 0
+) -> dict[str, int]:
     """How many kept channels each group gets room for: those it has now and `slack` more, rounded up to what arithmetic comes in."""
     return {name: min(widths[name], _rounded(count + slack)) for name, count in kept.items()}
 
 
-def _run(plan: Plan, backbone: nn.Module, groups: Mapping[str, Arrangement], x: Tensor) -> Tensor:
+def _run(plan: Plan, backbone: nn.Module, groups: Mapping[str, ChannelOrder], x: Tensor) -> Tensor:
     values = {
         plan.image: Activation(x.contiguous(memory_format=torch.channels_last))
     }  # faster at every density, whatever x comes in
@@ -231,7 +233,7 @@ def _channelwise(step: Channelwise, backbone: nn.Module, value: Activation) -> A
 def _layer(
     step: Layer,
     backbone: nn.Module,
-    groups: Mapping[str, Arrangement],
+    groups: Mapping[str, ChannelOrder],
     values: Mapping[str, Activation],
 ) -> Activation:
     layer, norm = (
@@ -289,7 +291,7 @@ def _layer(
     )
 
 
-def _trained(layer: nn.Linear, reads: Arrangement | None, value: Activation, relu: bool) -> Tensor:
+def _trained(layer: nn.Linear, reads: ChannelOrder | None, value: Activation, relu: bool) -> Tensor:
     """A linear layer that learns, on all channels whose mask wants a gradient; its own outputs are in no group that is masked."""
     x = value.kept if value.shadow is None else torch.cat([value.kept, value.shadow], 1)
     weight = layer.weight
@@ -304,7 +306,7 @@ def _as_image(x: Tensor | None) -> Tensor | None:
     return None if x is None else x[:, :, None, None]
 
 
-def _spread(group: Arrangement, positions: int) -> tuple[Tensor, Tensor]:
+def _spread(group: ChannelOrder, positions: int) -> tuple[Tensor, Tensor]:
     """Order and mask of a reader that has several inputs for each channel, one after the other."""
     if positions == 1:
         return group.order, group.mask

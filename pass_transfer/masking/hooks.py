@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from pass_transfer import ops
-from pass_transfer.backbones import ChannelGroups
-from pass_transfer.backbones.modes import eval_mode
+from pass_transfer.networks import ChannelGroups
+from pass_transfer.networks.modes import eval_mode
 
 
 @contextmanager

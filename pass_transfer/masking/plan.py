@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from pass_transfer.backbones import ChannelGroups
+from pass_transfer.networks import ChannelGroups
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 FLATTENINGS = (torch.flatten,)

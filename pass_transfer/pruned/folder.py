@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from pass_transfer import __version__
-from pass_transfer.backbones import BackboneSpec, build_backbone
 from pass_transfer.errors import RunError, StorageError
 from pass_transfer.files import (
     make_folder,
@@ -23,10 +22,11 @@ from pass_transfer.files import (
     write_tensors,
 )
 from pass_transfer.hub import HUB_PREFIX, download
-from pass_transfer.network import Network
+from pass_transfer.networks import BackboneSpec, build_backbone
+from pass_transfer.networks.network import Network
+from pass_transfer.networks.removal import resize_like
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned.model import PrunedModel
-from pass_transfer.surgery import resize_like
 
 FORMAT = 2
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pass_transfer.backbones import BackboneSpec
 from pass_transfer.errors import TaskError, UsageError
-from pass_transfer.network import Network
+from pass_transfer.networks import BackboneSpec
+from pass_transfer.networks.network import Network
 
 if TYPE_CHECKING:
     from pass_transfer.training import Accuracy

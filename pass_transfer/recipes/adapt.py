@@ -20,32 +20,33 @@ from typing import Any
 import torch
 
 from pass_transfer import __version__
-from pass_transfer.backbones import count_macs, count_parameters
+from pass_transfer.budgets.latency import LatencyBudget, check_batch
+from pass_transfer.budgets.ranking import check_amount, check_share
 from pass_transfer.errors import RunError, StorageError, UsageError
 from pass_transfer.files import read_json, read_tensors, sha256, write_json, write_tensors
 from pass_transfer.label_mapping import choose_mapping
 from pass_transfer.latency import measure_latency
-from pass_transfer.latency_budget import LatencyBudget, check_batch
 from pass_transfer.masks import ChannelMasks
-from pass_transfer.network import Network
+from pass_transfer.networks import count_macs, count_parameters
+from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
 from pass_transfer.pruned.folder import WEIGHTS
-from pass_transfer.recipes.checks import check_positive, check_whole
-from pass_transfer.recipes.dense import DENSE, find_dense, load_dense, save_dense
-from pass_transfer.recipes.distill import TEMPERATURE, Teacher
-from pass_transfer.recipes.evaluation import Evaluation
-from pass_transfer.recipes.finetune import FinetuneConfig, finetune
-from pass_transfer.recipes.own_backbone import read_backbone, weights_of
-from pass_transfer.recipes.prior import PRIOR_OF, keep_prior, on_kept_prior
-from pass_transfer.recipes.shrink import shrink
-from pass_transfer.recipes.tune_prompt import PromptConfig, tune
-from pass_transfer.selection import check_amount, check_share
+from pass_transfer.runs.dense import DENSE, find_dense, load_dense, save_dense
+from pass_transfer.runs.evaluation import Evaluation
+from pass_transfer.scoring.own_backbone import read_backbone, weights_of
+from pass_transfer.scoring.pretrained import PretrainedHypernet
+from pass_transfer.scoring.prompt_tuning import PromptConfig, tune
+from pass_transfer.scoring.task_prior import PRIOR_OF, keep_prior, on_kept_prior
+from pass_transfer.settings import check_positive, check_whole
+from pass_transfer.shrinking.distill import TEMPERATURE, Teacher
+from pass_transfer.shrinking.finetune import FinetuneConfig, finetune
+from pass_transfer.shrinking.shrink import shrink
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Accuracy, RunFolder, Runtime, choose_runtime, evaluate
 from pass_transfer.training.run_folder import check_free
-from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
+from pass_transfer.zoo.entry import load_hypernet
 
 TRANSFERS = ("prompt", "mask", "selection")
 UNUSED = {
@@ -145,7 +146,7 @@ class AdaptConfig:
                 f"--distill is {self.distill}; it is a share of the loss, at most 1, such as 0.5; 0 leaves it out"
             )
 
-    def settled(self) -> dict[str, Any]:
+    def identity_fields(self) -> dict[str, Any]:
         """The fields that decide the small network."""
         idle = {"with_dense", *UNUSED[self.transfer]} | (
             set() if self.distill else {"distill", "temperature"}
@@ -251,7 +252,9 @@ def adapt(
         identity["teacher"] = None if given is None else sha256(given / WEIGHTS)
     run = RunFolder(
         out,
-        identity | config.settled() | {"threads": torch.get_num_threads(), "versions": _versions()},
+        identity
+        | config.identity_fields()
+        | {"threads": torch.get_num_threads(), "versions": _versions()},
         resume=resume,
         force=force,
         started=started,

@@ -1,215 +1,112 @@
-"""Stage 2: train a network's weights, and its prompt, with the masks fixed (arXiv 2407.17412, section 3).
-
-The same recipe fine-tunes a dense backbone, so that dense and pruned are compared fairly.
-"""
+"""Fine-tune a whole network on a task: how a zoo entry's backbone is made, and the dense reference."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import time
+from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 
-from pass_transfer.network import Network
-from pass_transfer.recipes.checks import check_positive, check_whole
-from pass_transfer.recipes.distill import Teacher
-from pass_transfer.tasks import Split, Task
-from pass_transfer.training import (
-    Accuracy,
-    LoopConfig,
-    RunFolder,
-    Runtime,
-    Stage,
-    evaluate,
-    run_stage,
+from pass_transfer.files import read_json, sha256, write_json, write_tensors
+from pass_transfer.networks import BackboneSpec, build_backbone, load_weights
+from pass_transfer.networks.network import Network
+from pass_transfer.progress import say
+from pass_transfer.shrinking.classifier import fit_head
+from pass_transfer.shrinking.finetune import FinetuneConfig, finetune
+from pass_transfer.shrinking.recalibrate import recalibrate
+from pass_transfer.tasks import load_task
+from pass_transfer.training import RunFolder, choose_runtime, evaluate
+from pass_transfer.training.run_folder import check_free
+
+FINAL_IMAGES = (
+    16384  # for the statistics a finished backbone keeps: unaugmented images, which it will see
 )
-from pass_transfer.training.batches import augmented
-from pass_transfer.training.replicas import Replicas
 
 
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """Stage-2 recipe.
-
-    Fields:
-        epochs: passes over the training images.
-        lr: peak learning rate of SGD on the weights.
-        prompt_lr: the same for the prompt, in units of image brightness.
-        momentum, weight_decay: of SGD on the weights; BatchNorm and biases are not decayed.
-        label_smoothing: of the cross-entropy.
-        whole_batch: BatchNorm sees the whole batch also where CPU threads could share it out
-            (training/replicas.py), so that the number of threads decides nothing.
-        mixup: parameter of the Beta distribution that images are blended by in pairs
-            (arXiv 1710.09412), against overfitting in long training; 0 leaves it out.
-    """
-
-    epochs: int = 8
-    batch_size: int = 128
-    lr: float = 0.03
-    prompt_lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-    mixup: float = 0.0
-    warmup: float = 0.15
-    whole_batch: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_whole(self, epochs=1, batch_size=2, seed=0)
-        check_positive(self, "lr", "prompt_lr")
-        check_positive(self, "weight_decay", "mixup", zero=True)
-
-    def loop(self) -> LoopConfig:
-        """What the training loop needs of it."""
-        return LoopConfig(self.epochs, self.batch_size, self.warmup, self.seed)
+def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of two or more dimensions in float16; BatchNorm, biases and counters as they are."""
+    return {
+        name: t.half() if t.is_floating_point() and t.ndim > 1 else t for name, t in state.items()
+    }
 
 
-class FinetuneStage(Stage):
-    """Cross-entropy on augmented images by SGD with Nesterov momentum; with a teacher, what that says of them too."""
-
-    def __init__(
-        self,
-        network: Network,
-        task: Task,
-        config: FinetuneConfig,
-        runtime: Runtime,
-        name: str = "finetune",
-        teacher: Teacher | None = None,
-    ):
-        self.name, self.task, self.config, self.runtime, self.teacher = (
-            name,
-            task,
-            config,
-            runtime,
-            teacher,
-        )
-        self.network = runtime.place(network)
-        self.model = (
-            runtime.accelerator.prepare_model(self.network)
-            if runtime.accelerator.num_processes > 1
-            else self.network
-        )
-        self.replicas = (
-            None
-            if config.whole_batch
-            else Replicas.fitting(self.network, runtime, config.batch_size)
-        )
-        self.modules = {"network": self.network}
-        self.optimizers = {
-            "sgd": torch.optim.SGD(
-                _parameter_groups(network, config), momentum=config.momentum, nesterov=True
-            )
-        }
-
-    def start_epoch(self, epoch: int, step: int) -> None:
-        """BatchNorm learns its statistics while training."""
-        self.model.train()
-
-    def step(
-        self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int
-    ) -> dict[str, float]:
-        """One SGD step on uint8 images (B, 3, S, S)."""
-        images = augmented(pixels, draw, self.task.mirrored, self.runtime.device)
-        labels = labels.to(self.runtime.device)
-        share, partner = self._blend(len(labels), draw)
-        if share < 1:
-            images = share * images + (1 - share) * images[partner]
-
-        def work(
-            network: nn.Module, images: torch.Tensor, labels: torch.Tensor, partners: torch.Tensor
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            with self.runtime.autocast():
-                logits = network(images).float()
-            loss = share * nn.functional.cross_entropy(
-                logits, labels, label_smoothing=self.config.label_smoothing
-            )
-            if share < 1:
-                loss = loss + (1 - share) * nn.functional.cross_entropy(
-                    logits, partners, label_smoothing=self.config.label_smoothing
-                )
-            if self.teacher is not None:
-                loss = self.teacher.loss(images, logits, loss, self.runtime)
-            return loss, logits.argmax(1).eq(labels)
-
-        optimizer = self.optimizers["sgd"]
-        optimizer.zero_grad(set_to_none=True)
-        if self.replicas is None:
-            loss, hits = work(self.model, images, labels, labels[partner])
-            self.runtime.accelerator.backward(loss)
-        else:
-            loss, hits = self.replicas.backward(work, images, labels, labels[partner])
-        self.regularise()
-        optimizer.step()
-        return {"loss": loss.item(), "top1": 100 * hits.cpu().double().mean().item()}
-
-    def _blend(self, count: int, draw: torch.Generator) -> tuple[float, torch.Tensor]:
-        """Mixup's weight of each image itself, and the image it is blended with."""
-        if not self.config.mixup:
-            return 1.0, torch.arange(count)
-        seed = int(torch.randint(2**31, (), generator=draw))
-        return float(
-            np.random.default_rng(seed).beta(self.config.mixup, self.config.mixup)
-        ), torch.randperm(count, generator=draw)
-
-    def regularise(self) -> None:
-        """Called between backward and the optimizer's step, where a stage may add to the gradients."""
-
-    def evaluate(self) -> dict[str, float]:
-        """Accuracy on the held-out images."""
-        self.network.eval()
-        accuracy = evaluate(self.network, self.task.held_out, self.runtime)
-        return {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
+def _origin(weights: str) -> str:
+    """Which weights these are: a file's name and the start of its sha-256, or a torchvision name."""
+    path = Path(weights).expanduser()
+    return f"{path.name} {sha256(path)[:16]}" if path.is_file() else str(weights)
 
 
-def _parameter_groups(network: Network, config: FinetuneConfig) -> list[dict]:
-    weights = [p for p in network.backbone.parameters() if p.ndim > 1]
-    others = [p for p in network.backbone.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": weights, "lr": config.lr, "weight_decay": config.weight_decay},
-        {"params": others, "lr": config.lr, "weight_decay": 0.0},
-    ]
-    if network.prompt is not None:
-        groups.append(
-            {
-                "params": list(network.prompt.parameters()),
-                "lr": config.prompt_lr,
-                "weight_decay": 0.0,
-            }
-        )
-    return groups
-
-
-def finetune(
-    network: Network,
-    task: Task,
-    config: FinetuneConfig,
-    runtime: Runtime,
-    run: RunFolder | None = None,
-    name: str = "finetune",
-    train: Split | None = None,
-    teacher: Teacher | None = None,
-    start: Accuracy | None = None,
-) -> list[dict]:
-    """Fine-tune a network in place; it ends in eval mode with the best epoch's weights.
+def pretrain(
+    architecture: str,
+    weights: str,
+    task: str,
+    out: str | Path,
+    *,
+    size: int = 64,
+    data_dir: str | None = None,
+    config: FinetuneConfig = FinetuneConfig(epochs=6),
+    device: str = "auto",
+    precision: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+) -> dict:
+    """Train a backbone on a task and save it in half precision.
 
     Args:
-        network: its classifier has one row per class of the task.
-        train: the images to train on, if not all of task.train.
-        teacher: a network to learn from, beside the labels.
-        start: accuracy on the held-out images as the network comes; given, its weights stay if no epoch is as good.
+        architecture: a torchvision name, such as "resnet18".
+        weights: what to start from (see load_weights).
+        task, size, data_dir: see load_task.
+        out: folder for backbone.safetensors, backbone.json and the run's metrics.
 
     Returns:
-        One row of metrics per epoch.
+        The content of backbone.json, with the test accuracy of the network as stored.
     """
-    rows = run_stage(
-        FinetuneStage(network, task, config, runtime, name, teacher),
-        train or task.train,
-        config.loop(),
-        runtime,
-        run,
-        None if start is None else start.top1,
+    started = time.monotonic()
+    check_free(out, resume=resume, force=force)
+    build_backbone(
+        BackboneSpec(architecture, 2, size)
+    )  # a wrong name or size fails here, before any image is read
+    runtime = choose_runtime(device, precision)
+    say(f"running on {runtime.reason}")
+    data = load_task(task, size, data_dir)
+    torch.manual_seed(config.seed)
+    spec = BackboneSpec(architecture, data.classes, size)
+    network = Network(build_backbone(spec), spec.mean, spec.std)
+    left = load_weights(network.backbone, architecture, weights)
+    settings = {
+        "recipe": "pretrain",
+        "architecture": architecture,
+        "weights": _origin(weights),
+        "task": task,
+        "size": size,
+    }
+    run = RunFolder(
+        out, settings | dataclasses.asdict(config), resume=resume, force=force, started=started
     )
-    network.eval()
-    return rows
+    if run.resumed and (run.path / "backbone.json").exists():
+        say(f"{run.path} is already finished")
+        run.drop_checkpoints()
+        return read_json(run.path / "backbone.json")
+    runtime.place(network)
+    recalibrate(network, data.train, runtime, seed=config.seed)
+    if left:
+        fit_head(network, data.train, data.classes, runtime, config.seed)
+    finetune(network, data, config, runtime, run)
+    recalibrate(network, data.train, runtime, images=FINAL_IMAGES, seed=config.seed)
+    stored = half_precision(network.backbone.state_dict())
+    network.backbone.load_state_dict(stored)
+    accuracy = evaluate(network, data.test, runtime)
+    result = {
+        "spec": dataclasses.asdict(spec),
+        "classes": list(data.class_names),
+        "task": task,
+        "top1": accuracy.top1,
+        "top5": accuracy.top5,
+        "seconds": round(run.seconds, 1),
+        "config": settings | dataclasses.asdict(config),
+    }
+    write_tensors(Path(out) / "backbone.safetensors", stored)
+    write_json(Path(out) / "backbone.json", result)
+    run.drop_checkpoints()
+    return result

@@ -1,211 +1,156 @@
-"""Stage 1 on a source dataset: the hypernetwork learns, the backbone is frozen.
-
-arXiv 2407.17412, section 3: prompts by SGD, hypernetwork by AdamW, masks by a global
-threshold at every step with straight-through gradients. Here over many source tasks with
-a prompt each (source_tasks.py).
-"""
+"""From a fine-tuned backbone to a zoo entry: the search on its own task, saved with everything it needs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
-from pass_transfer import ops
-from pass_transfer.backbones import classifier_name
-from pass_transfer.errors import UsageError
-from pass_transfer.hypernet import Hypernet
-from pass_transfer.network import Network
-from pass_transfer.prompts import KINDS, Prompt, default_pad
-from pass_transfer.recipes.checks import check_positive, check_whole
-from pass_transfer.recipes.heads import with_own_head
-from pass_transfer.recipes.masked_loss import DensityRange, freeze, masked_step
-from pass_transfer.recipes.source_tasks import make_source_tasks, see
-from pass_transfer.tasks import Task
-from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage
-from pass_transfer.training.batches import augmented, generator
+from pass_transfer.errors import RunError
+from pass_transfer.files import read_json, read_tensors, write_json, write_tensors
+from pass_transfer.networks import BackboneSpec, ChannelGroups, build_backbone, find_groups
+from pass_transfer.networks.network import Network
+from pass_transfer.networks.weights import fingerprint
+from pass_transfer.progress import say
+from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
+from pass_transfer.scoring.prior import make_prior
+from pass_transfer.scoring.search import SearchConfig, search
+from pass_transfer.scoring.source_prior import mean_importance
+from pass_transfer.scoring.source_tasks import make_source_tasks
+from pass_transfer.tasks import Task, load_task
+from pass_transfer.training import RunFolder, Runtime, choose_runtime
+from pass_transfer.training.run_folder import check_free
+from pass_transfer.zoo.catalogue import CONFIG
+from pass_transfer.zoo.entry import save_entry
+from pass_transfer.zoo.verify import MANIFEST, verify_files
+
+RESULT = "result.json"
+IMPORTANCE = "importance.safetensors"  # among the checkpoints
 
 
-@dataclass(frozen=True)
-class SearchConfig:
-    """Stage-1 recipe.
+def make_entry(
+    backbone: str | Path,
+    out: str | Path,
+    *,
+    data_dir: str | None = None,
+    config: SearchConfig = SearchConfig(),
+    shape: HypernetConfig = HypernetConfig(),
+    device: str = "auto",
+    precision: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Search masks on a backbone's own task and write OUT/entry.
 
-    Fields:
-        steps: optimisation steps over all source tasks.
-        rows: rows of metrics over the search; a checkpoint is written with each.
-        importance_tasks, importance_images: how many of the source tasks, and of the images
-            of each, the prior's channel importance is measured on.
-        tasks: number of source tasks; the first is the whole dataset.
-        lr, weight_decay: of AdamW on the hypernetwork.
-        prompt_lr: peak SGD step of a prompt, root mean square in brightness.
-        head_lr: of Adam on the classifier, which starts from class means and learns along:
-            masks are to keep what a classifier can use, not what one classifier uses.
-        image_share: weight of a prompt's gradient as pixels, against as condition.
-        prompt, pad: kind and width of the frame (0: in proportion to the image).
-        low, high: range of densities trained at.
-        gradient: which channels' scores learn in a step: all of them ("exact"), those kept
-            ("kept"), or these and the next tenth of the ranking ("margin").
-        uniform: whether every group keeps the same share in a step, instead of one ranking over all.
+    Args:
+        backbone: a folder that pretrain wrote, or a zoo entry, whose backbone is taken.
+        data_dir: parquet files of the backbone's task.
+        config, shape: the recipe and the hypernetwork's shape.
+
+    Raises:
+        RunError: no backbone in that folder.
     """
+    started = time.monotonic()
+    check_free(out, resume=resume, force=force)
+    note, stored = _read_backbone(Path(backbone))
+    spec = BackboneSpec(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in note["spec"].items()}
+    )
+    dense = build_backbone(spec)
+    dense.load_state_dict(stored)
+    runtime = choose_runtime(device, precision)
+    say(f"running on {runtime.reason}")
+    data = load_task(note["task"], spec.image_size, data_dir)
+    recipe = {"search": dataclasses.asdict(config), "hypernet": dataclasses.asdict(shape)}
+    run = RunFolder(
+        out,
+        {"recipe": "search", "fingerprint": fingerprint(stored)} | recipe,
+        resume=resume,
+        force=force,
+        started=started,
+    )
+    if run.resumed and (run.path / RESULT).exists():
+        say(f"{run.path} is already finished")
+        run.drop_checkpoints()
+        return read_json(run.path / RESULT)
+    groups, network = find_groups(dense, spec.image_size), Network(dense, spec.mean, spec.std)
+    prior = _prior(shape.prior, network, groups, data, config, runtime, run)
+    torch.manual_seed(config.seed)
+    net = Hypernet(shape, dense, groups, prior)
+    prompt = search(net, network, data, config, runtime, run)
+    seconds = round(run.seconds, 1)
+    source = {
+        "task": note["task"],
+        "class_names": note["classes"],
+        "top1": note["top1"],
+        "top5": note["top5"],
+        "weights": note["config"],
+    }
+    card = f"# {spec.architecture} on {note['task']}\n\nWritten by `pass-transfer search`; dense top-1 {note['top1']} %.\n"
+    save_entry(
+        Path(out) / "entry",
+        net.cpu(),
+        stored,
+        spec,
+        prompt.cpu(),
+        source,
+        recipe | {"seconds": seconds},
+        {},
+        card,
+    )
+    result = {"entry": str(Path(out) / "entry"), "seconds": seconds}
+    write_json(run.path / RESULT, result)
+    run.drop_checkpoints()
+    return result
 
-    steps: int = 1500
-    rows: int = 10
-    importance_tasks: int = 8
-    importance_images: int = 2048
-    batch_size: int = 128
-    tasks: int = 40
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    prompt_lr: float = 2e-3
-    head_lr: float = 1e-3
-    image_share: float = 0.1
-    prompt: str = "additive"
-    pad: int = 0
-    low: float = 0.55
-    high: float = 0.85
-    gradient: str = "exact"
-    uniform: bool = False
-    seed: int = 0
 
-    def __post_init__(self) -> None:
-        check_whole(
-            self,
-            steps=0,
-            rows=1,
-            importance_tasks=1,
-            importance_images=1,
-            batch_size=2,
-            tasks=1,
-            pad=0,
-            seed=0,
-        )
-        check_positive(self, "lr", "prompt_lr", "head_lr")
-        check_positive(self, "weight_decay", zero=True)
-        if self.gradient not in ops.GRADIENTS:
-            raise UsageError(
-                f"gradient is {self.gradient!r}; choose one of {', '.join(ops.GRADIENTS)}"
-            )
-        if self.prompt not in KINDS:
-            raise UsageError(f"--prompt is {self.prompt!r}; choose one of {', '.join(KINDS)}")
-
-
-class SearchStage(Stage):
-    """Each step belongs to one source task: its classes, its view, its prompt."""
-
-    name = "search"
-
-    def __init__(
-        self,
-        hypernet: Hypernet,
-        network: Network,
-        task: Task,
-        config: SearchConfig,
-        runtime: Runtime,
-    ):
-        self.task, self.config, self.runtime = task, config, runtime
-        self.hypernet = runtime.place(hypernet)
-        self.network = freeze(
-            with_own_head(network, task.train, task.classes, runtime, config.seed)
-        )
-        self.sources = make_source_tasks(task.classes, config.tasks, config.seed)
-        pad = config.pad or default_pad(task.size)
-        self.prompts = nn.ModuleList(
-            Prompt(config.prompt, task.size, pad, config.seed * 1000 + n)
-            for n in range(config.tasks)
-        ).to(runtime.device)
-        self.densities = DensityRange(config.low, config.high)
-        self.pools = [np.flatnonzero(np.isin(task.train.labels, s.classes)) for s in self.sources]
-        head = self.network.backbone.get_submodule(
-            classifier_name(self.network.backbone)
-        ).requires_grad_(True)
-        self.modules = {"hypernet": self.hypernet, "prompts": self.prompts, "head": head}
-        self.optimizers = {
-            "adamw": torch.optim.AdamW(
-                hypernet.parameters(), config.lr, weight_decay=config.weight_decay
-            ),
-            "sgd": torch.optim.SGD(self.prompts.parameters(), config.prompt_lr),
-            "head": torch.optim.Adam(head.parameters(), config.head_lr),
+def _read_backbone(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What is known of a trained backbone (pretrain's backbone.json), and its tensors as stored."""
+    if (folder / CONFIG).is_file() and (folder / MANIFEST).is_file():
+        verify_files(folder)
+        config = read_json(folder / CONFIG)
+        source = config["source"]
+        note = {
+            "spec": config["backbone"],
+            "task": source["task"],
+            "classes": source["class_names"],
+            "config": source.get("weights"),
         }
-        self.epoch = 0
-
-    def start_epoch(self, epoch: int, step: int) -> None:
-        """Steps of an epoch take their tasks from its number."""
-        self.epoch = epoch
-
-    def source_of(self, epoch: int, number: int) -> int:
-        """Which source task a step belongs to; every task gets its turn in a shuffled round."""
-        turn, place = divmod(number, self.config.tasks)
-        return int(
-            torch.randperm(self.config.tasks, generator=generator(self.config.seed, epoch, turn))[
-                place
-            ]
+        note |= {name: source.get(name) for name in ("top1", "top5")}
+    elif (folder / "backbone.json").is_file():
+        note = read_json(folder / "backbone.json")
+    else:
+        raise RunError(
+            f"{folder} holds no backbone.json and is no zoo entry; make a backbone with pass-transfer finetune"
         )
-
-    def order(self, epoch: int, steps: int, batch_size: int) -> list[torch.Tensor]:
-        """Each step draws images of its task's classes."""
-        chosen = []
-        for number in range(steps):
-            pool = self.pools[self.source_of(epoch, number)]
-            draw = generator(self.config.seed, epoch, number, 1)
-            chosen.append(
-                torch.from_numpy(pool)[torch.randint(len(pool), (batch_size,), generator=draw)]
-            )
-        return chosen
-
-    def step(
-        self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int
-    ) -> dict[str, float]:
-        """One step of one source task on uint8 images (B, 3, S, S)."""
-        index = self.source_of(self.epoch, number)
-        source, rows = self.sources[index], torch.tensor(self.sources[index].classes)
-        images = see(augmented(pixels, draw, self.task.mirrored, self.runtime.device), source.view)
-        return masked_step(
-            self.hypernet,
-            self.network,
-            self.prompts[index],
-            images,
-            torch.searchsorted(rows, labels).to(self.runtime.device),
-            self.densities.draw(draw),
-            image_share=self.config.image_share,
-            optimizers=self.optimizers.values(),
-            runtime=self.runtime,
-            rows=rows,
-            gradient=self.config.gradient,
-            uniform=self.config.uniform,
-        )
-
-    def evaluate(self) -> dict[str, float]:
-        """Nothing: the hypernetwork is used as it ends."""
-        return {}
+    return note, read_tensors(folder / "backbone.safetensors")
 
 
-def search(
-    hypernet: Hypernet,
+def _prior(
+    kind: str,
     network: Network,
+    groups: ChannelGroups,
     task: Task,
     config: SearchConfig,
     runtime: Runtime,
-    run: RunFolder | None = None,
-) -> Prompt:
-    """Train a hypernetwork in place on a source dataset.
+    run: RunFolder,
+) -> dict[str, torch.Tensor] | None:
+    """Scores of equal spread in every group; what takes minutes is kept in the run folder."""
 
-    Args:
-        network: the backbone, left as it is.
+    def importance() -> dict[str, torch.Tensor]:
+        if not (run.work / IMPORTANCE).exists():
+            sources = make_source_tasks(task.classes, config.tasks, config.seed)[
+                : config.importance_tasks
+            ]
+            write_tensors(
+                run.work / IMPORTANCE,
+                mean_importance(
+                    network, groups, task, sources, runtime, config.importance_images, config.seed
+                ),
+            )
+        return read_tensors(run.work / IMPORTANCE)
 
-    Returns:
-        The prompt of the whole dataset.
-    """
-    stage = SearchStage(hypernet, network, task, config, runtime)
-    if config.steps:
-        loop = LoopConfig.of_steps(
-            config.steps,
-            len(task.train),
-            config.batch_size,
-            rows=config.rows,
-            warmup=0.05,
-            seed=config.seed,
-        )
-        run_stage(stage, task.train, loop, runtime, run)
-    return stage.prompts[0]
+    return make_prior(kind, network.backbone, groups, task.size, importance)

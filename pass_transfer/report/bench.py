@@ -1,4 +1,4 @@
-"""Latency of both networks (recipes/bench_run.py) as a table."""
+"""Latency of both networks (recipes/bench.py) as a table."""
 
 from __future__ import annotations
 

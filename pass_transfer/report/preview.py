@@ -1,4 +1,4 @@
-"""A cut foreseen (recipes/preview.py), as a table and as a picture."""
+"""A cut foreseen (recipes/inspect.py), as a table and as a picture."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pass_transfer import __version__
-from pass_transfer.recipes.evaluation import EVALUATION
 from pass_transfer.report import image_pictures, pictures
 from pass_transfer.report.command import adapt_command, evaluation_command, report_command
 from pass_transfer.report.confusions import classes_to_show, confused_pairs, lowest_classes
@@ -30,6 +29,7 @@ from pass_transfer.report.page import (
 )
 from pass_transfer.report.run_record import RunRecord
 from pass_transfer.report.table import COLUMNS, comparison
+from pass_transfer.runs.evaluation import EVALUATION
 
 SHOWN_CLASSES = 10
 SHOWN_ROWS = 7

@@ -13,9 +13,9 @@ from pass_transfer.files import read_json, read_tensors, sha256
 from pass_transfer.pruned import PrunedModel, load_pruned
 from pass_transfer.pruned.folder import DESCRIPTION, WEIGHTS
 from pass_transfer.recipes.adapt import PROMPT, RESULT
-from pass_transfer.recipes.dense import DENSE
-from pass_transfer.recipes.evaluation import EVALUATION, Evaluation, load_evaluation
-from pass_transfer.recipes.prior import PRIOR
+from pass_transfer.runs.dense import DENSE
+from pass_transfer.runs.evaluation import EVALUATION, Evaluation, load_evaluation
+from pass_transfer.scoring.task_prior import PRIOR
 from pass_transfer.training import to_images
 from pass_transfer.training.run_folder import CONFIG, METRICS, read_metrics
 

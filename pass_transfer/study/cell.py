@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pass_transfer.backbones import count_macs, find_groups
+from pass_transfer.budgets.ranking import select
 from pass_transfer.errors import DivergedError
 from pass_transfer.files import (
     make_folder,
@@ -21,15 +21,15 @@ from pass_transfer.files import (
     write_tensors,
 )
 from pass_transfer.masks import ChannelMasks
+from pass_transfer.networks import count_macs, find_groups
 from pass_transfer.prompts import Prompt
-from pass_transfer.recipes.finetune import finetune
-from pass_transfer.recipes.shrink import shrink
-from pass_transfer.selection import select
-from pass_transfer.study.methods import Context, Found, Method, method_of
+from pass_transfer.scoring.pretrained import PretrainedHypernet
+from pass_transfer.scoring.registry import Context, Found, Method, method_of
+from pass_transfer.shrinking.finetune import finetune
+from pass_transfer.shrinking.shrink import shrink
 from pass_transfer.study.plan import Cell, Study, recipe
 from pass_transfer.tasks import Task
 from pass_transfer.training import Runtime, evaluate
-from pass_transfer.zoo.entry import PretrainedHypernet
 
 SEARCHES = "searches"
 PROMPT = "prompt.values"  # among the scores by group

@@ -10,20 +10,21 @@ import numpy as np
 
 from pass_transfer.latency import interleave
 from pass_transfer.masks import ChannelMasks
-from pass_transfer.network import Network
+from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
-from pass_transfer.recipes.finetune import FinetuneStage
-from pass_transfer.recipes.heads import IMAGES as HEAD_IMAGES
-from pass_transfer.recipes.reconstruct import IMAGES as RECONSTRUCTED
-from pass_transfer.study.methods import method_of
+from pass_transfer.scoring.pretrained import PretrainedHypernet
+from pass_transfer.scoring.registry import method_of
+from pass_transfer.shrinking.classifier import IMAGES as HEAD_IMAGES
+from pass_transfer.shrinking.finetune import FinetuneStage
+from pass_transfer.shrinking.recalibrate import IMAGES
+from pass_transfer.shrinking.reconstruct import IMAGES as RECONSTRUCTED
 from pass_transfer.study.plan import Cell, Study, recipe
 from pass_transfer.study.run import made_with
 from pass_transfer.study.store import is_missing, read_cell
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Runtime, choose_runtime, evaluate
 from pass_transfer.training.batches import generator
-from pass_transfer.training.recalibrate import IMAGES
-from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
+from pass_transfer.zoo.entry import load_hypernet
 
 STEPS = 3  # measured of each kind
 

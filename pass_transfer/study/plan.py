@@ -14,8 +14,8 @@ import yaml
 
 from pass_transfer.errors import UsageError
 from pass_transfer.files import read_text
-from pass_transfer.recipes.finetune import FinetuneConfig
-from pass_transfer.study.methods import method_of, settings_of
+from pass_transfer.scoring.registry import method_of, settings_of
+from pass_transfer.shrinking.finetune import FinetuneConfig
 from pass_transfer.tasks.registry import check_name
 
 FIELDS = (
@@ -61,7 +61,7 @@ class Study:
         seeds: of search, fine-tuning and initial values.
         epochs, batch_size: of fine-tuning, the same for every method.
         train_images: how many training images are used, the same for all; None for all of them.
-        reconstruct: whether kept channels take over what cut ones carried (recipes/reconstruct.py), the same for every method.
+        reconstruct: whether kept channels take over what cut ones carried (shrinking/reconstruct.py), the same for every method.
         out: folder of the cells' JSON files.
     """
 

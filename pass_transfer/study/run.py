@@ -15,18 +15,19 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from pass_transfer.baselines import random_scores
+from pass_transfer.budgets.ranking import select
 from pass_transfer.errors import UsageError
 from pass_transfer.files import make_folder, write_json
-from pass_transfer.origin import origin
 from pass_transfer.progress import say
-from pass_transfer.selection import select
+from pass_transfer.provenance import provenance
+from pass_transfer.scoring.pretrained import PretrainedHypernet
+from pass_transfer.scoring.random import random_scores
 from pass_transfer.study.cell import context_of, drop_search, make_cell
 from pass_transfer.study.plan import Cell, Study
 from pass_transfer.study.store import is_missing, path_of, read_cell
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Runtime, choose_runtime
-from pass_transfer.zoo.entry import PretrainedHypernet, load_hypernet
+from pass_transfer.zoo.entry import load_hypernet
 
 LOCKS = "locks"
 
@@ -155,7 +156,7 @@ def _settle(
 ) -> None:
     """Write a cell's figures, or why there are none."""
     start = time.monotonic()
-    config = {"config": study.identity(cell), "made_with": dict(alike), **origin()}
+    config = {"config": study.identity(cell), "made_with": dict(alike), **provenance()}
     try:
         note = make()
         say(

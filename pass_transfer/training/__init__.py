@@ -3,7 +3,6 @@
 from pass_transfer.training.batches import batches, to_images
 from pass_transfer.training.evaluate import Accuracy, confusion_matrix, evaluate
 from pass_transfer.training.loop import LoopConfig, Stage, run_stage
-from pass_transfer.training.recalibrate import recalibrate
 from pass_transfer.training.run_folder import RunFolder
 from pass_transfer.training.runtime import Runtime, choose_runtime
 
@@ -17,7 +16,6 @@ __all__ = [
     "choose_runtime",
     "confusion_matrix",
     "evaluate",
-    "recalibrate",
     "run_stage",
     "to_images",
 ]

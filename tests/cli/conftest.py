@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pass_transfer.cli.main import run as command_line
 from PIL import Image
 
-from pass_transfer.backbones import BackboneSpec, build_backbone, find_groups
-from pass_transfer.baselines import group_l1
-from pass_transfer.hypernet import Hypernet, HypernetConfig, standardise
+from pass_transfer.cli.main import run as command_line
+from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
 from pass_transfer.prompts import Prompt
+from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
+from pass_transfer.scoring.magnitude import group_l1
+from pass_transfer.scoring.prior import standardise
 from pass_transfer.zoo.entry import save_entry
 
 SIDE = 32

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from pass_transfer.cli.main import run as command_line
 
 import pass_transfer as pt
-from pass_transfer.backbones import count_parameters
+from pass_transfer.cli.main import run as command_line
+from pass_transfer.networks import count_parameters
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_bench_takes_the_dense_network_that_is_kept(taught, call, monkeypatch):
     def refuse(_):
         raise AssertionError("random weights, though trained ones are there")
 
-    monkeypatch.setattr("pass_transfer.recipes.bench_run._untrained", refuse)
+    monkeypatch.setattr("pass_transfer.recipes.bench._untrained", refuse)
     code, out, _ = call(
         "bench",
         taught,

@@ -20,12 +20,12 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from pass_transfer.cli import main, study, zoo
 from PIL import Image
 
-from pass_transfer import latency_budget
-from pass_transfer.backbones import BackboneSpec, build_backbone
+from pass_transfer.budgets import latency as latency_budget
+from pass_transfer.cli import main, study, zoo
 from pass_transfer.files import write_tensors
+from pass_transfer.networks import BackboneSpec, build_backbone
 from pass_transfer.study import load_study
 from pass_transfer.tasks import registry
 
@@ -193,7 +193,8 @@ def world(entry, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(
-        "pass_transfer.backbones.spec._torchvision_state", lambda architecture, name: weights(1000)
+        "pass_transfer.networks.weights._torchvision_state",
+        lambda architecture, name: weights(1000),
     )
     whole = registry._digits_sources
 

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from pass_transfer.backbones import build_backbone, count_parameters
 from pass_transfer.errors import StorageError
-from pass_transfer.network import Network
+from pass_transfer.networks import build_backbone, count_parameters
+from pass_transfer.networks.network import Network
 from pass_transfer.pruned import PrunedModel, export_model, load_pruned
 
 onnx = pytest.importorskip("onnx")

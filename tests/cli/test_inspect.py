@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 
-from pass_transfer import latency_budget
-from pass_transfer.backbones import count_macs, count_parameters
-from pass_transfer.recipes.preview import preview, speed_up, warnings
+from pass_transfer.budgets import latency as latency_budget
+from pass_transfer.networks import count_macs, count_parameters
+from pass_transfer.recipes.inspect import preview, speed_up, warnings
 from pass_transfer.zoo.entry import load_hypernet
 
 

@@ -4,14 +4,15 @@ import json
 
 import pytest
 import torch
-from pass_transfer.cli.main import run as command_line
 
 import pass_transfer as pt
-from pass_transfer.backbones import BackboneSpec, build_backbone
-from pass_transfer.baselines import group_l1
+from pass_transfer.cli.main import run as command_line
 from pass_transfer.errors import BackboneError
 from pass_transfer.files import read_tensors, write_tensors
-from pass_transfer.hypernet import Hypernet, standardise
+from pass_transfer.networks import BackboneSpec, build_backbone
+from pass_transfer.scoring.hypernet import Hypernet
+from pass_transfer.scoring.magnitude import group_l1
+from pass_transfer.scoring.prior import standardise
 
 SIDE = 32
 

@@ -12,13 +12,13 @@ import time
 import pytest
 import torch
 
-from pass_transfer.backbones import CostTable, count_macs, find_groups
+from pass_transfer.budgets.ranking import select
 from pass_transfer.files import read_tensors
 from pass_transfer.masks import ChannelMasks
-from pass_transfer.selection import select
+from pass_transfer.networks import CostTable, count_macs, find_groups
+from pass_transfer.scoring.registry import METHODS, Context, method_of
 from pass_transfer.study import load_study, read_cells, rows
 from pass_transfer.study.cell import packed, unpacked
-from pass_transfer.study.methods import METHODS, Context, method_of
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime
 from pass_transfer.zoo.entry import load_hypernet

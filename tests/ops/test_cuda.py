@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pass_transfer import ops
-from pass_transfer.hypernet import Hypernet, HypernetConfig
-from pass_transfer.masking import masked_forward, room_for
-from pass_transfer.selection import highest
+from pass_transfer.budgets.ranking import top_share
+from pass_transfer.masking import capacity_for, masked_forward
+from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
 
 if not torch.cuda.is_available():
     pytest.skip("no GPU", allow_module_level=True)
@@ -394,7 +394,7 @@ def search_step(networks, gradient):
         logits = masked_forward(network, groups, groups.split(top.mask), x, gradient, **fixed)
         return logits, *torch.autograd.grad(logits.square().mean(), (scores, x))
 
-    return step, scores, room_for({n: round(0.7 * w) for n, w in widths.items()}, widths)
+    return step, scores, capacity_for({n: round(0.7 * w) for n, w in widths.items()}, widths)
 
 
 def shuffle(scores):
@@ -436,7 +436,7 @@ def test_masks_are_made_from_a_prompt_inside_the_graph(networks):
     )
 
     def step(**fixed):
-        top = highest(hypernet(frame), groups, 0.5)
+        top = top_share(hypernet(frame), groups, 0.5)
         if fixed:
             fixed["orders"] = groups.split(top.order)
         logits = masked_forward(network, groups, groups.split(top.mask), x, **fixed)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pass_transfer.backbones import BackboneSpec
 from pass_transfer.files import write_tensors
-from pass_transfer.network import Network
+from pass_transfer.networks import BackboneSpec
+from pass_transfer.networks.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
-from pass_transfer.recipes.evaluation import Evaluation
+from pass_transfer.runs.evaluation import Evaluation
 
 SIDE = 32
 CLASSES = 10

@@ -4,8 +4,8 @@ import dataclasses
 import shlex
 
 import pytest
-from pass_transfer.cli.main import run as command_line
 
+from pass_transfer.cli.main import run as command_line
 from pass_transfer.recipes.adapt import AdaptConfig
 from pass_transfer.report.command import adapt_command, evaluation_command, report_command
 
@@ -98,7 +98,7 @@ def test_a_folder_of_data_and_the_dense_network_are_asked_for_again(monkeypatch)
     arguments, given = asked(
         monkeypatch,
         evaluation_command(config, result),
-        "pass_transfer.recipes.evaluate_run.evaluate_run",
+        "pass_transfer.recipes.eval.evaluate_run",
     )
     assert [*map(str, arguments)] == ["runs/a b", "folder:my 'photos'"] and given == {
         "data_dir": "my data",

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from pass_transfer.errors import UsageError
+from pass_transfer.scoring.registry import METHODS, method_of
 from pass_transfer.study import Cell, load_study
-from pass_transfer.study.methods import METHODS, method_of
 
 GOOD = """\
 hypernet: zoo/r18_tinyimnet

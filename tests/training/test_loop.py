@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pass_transfer.errors import DivergedError
-from pass_transfer.network import Network
+from pass_transfer.networks.network import Network
 from pass_transfer.training import LoopConfig, RunFolder, Stage, evaluate, run_stage, to_images
 from pass_transfer.training.batches import augment
 from pass_transfer.training.loop import learning_rate_factor

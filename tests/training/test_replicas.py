@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pass_transfer.network import Network
-from pass_transfer.recipes.finetune import FinetuneConfig, finetune
+from pass_transfer.networks.network import Network
+from pass_transfer.shrinking.finetune import FinetuneConfig, finetune
 from pass_transfer.training import RunFolder
 from pass_transfer.training.replicas import IMAGES_LEAST, Replicas
 

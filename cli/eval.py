@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pass_transfer.cli import options
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder of adapt.")],
+    task: options.Task,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Accuracy of a saved small network on a task's test images.
+
+    Example: pass-transfer eval runs/fast --task digits
+    """
+    from pass_transfer.recipes.eval import evaluate_run
+
+    result = evaluate_run(run, task, data_dir=data_dir, device=device, precision=precision)
+    print(
+        json.dumps(result)
+        if as_json
+        else f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % on {result['images']} test images of {task}"
+    )

@@ -1,0 +1,183 @@
+"""A budget in measured milliseconds: the largest cut of a ranking that runs within it on this machine."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from pass_transfer.budgets.ranking import RankedCuts
+from pass_transfer.errors import MaskError, UsageError
+from pass_transfer.latency import ROUNDS, measure_latency
+from pass_transfer.masks import ChannelMasks
+from pass_transfer.progress import say
+
+TRIES = 6  # searches, before the machine is called too restless
+CAREFUL = 4 * ROUNDS  # rounds of the measurement that decides
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class LatencyBudget:
+    """Milliseconds that a batch of images may take, as latency.measure_latency measures them. Raises UsageError for what is no budget."""
+
+    milliseconds: float
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        if (
+            isinstance(self.milliseconds, bool)
+            or not isinstance(self.milliseconds, (int, float))
+            or not 0 < self.milliseconds < math.inf
+        ):
+            raise UsageError(
+                f"--latency-ms is {self.milliseconds}; it is a positive number of milliseconds, such as 8"
+            )
+        check_batch(self.batch)
+
+
+def check_batch(batch: int) -> None:
+    """Raises UsageError for what is no number of images."""
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise UsageError(f"--batch is {batch}; it is a number of images, at least 1")
+
+
+def check_reachable(
+    cuts: RankedCuts,
+    network: Callable[[ChannelMasks], nn.Module],
+    budget: LatencyBudget,
+    image_size: int,
+) -> None:
+    """Measure the smallest cut alone. Raises MaskError where it takes longer than the budget; arguments as of fit_latency."""
+    _Search(cuts, network, budget, image_size).check_least()
+
+
+def fit_latency(
+    cuts: RankedCuts,
+    network: Callable[[ChannelMasks], nn.Module],
+    budget: LatencyBudget,
+    image_size: int,
+) -> ChannelMasks:
+    """The masks of the largest cut that was measured within a budget while the next larger one was not.
+
+    Bisection over the ranking; then the cut and the next larger one are measured together,
+    longer, and the search goes on above or below them where that contradicts it, with all that
+    has been measured. Where it comes to no end, the largest cut that was measured longer and is
+    within the budget; where there is none, one more search takes the machine's pace as it was so far.
+
+    Args:
+        cuts: of one ranking.
+        network: masks to the network that is timed, on the device that is meant, in eval mode.
+        budget: milliseconds a batch.
+        image_size: side of an image in pixels.
+
+    Raises:
+        MaskError: even the smallest cut takes longer; or no cut was found within the budget twice.
+    """
+    say(
+        f"looking for the largest cut that takes {budget.milliseconds:g} ms at batch {budget.batch}, by measuring"
+    )
+    search = _Search(cuts, network, budget, image_size)
+    search.check_least()
+    low, high = cuts.least, cuts.most
+    judged = set()
+    for _ in range(TRIES):
+        count = cuts.largest(search.fits, low, high)
+        above = cuts.next_larger(count)
+        search.measure(*([count] if above is None else [count, above]), rounds=CAREFUL)
+        judged.add(count)
+        if not search.fits(count):
+            low, high = cuts.least, max(cuts.least, count - 1)
+        elif above is None or not search.fits(above):
+            larger = (
+                "it is the whole network"
+                if above is None
+                else f"the next larger cut takes {search.estimate(above):.2f} ms"
+            )
+            say(
+                f"batch {budget.batch} takes {search.estimate(count):.2f} ms of {budget.milliseconds:g}; {larger}"
+            )
+            return cuts.masks(count)
+        else:
+            low, high = above, cuts.most
+    fitting = max((count for count in judged if search.fits(count)), default=None)
+    if fitting is None:
+        fitting = search.at_one_pace()
+    if fitting is None:
+        raise MaskError(
+            f"measurements of {budget.milliseconds} ms contradict each other on this machine: let nothing else run on it, or give --macs instead"
+        )
+    say(
+        f"batch {budget.batch} takes {search.estimate(fitting):.2f} ms of {budget.milliseconds:g}; measurements contradict each other here, so a larger cut may fit too: "
+        "let nothing else run on this machine to know"
+    )
+    return cuts.masks(fitting)
+
+
+class _Search:
+    """Measurements of cuts, each side by side with one cut that is always the same: a shared machine's pace, which wanders, is that one's median over all of them."""
+
+    def __init__(
+        self,
+        cuts: RankedCuts,
+        network: Callable[[ChannelMasks], nn.Module],
+        budget: LatencyBudget,
+        image_size: int,
+    ):
+        self.cuts, self.network, self.budget, self.image_size = cuts, network, budget, image_size
+        self.reference = network(cuts.masks((cuts.least + cuts.most) // 2))
+        self.paces: list[float] = []  # milliseconds of the reference
+        self.ratios: dict[
+            tuple[int, ...], list[float]
+        ] = {}  # of a cut's time to the reference's, by what it keeps
+        self.pace: float | None = None  # what the reference takes, once that is held fast
+
+    def check_least(self) -> None:
+        cuts = self.cuts
+        if not self.fits(cuts.least):
+            raise MaskError(
+                f"latency {self.budget.milliseconds} ms cannot be met: with a tenth of every group kept (a whole multiple of {cuts.round_to}, and all of the "
+                f"layers to be kept) a batch of {self.budget.batch} still takes {self.estimate(cuts.least):.2f} ms here, which is the lowest budget"
+            )
+
+    def fits(self, count: int) -> bool:
+        """Whether a cut is within the budget by all that is known of it; measures it if nothing is."""
+        if self._key(count) not in self.ratios:
+            self.measure(count)
+        return self.estimate(count) <= self.budget.milliseconds
+
+    def estimate(self, count: int) -> float:
+        """Milliseconds of a measured cut at the machine's usual pace."""
+        return statistics.median(self.ratios[self._key(count)]) * (
+            self.pace or statistics.median(self.paces)
+        )
+
+    def at_one_pace(self) -> int | None:
+        """The largest cut within the budget, measured longer, at the pace that all measurements so far had in the middle; None where it contradicts itself even so."""
+        self.pace = statistics.median(self.paces)
+        count = self.cuts.largest(self.fits, self.cuts.least, self.cuts.most)
+        self.measure(count, rounds=CAREFUL)
+        return count if self.fits(count) else None
+
+    def measure(self, *counts: int, rounds: int = ROUNDS) -> None:
+        """Measure cuts side by side; a longer measurement counts for as many as it has the rounds of."""
+        networks = {str(count): self.network(self.cuts.masks(count)) for count in counts} | {
+            REFERENCE: self.reference
+        }
+        times = {
+            name: by_batch[self.budget.batch]
+            for name, by_batch in measure_latency(
+                networks, self.image_size, (self.budget.batch,), rounds
+            ).items()
+        }
+        self.paces += [times[REFERENCE]] * (rounds // ROUNDS)
+        for count in counts:
+            self.ratios.setdefault(self._key(count), []).extend(
+                [times[str(count)] / times[REFERENCE]] * (rounds // ROUNDS)
+            )
+
+    def _key(self, count: int) -> tuple[int, ...]:
+        return tuple(self.cuts.kept(count).values())

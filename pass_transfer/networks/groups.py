@@ -1,0 +1,273 @@
+"""Channel groups: what must be kept or removed together, found with Torch-Pruning's dependency graph.
+
+A residual stream (stem, every block's output, downsample) is one group, a convolution's
+private output is another; a grouped convolution moves whole groups of its channels.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pass_transfer.errors import BackboneError
+from pass_transfer.networks.modes import eval_mode
+from pass_transfer.networks.spec import classifier_name
+
+if TYPE_CHECKING:
+    import torch_pruning
+
+COUPLINGS = ("grouped", "independent")
+FLOOR = 0.1  # of each group is always kept, so that no layer collapses
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that live or die together.
+
+    A unit is what is kept or removed: one channel of each layer, or all channels of one
+    group of a grouped convolution.
+
+    Fields:
+        name: of the first member in forward order.
+        width: number of units.
+        writes: for each layer that produces these channels (convolutions in forward
+            order, then BatchNorm): the unit of each of its output channels.
+        reads: for each layer that takes them in (forward order): the unit of each input.
+    """
+
+    name: str
+    width: int
+    writes: Mapping[str, torch.Tensor]
+    reads: Mapping[str, torch.Tensor]
+
+
+class ChannelGroups(Mapping[str, ChannelGroup]):
+    """All groups of a backbone by name, in forward order of their first member.
+
+    `steps` names the convolutions in forward order, shortcut projections left out: the
+    recurrence steps over them. `coupling` is "grouped", or "independent" for one group a
+    convolution, which can be masked but not removed.
+    """
+
+    def __init__(self, groups: Mapping[str, ChannelGroup], steps: tuple[str, ...], coupling: str):
+        self._groups = dict(groups)
+        self.steps = steps
+        self.coupling = coupling
+        self._bounds: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __getitem__(self, name: str) -> ChannelGroup:
+        return self._groups[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._groups)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    @cached_property
+    def total(self) -> int:
+        """Number of units over all groups."""
+        return sum(group.width for group in self.values())
+
+    @cached_property
+    def offsets(self) -> torch.Tensor:
+        """Where each group starts in the concatenation of all groups' scores, (len + 1,) int64."""
+        return torch.tensor([0, *torch.tensor([g.width for g in self.values()]).cumsum(0).tolist()])
+
+    @cached_property
+    def floors(self) -> torch.Tensor:
+        """At least this many units of each group are kept, (len,) int64."""
+        return torch.tensor([max(1, math.ceil(FLOOR * group.width)) for group in self.values()])
+
+    def bounds_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """(offsets, floors) on a device, where they stay: a step that is captured in a CUDA graph can fetch nothing."""
+        if device not in self._bounds:
+            self._bounds[device] = self.offsets.to(device), self.floors.to(device)
+        return self._bounds[device]
+
+    def split(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """A tensor (total,) as views by group name."""
+        return dict(zip(self, flat.split([group.width for group in self.values()])))
+
+    def join(self, by_group: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Tensors by group name as one (total,)."""
+        return torch.cat([by_group[name] for name in self])
+
+
+def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped") -> ChannelGroups:
+    """Find a backbone's channel groups.
+
+    Args:
+        backbone: any network of convolutions and linear layers that Torch-Pruning can trace.
+        image_size: side of its input in pixels.
+        coupling: "grouped" (can be removed), or "independent": every convolution on its
+            own, as arXiv 2407.17412 masks them; such masks on a shared stream only mask.
+
+    Raises:
+        BackboneError: unknown coupling, or no group found.
+    """
+    if coupling not in COUPLINGS:
+        raise BackboneError(
+            f"coupling is {coupling!r}; it can be {' or '.join(map(repr, COUPLINGS))}"
+        )
+    order = _forward_order(backbone, image_size)
+    found = [
+        g
+        for g in (
+            _to_group(parts, backbone, order) for parts in dependency_groups(backbone, image_size)
+        )
+        if g
+    ]
+    found = _merge_grouped_convolutions(found, backbone, order)
+    if not found:
+        raise BackboneError(f"no removable channels found in {type(backbone).__name__}")
+    steps = tuple(
+        n for n in order if isinstance(backbone.get_submodule(n), nn.Conv2d) and not is_shortcut(n)
+    )
+    if coupling == "independent":
+        found = [part for group in found for part in _separate(group, order, steps)]
+    found.sort(key=lambda group: order.index(group.name))
+    return ChannelGroups({group.name: group for group in found}, steps, coupling)
+
+
+def is_shortcut(name: str) -> bool:
+    """Whether a convolution is a residual block's shortcut projection (torchvision calls it downsample)."""
+    return "downsample" in name.split(".")
+
+
+def dependency_graph(backbone: nn.Module, image_size: int) -> torch_pruning.DependencyGraph:
+    """Torch-Pruning's graph of a backbone (in eval mode, on its own device)."""
+    import torch_pruning
+
+    example = torch.zeros(
+        1,
+        3,
+        image_size,
+        image_size,
+        device=next(backbone.parameters()).device,
+        dtype=next(backbone.parameters()).dtype,
+    )
+    required = [p.requires_grad for p in backbone.parameters()]
+    backbone.requires_grad_(True)  # the graph is traced through autograd
+    try:
+        with warnings.catch_warnings(), torch.enable_grad(), eval_mode(backbone):
+            warnings.simplefilter("ignore")
+            return torch_pruning.DependencyGraph().build_dependency(
+                backbone, example_inputs=example
+            )
+    finally:
+        for parameter, value in zip(backbone.parameters(), required):
+            parameter.requires_grad_(value)
+
+
+def dependency_groups(backbone: nn.Module, image_size: int) -> Iterator[torch_pruning.Group]:
+    """Torch-Pruning's own groups of everything but the classifier."""
+    head = backbone.get_submodule(classifier_name(backbone))
+    graph = dependency_graph(backbone, image_size)
+    yield from graph.get_all_groups(ignored_layers=[head], root_module_types=[nn.Conv2d, nn.Linear])
+
+
+def reads_channels(item: Any) -> bool:
+    """Whether a layer in Torch-Pruning's group takes the group's channels in, rather than giving them out."""
+    return item.dep.handler.__name__ == "prune_in_channels"
+
+
+def _forward_order(backbone: nn.Module, image_size: int) -> list[str]:
+    """Names of convolutions and linear layers in the order they run."""
+    order: list[str] = []
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: order.append(name))
+        for name, module in backbone.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
+    parameter = next(backbone.parameters())
+    try:
+        with torch.no_grad(), eval_mode(backbone):
+            backbone(
+                torch.zeros(
+                    1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype
+                )
+            )
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(dict.fromkeys(order))
+
+
+def _to_group(
+    parts: torch_pruning.Group, backbone: nn.Module, order: list[str]
+) -> ChannelGroup | None:
+    """A Torch-Pruning group as ours, or None for one that no convolution writes or nothing reads."""
+    names = {module: name for name, module in backbone.named_modules()}
+    writes, reads, norms = {}, {}, {}
+    for item in parts:
+        module = item.dep.target.module
+        name = names.get(module)
+        units = torch.empty(len(item.idxs), dtype=torch.int64)
+        units[torch.tensor(item.idxs)] = torch.tensor(item.root_idxs)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            norms[name] = units
+        elif isinstance(module, (nn.Conv2d, nn.Linear)):
+            (reads if reads_channels(item) else writes)[name] = units
+    if not writes or not reads:
+        return None
+    width = int(max(int(u.max()) for u in writes.values())) + 1
+    writes = {n: writes[n] for n in sorted(writes, key=order.index)}
+    return ChannelGroup(
+        next(iter(writes)),
+        width,
+        writes | norms,
+        {n: reads[n] for n in sorted(reads, key=order.index)},
+    )
+
+
+def _merge_grouped_convolutions(
+    groups: list[ChannelGroup], backbone: nn.Module, order: list[str]
+) -> list[ChannelGroup]:
+    """Join what a grouped convolution reads and writes: its groups are the units of both.
+
+    Torch-Pruning would thin out every group instead; only whole groups can go without
+    leaving the others another shape.
+    """
+    merged = list(groups)
+    for name in order:
+        layer = backbone.get_submodule(name)
+        if not isinstance(layer, nn.Conv2d) or layer.groups == 1:
+            continue
+        before = next((g for g in merged if name in g.reads), None)
+        after = next((g for g in merged if name in g.writes), None)
+        if before is None or after is None or before is after:
+            continue
+        merged = [g for g in merged if g is not before and g is not after]
+        shrink_in, shrink_out = before.width // layer.groups, after.width // layer.groups
+        convolutions = {n: u // shrink_in for n, u in before.writes.items()} | {
+            n: u // shrink_out for n, u in after.writes.items()
+        }
+        ordered = sorted(convolutions, key=lambda n: order.index(n) if n in order else len(order))
+        reads = {n: u // shrink_in for n, u in before.reads.items()} | {
+            n: u // shrink_out for n, u in after.reads.items()
+        }
+        merged.append(
+            ChannelGroup(before.name, layer.groups, {n: convolutions[n] for n in ordered}, reads)
+        )
+    return merged
+
+
+def _separate(group: ChannelGroup, order: list[str], steps: tuple[str, ...]) -> list[ChannelGroup]:
+    """One group for each convolution of a group; a reader follows the last convolution that ran before it."""
+    members = [n for n in group.writes if n in steps]
+    reads: dict[str, dict[str, torch.Tensor]] = {name: {} for name in members}
+    for reader, units in group.reads.items():
+        earlier = [m for m in members if order.index(m) < order.index(reader)]
+        if earlier:
+            reads[earlier[-1]][reader] = units
+    return [
+        ChannelGroup(m, group.width, {m: group.writes[m]}, reads[m]) for m in members if reads[m]
+    ]

@@ -1,0 +1,68 @@
+"""Where a figure comes from: commit, machine, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch_pruning
+import torchvision
+
+from pass_transfer import __version__
+
+COMMIT = "PASS_TRANSFER_COMMIT"  # in the environment, where the code runs outside of its repository
+
+
+@lru_cache  # the code that runs is that of the start
+def provenance() -> dict[str, Any]:
+    """What stands beside every result that is kept."""
+    return {
+        "commit": _commit(),
+        "machine": _machine(),
+        "versions": {
+            "pass_transfer": __version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "torch_pruning": torch_pruning.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _commit() -> str | None:
+    if os.environ.get(COMMIT):
+        return os.environ[COMMIT]
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).resolve().parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def _machine() -> str:
+    name = platform.processor() or platform.machine()
+    try:
+        name = next(
+            (
+                line.split(":", 1)[1].strip()
+                for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+                if line.startswith("model name")
+            ),
+            name,
+        )
+    except OSError:
+        pass
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads" + (
+        f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    )

@@ -1,0 +1,164 @@
+"""Forward selection: channels in the order in which, with least squares from those before, they explain what their readers compute.
+
+A reader is a layer that takes a group's channels in. Of what it makes of all of them, a set
+of channels explains a part (the regression that shrinking/reconstruct.py does after removal);
+what is left over is weighted by the squared gradient of the loss to the reader's outputs.
+The next channel is always the one that lowers this most (greedy forward selection, as in
+channel selection by reconstruction: arXiv 1707.06168, section 3.1; 1707.06342, section 3.2).
+So a channel that others can stand in for comes late, however large or important it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from pass_transfer.errors import BackboneError
+from pass_transfer.float64 import to_float64
+from pass_transfer.masking import batch_statistics
+from pass_transfer.networks import ChannelGroups
+from pass_transfer.progress import progress_bar
+
+PLACES = 16  # of every map that are looked at: neighbours say the same
+RIDGE = 1e-2  # of the mean variance
+
+
+def forward_selection(
+    backbone: nn.Module,
+    groups: ChannelGroups,
+    samples: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    draw: torch.Generator,
+) -> dict[str, torch.Tensor]:
+    """Scores (width,) of every group: the first channel's is the width, the last one's 1.
+
+    Args:
+        backbone: the network `forward` runs; its parameters need no gradient.
+        samples: batches of images (B, 3, S, S) in [0, 1] and labels (B,), on the backbone's device.
+        forward: images to logits (B, classes), through the backbone.
+        draw: of the places of a map that are looked at, on the CPU.
+
+    Raises:
+        BackboneError: a group that only convolutions with groups of their own read.
+    """
+    readers = {
+        name: _Reader(backbone.get_submodule(name), group.width, units)
+        for group in groups.values()
+        for name, units in group.reads.items()
+        if getattr(backbone.get_submodule(name), "groups", 1) == 1
+    }
+    unread = [
+        name
+        for name, group in groups.items()
+        if not any(reader in readers for reader in group.reads)
+    ]
+    if unread:
+        raise BackboneError(
+            f"forward selection cannot rank {unread[0]}: no layer but grouped convolutions reads its channels"
+        )
+    handles = [
+        backbone.get_submodule(name).register_forward_hook(
+            lambda layer, given, made, reader=reader: reader.look(given[0], made, draw)
+        )
+        for name, reader in readers.items()
+    ]
+    try:
+        with batch_statistics(backbone):
+            for images, labels in samples:
+                logits = forward(images.requires_grad_()).float()
+                nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = {}
+    with progress_bar("forward selection", groups.total, "channels") as bar:
+        for name, group in groups.items():
+            found[name] = order(
+                [readers[reader].moments() for reader in group.reads if reader in readers],
+                group.width,
+            )
+            bar.advance(group.width)
+    return found
+
+
+class _Reader:
+    """What a layer sees of its input units, and how much the loss cares for each of its outputs.
+
+    Args:
+        layer: a convolution without groups, or a linear layer.
+        width: units of the group that it reads.
+        units: (inputs,), the unit of each input; a unit has as many inputs as every other.
+    """
+
+    def __init__(self, layer: nn.Module, width: int, units: torch.Tensor):
+        self.width = width
+        self.inputs = torch.argsort(units, stable=True)  # unit by unit
+        weight = (
+            layer.weight.detach().flatten(2)
+            if layer.weight.ndim > 2
+            else layer.weight.detach()[:, :, None]
+        )
+        self.weight = to_float64(
+            weight[:, self.inputs.to(weight.device)].reshape(len(weight), width, -1)
+        )  # (outputs, units, the rest)
+        self.count, self.sums, self.products, self.slopes = 0, 0.0, 0.0, 0.0
+
+    def look(self, given: torch.Tensor, made: torch.Tensor, draw: torch.Generator) -> None:
+        """Inputs (B, C, ...) and outputs of one batch."""
+        with torch.autocast(given.device.type, enabled=False):
+            maps = (
+                given.detach()
+                .float()[:, self.inputs.to(given.device)]
+                .reshape(len(given), self.width, -1)
+            )  # a unit's inputs are places of its map
+            places = torch.randperm(maps.shape[2], generator=draw)[:PLACES].to(given.device)
+            rows = to_float64(maps[:, :, places].transpose(1, 2).flatten(0, 1))
+            self.count += len(rows)
+            self.sums, self.products = self.sums + rows.sum(0), self.products + rows.T @ rows
+        made.register_hook(self._weigh)
+
+    def _weigh(self, gradient: torch.Tensor) -> None:
+        squares = to_float64(gradient.detach()).square()
+        self.slopes = (
+            self.slopes + squares.flatten(2).sum((0, 2))
+            if squares.ndim > 2
+            else self.slopes + squares.sum(0)
+        )
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Covariance (C, C) of the inputs, and what their errors cost, (C, C), in shares of what losing all of them would."""
+        mean = self.sums / self.count
+        covariance = self.products / self.count - torch.outer(mean, mean)
+        covariance.diagonal().add_(RIDGE * covariance.diagonal().mean().clamp(min=1e-12))
+        weighted = (self.weight * self.slopes[:, None, None]).permute(1, 0, 2).flatten(1)
+        cost = weighted @ self.weight.permute(1, 0, 2).flatten(1).T
+        return covariance, cost / (cost * covariance).sum().clamp(min=1e-30)
+
+
+def order(moments: list[tuple[torch.Tensor, torch.Tensor]], width: int) -> torch.Tensor:
+    """Scores (width,) float64 by greedy forward selection over several readers of the same channels.
+
+    Args:
+        moments: of each reader, the inputs' covariance (C, C) and the cost of their errors (C, C).
+    """
+    device = moments[0][0].device
+    left = torch.ones(width, dtype=torch.bool, device=device)
+    scores = torch.zeros(width, dtype=torch.float64, device=device)
+    # R, what is not yet explained of the inputs, and the diagonal of R Q R, which is that as the readers' cost sees it.
+    rest = [covariance.clone() for covariance, _ in moments]
+    priced = [((covariance @ cost) * covariance).sum(1) for covariance, cost in moments]
+    for place in range(width, 0, -1):
+        gain = sum(
+            (p / r.diagonal().clamp(min=1e-12) for p, r in zip(priced, rest)),
+            scores.new_zeros(width),
+        )
+        chosen = int(gain.masked_fill(~left, -torch.inf).argmax())
+        left[chosen], scores[chosen] = False, place
+        for r, p, (_, cost) in zip(rest, priced, moments):
+            row = r[chosen].clone()  # R is symmetric
+            share, seen = row / row[chosen].clamp(min=1e-12), cost @ row
+            p += share.square() * (row @ seen) - 2 * share * (r @ seen)
+            r.addr_(share, row, alpha=-1.0)
+    return scores.cpu()

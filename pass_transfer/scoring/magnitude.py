@@ -1,0 +1,89 @@
+"""Group magnitude and other importances of Torch-Pruning, as scores of our channel groups.
+
+Magnitude is the mean norm of a channel's weights over all layers of its group
+(GroupMagnitudeImportance), divided by the group's mean so that groups can be ranked
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch_pruning.pruner.importance import GroupMagnitudeImportance, Importance
+
+from pass_transfer.networks import ChannelGroup, ChannelGroups
+from pass_transfer.networks.groups import dependency_groups, reads_channels
+
+if TYPE_CHECKING:
+    import torch_pruning
+
+
+def by_importance(
+    importance: Importance, backbone: nn.Module, groups: ChannelGroups, image_size: int
+) -> dict[str, torch.Tensor]:
+    """Scores (width,) of every group by an importance of Torch-Pruning, on that importance's own scale; the mean over a unit's channels.
+
+    With independent coupling a convolution's scores are of the layers that its channels belong to alone.
+    """
+    names = {module: name for name, module in backbone.named_modules()}
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in groups}
+    for parts in dependency_groups(backbone, image_size):
+        for group, own in _of_groups(parts, groups, names):
+            values = importance(own)
+            if values is not None:
+                found[group.name].append(values.detach().cpu().view(group.width, -1).mean(1))
+    return {name: torch.stack(values).mean(0) for name, values in found.items()}
+
+
+def _of_groups(
+    parts: torch_pruning.Group, groups: ChannelGroups, names: Mapping[nn.Module, str]
+) -> Iterator[tuple[ChannelGroup, torch_pruning.Group]]:
+    """What of Torch-Pruning's group is whose: all of it one of our groups', or, with independent coupling, some layers each."""
+    if groups.coupling == "grouped":
+        root = names[parts[0].dep.target.module]
+        yield from ((group, parts) for group in groups.values() if root in group.writes)
+        return
+    for group in groups.values():
+        own = type(parts)()
+        written = [
+            item
+            for item in parts
+            if not reads_channels(item) and names.get(item.dep.target.module) in group.writes
+        ]
+        own.items.extend(
+            written
+            + [
+                item
+                for item in parts
+                if reads_channels(item) and names.get(item.dep.target.module) in group.reads
+            ]
+        )
+        if written:
+            yield group, own
+
+
+def group_l1(
+    backbone: nn.Module, groups: ChannelGroups, image_size: int
+) -> dict[str, torch.Tensor]:
+    """L1 scores (width,) of every group, each with mean 1."""
+    return by_importance(
+        GroupMagnitudeImportance(p=1, group_reduction="mean", normalizer="mean"),
+        backbone,
+        groups,
+        image_size,
+    )
+
+
+def group_l2(
+    backbone: nn.Module, groups: ChannelGroups, image_size: int
+) -> dict[str, torch.Tensor]:
+    """Squared L2 scores (width,) of every group, each with mean 1."""
+    return by_importance(
+        GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer="mean"),
+        backbone,
+        groups,
+        image_size,
+    )

@@ -1,0 +1,166 @@
+"""The loss of a search step: a prompted image through the backbone under the hypernetwork's masks.
+
+The prompt acts twice, as pixels and as the hypernetwork's condition. The two gradients
+differ by orders of magnitude, so they are taken apart, brought to one size and added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pass_transfer.budgets.ranking import top_share
+from pass_transfer.masking import masked_forward
+from pass_transfer.networks import ChannelGroups
+from pass_transfer.networks.network import Network
+from pass_transfer.prompts import Prompt
+from pass_transfer.scoring.hypernet import Hypernet
+from pass_transfer.training import Runtime
+
+MARGIN = 0.1  # of all channels
+
+
+@dataclass(frozen=True)
+class DensityRange:
+    """Share of channels kept in a search step, drawn anew each time, so that one ranking serves every budget."""
+
+    low: float = 0.45
+    high: float = 0.85
+
+    def draw(self, source: torch.Generator) -> float:
+        """A density between low and high."""
+        return self.low + (self.high - self.low) * torch.rand((), generator=source).item()
+
+
+def straight_through_masks(
+    scores: torch.Tensor, groups: ChannelGroups, density: float, uniform: bool = False
+) -> dict[str, torch.Tensor]:
+    """Masks by group at a density, with the straight-through gradient to the scores (total,); uniform for the same share of every group."""
+    if uniform:
+        places = torch.cat(
+            [
+                part.detach().argsort(stable=True).argsort(stable=True).to(scores) / len(part)
+                for part in groups.split(scores).values()
+            ]
+        )
+        scores = scores + (places - scores).detach()
+    return groups.split(top_share(scores, groups, density).mask)
+
+
+def masked_logits(
+    network: Network,
+    prompt: Prompt,
+    frame: torch.Tensor,
+    groups: ChannelGroups,
+    masks,
+    images: torch.Tensor,
+    gradient: str = "exact",
+    margins=None,
+) -> torch.Tensor:
+    """Logits (B, classes) of prompted images under masks, with batch statistics in BatchNorm; see masked_forward for `gradient` and `margins`."""
+    return masked_forward(
+        network.backbone,
+        groups,
+        masks,
+        (prompt(images, frame) - network.mean) / network.std,
+        gradient,
+        margins,
+    ).float()
+
+
+class PromptGradient:
+    """Splits a prompt into its two roles for one step, and joins their gradients.
+
+    Args:
+        prompt: its `values` get the joined gradient.
+        image_share: weight of the gradient through the pixels; the rest goes to the condition.
+    """
+
+    def __init__(self, prompt: Prompt, image_share: float = 0.5):
+        self.prompt, self.image_share = prompt, image_share
+        self.as_image = prompt.frame().detach().requires_grad_()
+        self.as_condition = prompt.frame().detach().requires_grad_()
+
+    def join(self) -> None:
+        """Set prompt.values.grad to the weighted sum of both gradients, each scaled to a root mean square of 1."""
+        pixels = self.prompt.border.sum() * 3
+        total = torch.zeros_like(self.prompt.values)
+        for share, frame in (
+            (self.image_share, self.as_image),
+            (1 - self.image_share, self.as_condition),
+        ):
+            if frame.grad is not None and share > 0:
+                gradient = frame.grad * self.prompt.border
+                total += (
+                    share * gradient / (gradient.square().sum() / pixels).sqrt().clamp(min=1e-12)
+                )
+        self.prompt.values.grad = total
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """No gradients for a module's parameters; they are not even computed."""
+    return module.requires_grad_(False)
+
+
+def condition_scores(hypernet: Hypernet, frame: torch.Tensor) -> torch.Tensor:
+    """Scores in float32, outside of any autocast: rounding would tie channels that differ."""
+    with torch.autocast(frame.device.type, enabled=False):
+        return hypernet(frame.float())
+
+
+def masked_step(
+    hypernet: Hypernet,
+    network: Network,
+    prompt: Prompt,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    density: float,
+    *,
+    image_share: float,
+    optimizers: Iterable[torch.optim.Optimizer],
+    runtime: Runtime,
+    rows: torch.Tensor | None = None,
+    gradient: str = "exact",
+    uniform: bool = False,
+) -> dict[str, float]:
+    """One optimisation step on the cross-entropy of the masked network.
+
+    Args:
+        images: (B, 3, S, S) in [0, 1]; labels: (B,), both on the runtime's device.
+        density: share of channels kept in this step.
+        rows: the classifier's rows that the task's classes are, if not all of them.
+        gradient: which channels' scores learn, those kept ("kept"), also the next MARGIN of the ranking ("margin"), or all of them ("exact").
+        uniform: see straight_through_masks.
+
+    Returns:
+        "loss" and "top1" (per cent) of the batch.
+    """
+    roles = PromptGradient(prompt, image_share)
+    scores = condition_scores(hypernet, roles.as_condition)
+    masks = straight_through_masks(scores, hypernet.groups, density, uniform)
+    margins = (
+        straight_through_masks(
+            scores.detach(), hypernet.groups, min(1.0, density + MARGIN), uniform
+        )
+        if gradient == "margin"
+        else None
+    )
+    with runtime.autocast():
+        logits = masked_logits(
+            network, prompt, roles.as_image, hypernet.groups, masks, images, gradient, margins
+        )
+    logits = logits if rows is None else logits[:, rows]
+    loss = nn.functional.cross_entropy(logits, labels)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    roles.join()
+    for optimizer in optimizers:
+        optimizer.step()
+    return {
+        "loss": loss.item(),
+        "top1": 100 * logits.argmax(1).eq(labels).cpu().double().mean().item(),
+    }

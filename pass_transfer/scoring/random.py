@@ -1,0 +1,13 @@
+"""Random scores: what a criterion has to beat."""
+
+from __future__ import annotations
+
+import torch
+
+from pass_transfer.networks import ChannelGroups
+
+
+def random_scores(groups: ChannelGroups, seed: int) -> dict[str, torch.Tensor]:
+    """Uniform scores in [0, 1) for every unit."""
+    draw = torch.Generator().manual_seed(seed)
+    return {name: torch.rand(group.width, generator=draw) for name, group in groups.items()}

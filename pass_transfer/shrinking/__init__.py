@@ -1,0 +1,1 @@
+"""From masks to a trained small network: removal, reconstruction, BatchNorm, classifier, fine-tuning."""
