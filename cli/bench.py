@@ -1,3 +1,5 @@
+"""The verb bench."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The verb env."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The verb eval."""
+
 from __future__ import annotations
 
 import json
@@ -21,11 +23,10 @@ def evaluate(
 
     Example: pass-transfer eval runs/fast --task digits
     """
-    from pass_transfer.recipes.eval import evaluate_run
+    from pass_transfer.recipes.eval import evaluate as run_evaluate
 
-    result = evaluate_run(run, task, data_dir=data_dir, device=device, precision=precision)
+    result = run_evaluate(run, task, data_dir=data_dir, device=device, precision=precision)
+    figures = f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %"
     print(
-        json.dumps(result)
-        if as_json
-        else f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % on {result['images']} test images of {task}"
+        json.dumps(result) if as_json else f"{figures} on {result['images']} test images of {task}"
     )

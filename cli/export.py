@@ -1,3 +1,5 @@
+"""The verb export."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The verb finetune."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +21,7 @@ def finetune(
     task: options.Task,
     out: options.Out,
     backbone: Annotated[
-        str, typer.Option("--backbone", help="A torchvision ResNet's name.")
+        str, typer.Option("--backbone", help="A torchvision name, such as resnet18.")
     ] = "resnet18",
     size: Annotated[int, typer.Option("--size", help="Image side in pixels.")] = 64,
     data_dir: options.DataDir = None,
@@ -50,7 +52,7 @@ def finetune(
       pass-transfer finetune --backbone resnet18 --weights IMAGENET1K_V1 \\
           --task tiny-imagenet --out runs/backbone
     """
-    from pass_transfer.recipes.finetune import pretrain
+    from pass_transfer.recipes.finetune import finetune as run
     from pass_transfer.shrinking.finetune import FinetuneConfig
 
     config = FinetuneConfig(
@@ -61,7 +63,7 @@ def finetune(
         mixup=mixup,
         seed=seed,
     )
-    result = pretrain(
+    result = run(
         backbone,
         weights,
         task,

@@ -1,3 +1,5 @@
+"""The verb inspect."""
+
 from __future__ import annotations
 
 import json
@@ -18,13 +20,14 @@ def inspect(
     density: options.Density = None,
     latency_ms: options.LatencyMs = None,
     batch: options.Batch = 1,
-    round_to: options.RoundTo = 8,
+    round_to: options.RoundTo = options.ROUND_TO,
     keep_layers: options.KeepLayers = None,
     run: Annotated[
         Path | None,
         typer.Option(
             "--run",
-            help="Take what this run of adapt made its masks from, its prompt or its order of channels, instead of the source task's prompt.",
+            help="Take the channel scores of this run of adapt, instead of those of the source "
+            "task's prompt.",
         ),
     ] = None,
     classes: Annotated[
@@ -46,7 +49,8 @@ def inspect(
 ) -> None:
     """Show what a cut would leave, before anything is trained.
 
-    Channels of every group, MACs and parameters of every layer, latency of both networks, and what would keep it from being faster.
+    Channels of every group, MACs and parameters of every layer, latency of both networks, and
+    what would keep the small one from being faster.
 
     Examples:
 
@@ -57,22 +61,22 @@ def inspect(
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --latency-ms 60 \\
           --batch 32 --device cpu
     """
-    from pass_transfer.recipes.inspect import preview
+    from pass_transfer.recipes.inspect import inspect as run_inspect
     from pass_transfer.report import check_picture, preview_picture, preview_table
 
     if batch != 1 and not latency and latency_ms is None:
         raise UsageError(f"--batch {batch} is for what --no-latency leaves out")
     if plot is not None:
         check_picture(plot)
-    found = preview(
+    found = run_inspect(
         hypernet,
         run=run,
         backbone=backbone,
         classes=classes,
         latency=latency,
         device=device,
-        batch=batch,
-        **options.cut(macs, params, density, latency_ms, round_to, keep_layers),
+        **options.bound(macs=macs, params=params, density=density, latency_ms=latency_ms),
+        **options.how(batch, round_to, keep_layers),
     )
     if plot is not None:
         preview_picture(found, plot)

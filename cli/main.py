@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -20,12 +21,15 @@ from pass_transfer.cli import (
     study,
     zoo,
 )
+from pass_transfer.cli.words import RENAMED, in_flags
 from pass_transfer.errors import PassTransferError
 
-WrongUsage = typer.BadParameter.__mro__[
-    2
-]  # ClickException: of click, or of the copy that newer typers carry
-OUT_OF_MEMORY = "out of memory; try a smaller batch (--batch-size, or --batch where a verb has that), or free some"
+# ClickException: of click, or of the copy that newer typers carry.
+WrongUsage: Any = typer.BadParameter.__mro__[2]
+OUT_OF_MEMORY = (
+    "out of memory; try a smaller batch (--batch-size, or --batch where a verb has that), or free "
+    "some"
+)
 
 
 class _Interrupted(Exception):
@@ -74,11 +78,11 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         return app(arguments, prog_name="pass-transfer", standalone_mode=False) or 0
     except PassTransferError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(_said(error), error.exit_code)
     except WrongUsage as error:
         return _wrong_usage(error)
     except _Interrupted as error:
-        return _fail(str(error), 130, "")
+        return _fail(in_flags(str(error), None, typer.main.get_command(app)), 130, "")
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130, "")
     except MemoryError:
@@ -91,16 +95,23 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(OUT_OF_MEMORY, 1)
 
 
-def _wrong_usage(error: Exception) -> int:
+def _said(error: PassTransferError) -> str:
+    """An error's message, in the command line's words."""
+    return in_flags(str(error), getattr(error, "argument", None), typer.main.get_command(app))
+
+
+def _wrong_usage(error: Any) -> int:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         print(context.get_help(), file=sys.stderr)
         return 2
+    old = getattr(error, "option_name", None)
+    if old in RENAMED:
+        return _fail(f"{old} is now {RENAMED[old]}. See CHANGELOG.md", 2)
     said = error.format_message().rstrip(".")
-    return _fail(
-        f"{said}{'' if said.endswith('?') else '.'} See {context.command_path if context else 'pass-transfer'} --help",
-        2,
-    )
+    end = "" if said.endswith("?") else "."
+    path = context.command_path if context else "pass-transfer"
+    return _fail(f"{said}{end} See {path} --help", 2)
 
 
 def _fail(message: str, code: int, kind: str = "error: ") -> int:

@@ -1,3 +1,5 @@
+"""The verb search."""
+
 from __future__ import annotations
 
 import json
@@ -47,13 +49,13 @@ def search(
       pass-transfer search --backbone runs/backbone \\
           --data-dir data/tiny-imagenet --out runs/search
     """
-    from pass_transfer.recipes.search import make_entry
+    from pass_transfer.recipes.search import search as run
     from pass_transfer.scoring.search import SearchConfig
 
     config = SearchConfig(
         steps=steps, tasks=tasks, batch_size=batch_size, lr=lr, prompt=prompt, pad=pad, seed=seed
     )
-    result = make_entry(
+    result = run(
         backbone,
         out,
         data_dir=data_dir,

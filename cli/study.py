@@ -1,3 +1,5 @@
+"""The verb study."""
+
 from __future__ import annotations
 
 import dataclasses

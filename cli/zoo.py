@@ -1,3 +1,5 @@
+"""The verb zoo."""
+
 from __future__ import annotations
 
 import json

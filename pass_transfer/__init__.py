@@ -16,19 +16,20 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load_hypernet": "pass_transfer.zoo.entry",
+    "AdaptConfig": "pass_transfer.recipes.adapt_config",
+    "Budget": "pass_transfer.budgets",
+    "ChannelMasks": "pass_transfer.masks",
+    "PassTransferError": "pass_transfer.errors",
     "PretrainedHypernet": "pass_transfer.scoring.pretrained",
+    "PrunedModel": "pass_transfer.pruned",
     "adapt": "pass_transfer.recipes.adapt",
-    "AdaptConfig": "pass_transfer.recipes.adapt",
+    "load_hypernet": "pass_transfer.zoo.entry",
+    "load_pruned": "pass_transfer.pruned",
+    "load_task": "pass_transfer.tasks",
     "on_task": "pass_transfer.scoring.task_prior",
     "own_backbone": "pass_transfer.scoring.own_backbone",
     "tune_prompt": "pass_transfer.scoring.prompt_tuning",
-    "load_pruned": "pass_transfer.pruned",
-    "PrunedModel": "pass_transfer.pruned",
-    "load_task": "pass_transfer.tasks",
-    "ChannelMasks": "pass_transfer.masks",
     "write_report": "pass_transfer.report",
-    "PassTransferError": "pass_transfer.errors",
 }
 __all__ = sorted(_HOMES)
 

@@ -16,9 +16,13 @@ class PassTransferError(Exception):
 
 
 class UsageError(PassTransferError, ValueError):
-    """An argument or flag has a value that is not allowed."""
+    """An argument has a value that is not allowed; `argument` is its name, where there is one."""
 
     exit_code = 2
+
+    def __init__(self, message: str, argument: str | None = None):
+        super().__init__(message)
+        self.argument = argument
 
 
 class TaskError(PassTransferError, ValueError):

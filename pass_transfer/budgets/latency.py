@@ -6,9 +6,11 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
+from pass_transfer.budgets.kinds import BudgetKind, CutNetwork
 from pass_transfer.budgets.ranking import RankedCuts
 from pass_transfer.errors import MaskError, UsageError
 from pass_transfer.latency import ROUNDS, measure_latency
@@ -22,27 +24,34 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True)
 class LatencyBudget:
-    """Milliseconds that a batch of images may take, as latency.measure_latency measures them. Raises UsageError for what is no budget."""
+    """Milliseconds that a batch of images may take, as latency.measure_latency measures them."""
 
     milliseconds: float
     batch: int = 1
 
-    def __post_init__(self) -> None:
-        if (
-            isinstance(self.milliseconds, bool)
-            or not isinstance(self.milliseconds, (int, float))
-            or not 0 < self.milliseconds < math.inf
-        ):
-            raise UsageError(
-                f"--latency-ms is {self.milliseconds}; it is a positive number of milliseconds, such as 8"
-            )
-        check_batch(self.batch)
 
+class LatencyKind(BudgetKind):
+    """Milliseconds for a batch, measured on this machine."""
 
-def check_batch(batch: int) -> None:
-    """Raises UsageError for what is no number of images."""
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise UsageError(f"--batch is {batch}; it is a number of images, at least 1")
+    name = "latency_ms"
+
+    def parse(self, value: Any) -> float:
+        """A positive number of milliseconds. Raises UsageError."""
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
+            wanted = "a positive number of milliseconds, such as 8"
+            raise UsageError(f"{self.name} is {value}; it is {wanted}", self.name)
+        return value
+
+    def check(self, value: float, batch: int, cuts: RankedCuts, network: CutNetwork) -> None:
+        """Measure the smallest cut alone. Raises MaskError where it takes longer."""
+        check_reachable(cuts, network.build, LatencyBudget(value, batch), network.image_size)
+
+    def masks(
+        self, value: float, batch: int, cuts: RankedCuts, network: CutNetwork
+    ) -> ChannelMasks:
+        """The largest cut that was measured within the budget; it depends on the machine."""
+        return fit_latency(cuts, network.build, LatencyBudget(value, batch), network.image_size)
 
 
 def check_reachable(

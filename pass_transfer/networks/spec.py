@@ -6,7 +6,9 @@ Weights come by torchvision name (downloaded), or from a .safetensors or .pth fi
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -60,6 +62,11 @@ class BackboneSpec:
                     f"{name} is {values!r}; it is three numbers, one for each of red, green and blue"
                     + (", above 0" if least == 0 else "")
                 )
+
+    @classmethod
+    def from_saved(cls, saved: Mapping[str, Any]) -> BackboneSpec:
+        """A spec as JSON has it."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
 
 
 def build_backbone(spec: BackboneSpec) -> nn.Module:

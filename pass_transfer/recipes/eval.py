@@ -8,7 +8,7 @@ from typing import Any
 from pass_transfer.pruned import load_pruned
 
 
-def evaluate_run(
+def evaluate(
     run: str | Path,
     task: str,
     *,
@@ -16,7 +16,9 @@ def evaluate_run(
     device: str = "auto",
     precision: str = "auto",
 ) -> dict[str, Any]:
-    """Top-1 and top-5 (percent) of a run's model on a task's test images, in the precision that suits this device unless another is given; the run's report
+    """Top-1 and top-5 (percent) of a run's model on a task's test images.
+
+    The precision is the one that suits this device, unless another is given. The run's report
     has the command with the device and precision that adapt measured in.
 
     Raises:

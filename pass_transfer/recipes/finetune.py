@@ -1,10 +1,11 @@
-"""Fine-tune a whole network on a task: how a zoo entry's backbone is made, and the dense reference."""
+"""Fine-tune a whole network on a task: how a zoo entry's backbone is made."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,32 +13,21 @@ from pass_transfer.files import read_json, sha256, write_json, write_tensors
 from pass_transfer.networks import BackboneSpec, build_backbone, load_weights
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
+from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
 from pass_transfer.shrinking.classifier import fit_head
-from pass_transfer.shrinking.finetune import FinetuneConfig, finetune
+from pass_transfer.shrinking.finetune import FinetuneConfig
+from pass_transfer.shrinking.finetune import finetune as train
 from pass_transfer.shrinking.recalibrate import recalibrate
 from pass_transfer.tasks import load_task
 from pass_transfer.training import RunFolder, choose_runtime, evaluate
 from pass_transfer.training.run_folder import check_free
 
-FINAL_IMAGES = (
-    16384  # for the statistics a finished backbone keeps: unaugmented images, which it will see
-)
+FINAL_IMAGES = 16384  # for a finished backbone's statistics: unaugmented images, as it will see
+RESULT, WEIGHTS = "backbone.json", "backbone.safetensors"
+DEFAULT = FinetuneConfig(epochs=6)
 
 
-def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights of two or more dimensions in float16; BatchNorm, biases and counters as they are."""
-    return {
-        name: t.half() if t.is_floating_point() and t.ndim > 1 else t for name, t in state.items()
-    }
-
-
-def _origin(weights: str) -> str:
-    """Which weights these are: a file's name and the start of its sha-256, or a torchvision name."""
-    path = Path(weights).expanduser()
-    return f"{path.name} {sha256(path)[:16]}" if path.is_file() else str(weights)
-
-
-def pretrain(
+def finetune(
     architecture: str,
     weights: str,
     task: str,
@@ -45,12 +35,9 @@ def pretrain(
     *,
     size: int = 64,
     data_dir: str | None = None,
-    config: FinetuneConfig = FinetuneConfig(epochs=6),
-    device: str = "auto",
-    precision: str = "auto",
-    resume: bool = False,
-    force: bool = False,
-) -> dict:
+    config: FinetuneConfig = DEFAULT,
+    **options: Any,
+) -> dict[str, Any]:
     """Train a backbone on a task and save it in half precision.
 
     Args:
@@ -58,16 +45,16 @@ def pretrain(
         weights: what to start from (see load_weights).
         task, size, data_dir: see load_task.
         out: folder for backbone.safetensors, backbone.json and the run's metrics.
+        options: device, precision, resume and force of RunOptions.
 
     Returns:
         The content of backbone.json, with the test accuracy of the network as stored.
     """
-    started = time.monotonic()
-    check_free(out, resume=resume, force=force)
-    build_backbone(
-        BackboneSpec(architecture, 2, size)
-    )  # a wrong name or size fails here, before any image is read
-    runtime = choose_runtime(device, precision)
+    started, where = time.monotonic(), take(RunOptions, options)
+    refuse_unknown(options, "finetune")
+    check_free(out, resume=where.resume, force=where.force)
+    build_backbone(BackboneSpec(architecture, 2, size))  # a wrong name fails before images are read
+    runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, size, data_dir)
     torch.manual_seed(config.seed)
@@ -75,24 +62,23 @@ def pretrain(
     network = Network(build_backbone(spec), spec.mean, spec.std)
     left = load_weights(network.backbone, architecture, weights)
     settings = {
-        "recipe": "pretrain",
+        "recipe": "pretrain",  # as version 0.1 called it
         "architecture": architecture,
-        "weights": _origin(weights),
+        "weights": _which(weights),
         "task": task,
         "size": size,
     }
-    run = RunFolder(
-        out, settings | dataclasses.asdict(config), resume=resume, force=force, started=started
-    )
-    if run.resumed and (run.path / "backbone.json").exists():
+    identity = settings | dataclasses.asdict(config)
+    run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)
+    if run.resumed and (run.path / RESULT).exists():
         say(f"{run.path} is already finished")
         run.drop_checkpoints()
-        return read_json(run.path / "backbone.json")
+        return read_json(run.path / RESULT)
     runtime.place(network)
     recalibrate(network, data.train, runtime, seed=config.seed)
     if left:
         fit_head(network, data.train, data.classes, runtime, config.seed)
-    finetune(network, data, config, runtime, run)
+    train(network, data, config, runtime, run)
     recalibrate(network, data.train, runtime, images=FINAL_IMAGES, seed=config.seed)
     stored = half_precision(network.backbone.state_dict())
     network.backbone.load_state_dict(stored)
@@ -104,9 +90,24 @@ def pretrain(
         "top1": accuracy.top1,
         "top5": accuracy.top5,
         "seconds": round(run.seconds, 1),
-        "config": settings | dataclasses.asdict(config),
+        "config": identity,
     }
-    write_tensors(Path(out) / "backbone.safetensors", stored)
-    write_json(Path(out) / "backbone.json", result)
+    write_tensors(run.path / WEIGHTS, stored)
+    write_json(run.path / RESULT, result)
     run.drop_checkpoints()
     return result
+
+
+def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of two or more dimensions in float16; BatchNorm, biases and counters as they are."""
+    halved = {}
+    for name, tensor in state.items():
+        is_weight = tensor.is_floating_point() and tensor.ndim > 1
+        halved[name] = tensor.half() if is_weight else tensor
+    return halved
+
+
+def _which(weights: str) -> str:
+    """Which weights these are: a file's name with the start of its sha-256, or another name."""
+    path = Path(weights).expanduser()
+    return f"{path.name} {sha256(path)[:16]}" if path.is_file() else str(weights)

@@ -7,44 +7,68 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from pass_transfer.recipes.adapt import AdaptConfig
+from pass_transfer.recipes.adapt_config import AdaptConfig
+from pass_transfer.scoring.registry import COUPLING, UNIFORM, choose_method
 
-ALWAYS = (
-    "macs",
-    "params",
-    "density",
-    "round_to",
-    "seed",
-)  # said also where they have their default
-FLAGS = {"latency_batch": "--batch"}  # options that are not called like the field
-BEFORE = {
-    "round_to": 1,
-    "reconstruct": False,
-}  # what a run did whose config.json has no such field yet
+FILES = {"data_dir": "--data-dir", "backbone_file": "--backbone", "dense_run": "--dense"}
+OWN = ("method", "settings", "budget", "with_dense")  # fields that are said in their own way
 
 
 def adapt_command(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """`pass-transfer adapt` with every option that is not the default, quoted for a POSIX shell.
 
     Args:
-        config: a run's config.json. Device and precision are those that were chosen.
+        config: a run's config.json, with today's fields. Device and precision are those that
+            were chosen.
         result: its result.json; --with-dense is said where the dense network was trained.
     """
     words = ["--hypernet", config["entry"], "--task", config["task"]]
-    words += ["--data-dir", config["data_dir"]] if config.get("data_dir") else []
-    words += ["--backbone", config["backbone_file"]] if config.get("backbone_file") else []
-    words += ["--dense", config["dense_run"]] if config.get("dense_run") else []
+    for name, flag in FILES.items():
+        words += [flag, config[name]] if config.get(name) else []
+    words += ["--method", config["method"], *_settings(config)]
+    words += _budget(config["budget"])
     for field in dataclasses.fields(AdaptConfig):
-        value = config.get(field.name, BEFORE.get(field.name))
-        if value is not None and (
-            field.name in ALWAYS
-            or value != (list(field.default) if isinstance(field.default, tuple) else field.default)
-        ):
+        value = config.get(field.name)
+        if field.name in OWN or value is None:
+            continue
+        if field.name == "seed" or value != field.default:
             words += _option(field.name, value)
-    words += (
-        ["--with-dense"] if result["dense_top1"] is not None and not config.get("dense_run") else []
-    )
+    trained = result["dense_top1"] is not None and not config.get("dense_run")
+    words += ["--with-dense"] if trained else []
     return _line("adapt", *words, *_machine(config), "--out", result["run"])
+
+
+def _settings(config: Mapping[str, Any]) -> list[str]:
+    """The method's settings that are not its defaults."""
+    defaults = choose_method(config["method"]).saved()
+    words = []
+    for name, value in config["settings"].items():
+        if value != defaults.get(name) and name not in (COUPLING,):
+            words += ["--set", f"{name}={str(value).lower() if name == UNIFORM else _text(value)}"]
+    return words
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _budget(budget: Mapping[str, Any]) -> list[str]:
+    """The budget; its bound and rounding are said also where they are the default."""
+    words = []
+    for name, value in budget.items():
+        if name != "fill":
+            words += _option(name, value)
+    return words
+
+
+def _option(name: str, value: Any) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    words = []
+    for one in value if isinstance(value, list) else [value]:
+        words += [flag, str(one)]
+    return words
 
 
 def evaluation_command(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -64,12 +88,3 @@ def _line(*words: str) -> str:
 
 def _machine(config: Mapping[str, Any]) -> list[str]:
     return ["--device", config["device"], "--precision", config["precision"]]
-
-
-def _option(name: str, value: Any) -> list[str]:
-    flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
-    if isinstance(value, bool):
-        return [flag if value else flag.replace("--", "--no-", 1)]
-    return [
-        word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))
-    ]

@@ -100,14 +100,10 @@ def run_page(record: RunRecord, drawn: Mapping[str, Picture], samples: Mapping[s
 def _lead(result: Mapping[str, Any]) -> str:
     batch = next(iter(result["latency_ms"]))
     small, dense = result["latency_ms"][batch], result["dense_latency_ms"][batch]
-    found = (
-        "by forward selection on the task"
-        if result["transfer"] == "selection"
-        else f"from {result['hypernet']} by {result['transfer']} transfer"
-    )
+    found = f"were chosen by the method {result['method']}"
     return (
         f"With {_share(result, 'macs')} of the dense network's multiply-accumulates and {_share(result, 'parameters')} of its parameters, it recognises "
-        f"{result['top1']:.2f} % of {result['images']} test images and is {dense / small:.2f} times as fast at batch {batch}. Its channel masks came "
+        f"{result['top1']:.2f} % of {result['images']} test images and is {dense / small:.2f} times as fast at batch {batch}. Its channels "
         f"{found}; finding them took {result['search_seconds']:.0f} s, the whole job {result['seconds']:.0f} s."
     )
 
@@ -179,7 +175,7 @@ def _comparison(record: RunRecord, drawn: Mapping[str, Picture]) -> list[Html]:
 def _prompts(record: RunRecord) -> dict[str, Any]:
     """The prompts of a run that say something; one of zeros, as forward selection has it, is none."""
     deployed = record.model.network.prompt
-    frames = {"gave the masks": record.prompt} | (
+    frames = ({} if record.prompt is None else {"gave the masks": record.prompt}) | (
         {} if deployed is None else {"in the small network": deployed.frame().detach()}
     )
     return {title: frame for title, frame in frames.items() if frame.any()}

@@ -12,10 +12,17 @@ from pass_transfer.errors import RunError, StorageError
 from pass_transfer.files import read_json, read_tensors, sha256
 from pass_transfer.pruned import PrunedModel, load_pruned
 from pass_transfer.pruned.folder import DESCRIPTION, WEIGHTS
-from pass_transfer.recipes.adapt import PROMPT, RESULT
 from pass_transfer.runs.dense import DENSE
 from pass_transfer.runs.evaluation import EVALUATION, Evaluation, load_evaluation
-from pass_transfer.scoring.task_prior import PRIOR
+from pass_transfer.runs.files import (
+    MASKS,
+    OLD_PRIOR,
+    PROMPT,
+    RESULT,
+    SCORES,
+    modern_config,
+    read_result,
+)
 from pass_transfer.training import to_images
 from pass_transfer.training.run_folder import CONFIG, METRICS, read_metrics
 
@@ -25,9 +32,10 @@ FILES = (
     RESULT,
     DESCRIPTION,
     WEIGHTS,
-    "masks.safetensors",
+    SCORES,
+    OLD_PRIOR,
     PROMPT,
-    PRIOR,
+    MASKS,
     EVALUATION,
     f"{DENSE}/{DESCRIPTION}",
     f"{DENSE}/{WEIGHTS}",
@@ -42,7 +50,7 @@ class RunRecord:
         config, result: the content of config.json and result.json.
         metrics: the rows of metrics.jsonl.
         model: the small network.
-        prompt: the frame (3, S, S) that gave the masks.
+        prompt: the frame (3, S, S) that gave the masks, if the method has one.
         evaluation: None for a run that saved none.
         hashes: sha-256 by file name.
     """
@@ -52,7 +60,7 @@ class RunRecord:
     result: dict[str, Any]
     metrics: list[dict[str, Any]]
     model: PrunedModel
-    prompt: torch.Tensor
+    prompt: torch.Tensor | None
     evaluation: Evaluation | None
     hashes: dict[str, str]
 
@@ -77,25 +85,35 @@ def read_run(run: str | Path) -> RunRecord:
     folder = Path(run)
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
     if not isinstance(config, dict) or config.get("recipe") != "adapt":
-        raise RunError(
-            f"{folder} is no run folder of pass-transfer adapt; give one, such as runs/c100"
-        )
+        raise RunError(f"{folder} is no run folder of adapt; give one, such as runs/c100")
     if not (folder / RESULT).is_file():
-        raise RunError(
-            f"{folder} is not a finished run: it holds no {RESULT}. Continue it with pass-transfer adapt --resume."
-        )
-    result, model = read_json(folder / RESULT), load_pruned(folder)
-    prompt = read_tensors(folder / PROMPT).get("values")
-    if prompt is None or prompt.shape != (3, model.spec.image_size, model.spec.image_size):
-        raise StorageError(
-            f"{folder / PROMPT} does not hold a prompt for images of {model.spec.image_size} pixels"
-        )
+        message = f"{folder} is not a finished run: it holds no {RESULT}"
+        raise RunError(f"{message}. Continue it: adapt with resume=True.")
+    result, model = read_result(folder), load_pruned(folder)
     evaluation = load_evaluation(folder, len(model.class_names))
-    if evaluation is not None and int(evaluation.confusion.sum()) != result["images"]:
+    counted = 0 if evaluation is None else int(evaluation.confusion.sum())
+    if evaluation is not None and counted != result["images"]:
         raise StorageError(
-            f"{folder / EVALUATION} counts {int(evaluation.confusion.sum())} images, {RESULT} {result['images']}; they are of different runs"
+            f"{folder / EVALUATION} counts {counted} images, {RESULT} {result['images']}; they are "
+            f"of different runs"
         )
-    hashes = {name: sha256(folder / name) for name in FILES if (folder / name).exists()}
     return RunRecord(
-        folder, config, result, read_metrics(folder), model, prompt, evaluation, hashes
+        folder,
+        modern_config(config),
+        result,
+        read_metrics(folder),
+        model,
+        _read_prompt(folder / PROMPT, model.spec.image_size),
+        evaluation,
+        {name: sha256(folder / name) for name in FILES if (folder / name).exists()},
     )
+
+
+def _read_prompt(path: Path, size: int) -> torch.Tensor | None:
+    """The frame that gave a run's masks; None where its method has none."""
+    if not path.exists():
+        return None
+    frame = read_tensors(path).get("values")
+    if frame is None or frame.shape != (3, size, size):
+        raise StorageError(f"{path} does not hold a prompt for images of {size} pixels")
+    return frame

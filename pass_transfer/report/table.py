@@ -14,7 +14,7 @@ COLUMNS = ("", "small", "dense", "small / dense")
 def summary(result: Mapping[str, Any]) -> str:
     """result.json as a table of plain text."""
     table = Table(
-        title=f"{result['task']} by {result['hypernet']} ({result['transfer']} transfer)",
+        title=f"{result['task']} by {result['hypernet']} (method {result['method']})",
         title_justify="left",
     )
     for column in COLUMNS:

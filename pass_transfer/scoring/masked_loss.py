@@ -6,7 +6,7 @@ differ by orders of magnitude, so they are taken apart, brought to one size and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -88,15 +88,12 @@ class PromptGradient:
         """Set prompt.values.grad to the weighted sum of both gradients, each scaled to a root mean square of 1."""
         pixels = self.prompt.border.sum() * 3
         total = torch.zeros_like(self.prompt.values)
-        for share, frame in (
-            (self.image_share, self.as_image),
-            (1 - self.image_share, self.as_condition),
-        ):
+        parts = ((self.image_share, self.as_image), (1 - self.image_share, self.as_condition))
+        for share, frame in parts:
             if frame.grad is not None and share > 0:
                 gradient = frame.grad * self.prompt.border
-                total += (
-                    share * gradient / (gradient.square().sum() / pixels).sqrt().clamp(min=1e-12)
-                )
+                spread = (gradient.square().sum() / pixels).sqrt().clamp(min=1e-12)
+                total += share * gradient / spread
         self.prompt.values.grad = total
 
 
@@ -111,56 +108,71 @@ def condition_scores(hypernet: Hypernet, frame: torch.Tensor) -> torch.Tensor:
         return hypernet(frame.float())
 
 
-def masked_step(
-    hypernet: Hypernet,
-    network: Network,
-    prompt: Prompt,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    density: float,
-    *,
-    image_share: float,
-    optimizers: Iterable[torch.optim.Optimizer],
-    runtime: Runtime,
-    rows: torch.Tensor | None = None,
-    gradient: str = "exact",
-    uniform: bool = False,
-) -> dict[str, float]:
+@dataclass(frozen=True)
+class MaskedStep:
     """One optimisation step on the cross-entropy of the masked network.
 
-    Args:
-        images: (B, 3, S, S) in [0, 1]; labels: (B,), both on the runtime's device.
-        density: share of channels kept in this step.
-        rows: the classifier's rows that the task's classes are, if not all of them.
-        gradient: which channels' scores learn, those kept ("kept"), also the next MARGIN of the ranking ("margin"), or all of them ("exact").
+    Fields:
+        hypernet, network: placed on the runtime's device; what learns is in the optimizers.
+        optimizers: stepped together.
+        image_share: weight of a prompt's gradient as pixels, against as condition.
+        gradient: which channels' scores learn: those kept ("kept"), these and the next
+            MARGIN of the ranking ("margin"), or all of them ("exact").
         uniform: see straight_through_masks.
-
-    Returns:
-        "loss" and "top1" (per cent) of the batch.
     """
-    roles = PromptGradient(prompt, image_share)
-    scores = condition_scores(hypernet, roles.as_condition)
-    masks = straight_through_masks(scores, hypernet.groups, density, uniform)
-    margins = (
-        straight_through_masks(
-            scores.detach(), hypernet.groups, min(1.0, density + MARGIN), uniform
-        )
-        if gradient == "margin"
-        else None
-    )
-    with runtime.autocast():
-        logits = masked_logits(
-            network, prompt, roles.as_image, hypernet.groups, masks, images, gradient, margins
-        )
-    logits = logits if rows is None else logits[:, rows]
-    loss = nn.functional.cross_entropy(logits, labels)
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    roles.join()
-    for optimizer in optimizers:
-        optimizer.step()
-    return {
-        "loss": loss.item(),
-        "top1": 100 * logits.argmax(1).eq(labels).cpu().double().mean().item(),
-    }
+
+    hypernet: Hypernet
+    network: Network
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    runtime: Runtime
+    image_share: float
+    gradient: str = "exact"
+    uniform: bool = False
+
+    def __call__(
+        self,
+        prompt: Prompt,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        density: float,
+        rows: torch.Tensor | None = None,
+    ) -> dict[str, float]:
+        """Take one step.
+
+        Args:
+            images: (B, 3, S, S) in [0, 1]; labels: (B,), both on the runtime's device.
+            density: share of channels kept in this step.
+            rows: the classifier's rows that the task's classes are, if not all of them.
+
+        Returns:
+            "loss" and "top1" (per cent) of the batch.
+        """
+        roles = PromptGradient(prompt, self.image_share)
+        logits = self._logits(prompt, roles, images, density)
+        logits = logits if rows is None else logits[:, rows]
+        loss = nn.functional.cross_entropy(logits, labels)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        roles.join()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        hits = logits.argmax(1).eq(labels).cpu().double()
+        return {"loss": loss.item(), "top1": 100 * hits.mean().item()}
+
+    def _logits(
+        self, prompt: Prompt, roles: PromptGradient, images: torch.Tensor, density: float
+    ) -> torch.Tensor:
+        """Logits (B, classes) under the masks that the prompt gives at a density."""
+        groups = self.hypernet.groups
+        scores = condition_scores(self.hypernet, roles.as_condition)
+        masks = straight_through_masks(scores, groups, density, self.uniform)
+        margins = None
+        if self.gradient == "margin":
+            wider = min(1.0, density + MARGIN)
+            margins = straight_through_masks(scores.detach(), groups, wider, self.uniform)
+        frame = roles.as_image
+        with self.runtime.autocast():
+            return masked_logits(
+                self.network, prompt, frame, groups, masks, images, self.gradient, margins
+            )

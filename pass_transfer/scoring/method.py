@@ -1,7 +1,12 @@
-"""What a method of a study is: a function from a context to channel scores, and how much work that is."""
+"""What a method is: a function from a context to channel scores.
+
+Everything after the scores is the same for every method: one ranking, cut at a budget, then
+removal and training. A method registers itself by name; scoring/registry.py lists them all.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,56 +14,103 @@ from typing import Any
 
 import torch
 
+from pass_transfer.budgets import Budget, CutNetwork
+from pass_transfer.errors import UsageError
+from pass_transfer.files import read_tensors, write_tensors
 from pass_transfer.networks import ChannelGroups, CostTable
 from pass_transfer.networks.network import Network
+from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.prompts import Prompt
-from pass_transfer.scoring.pretrained import PretrainedHypernet
+from pass_transfer.scoring.pretrained import PretrainedHypernet, cut_network
+from pass_transfer.scoring.samples import Samples
+from pass_transfer.shrinking.classifier import with_task_head
 from pass_transfer.tasks import Task
-from pass_transfer.training import Runtime
+from pass_transfer.training import RunFolder, Runtime
 
 Scores = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found: scores (width,) of each group, and a prompt where one is to be deployed with the network."""
+    """What a method found.
+
+    Fields:
+        scores: (width,) of each channel group; higher ones are kept.
+        prompt: the visual prompt that gave them, if the method has one.
+        deployed: whether the prompt stays in the image when the network is trained and used.
+    """
 
     scores: Scores
     prompt: Prompt | None = None
+    deployed: bool = False
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may look at: the entry's backbone and the task's training images, never its test images.
+    """What a method may look at: a network and a task's training images, never its test images.
 
     Fields:
-        task: its held-out images may select, its test images are not touched.
-        budget: share of the dense MACs, for a method that searches each budget anew.
+        dense: the network whose channels are scored.
+        groups: what is scored: the network's groups, or every convolution on its own.
+        task: its held-out images may select; its test images are not touched.
+        hypernet: the zoo entry, for a method that needs one.
         settings: of the method.
-        groups: what is scored: the entry's groups, or every convolution on its own.
+        budget: for a method that searches anew for every budget.
         uniform: whether the budget will be shared out equally over the groups.
+        mapping: how the source's classes become the task's while scores are found.
+        run: where checkpoints and what takes long are kept, if there is a run.
     """
 
-    entry: PretrainedHypernet
+    dense: PretrainedBackbone
+    groups: ChannelGroups
     task: Task
     runtime: Runtime
-    seed: int
-    batch_size: int
-    budget: float
-    settings: Any
-    groups: ChannelGroups
+    hypernet: PretrainedHypernet | None = None
+    settings: Any = None
+    budget: Budget | None = None
     uniform: bool = False
+    mapping: str = "linear"
+    batch_size: int = 128
+    seed: int = 0
+    run: RunFolder | None = None
+
+    @property
+    def entry(self) -> PretrainedHypernet:
+        """The zoo entry. Raises UsageError where there is none."""
+        if self.hypernet is None:
+            raise UsageError("this method needs a hypernetwork, which is not given")
+        return self.hypernet
 
     @cached_property
     def table(self) -> CostTable:
-        """MACs with the task's classifier."""
-        return CostTable(
-            self.entry.backbone(), self.groups, self.entry.spec.image_size
-        ).with_classes(self.task.classes)
+        """MACs of the network's groups, with the task's classifier."""
+        size = self.dense.spec.image_size
+        table = CostTable(self.dense.module, self.groups, size)
+        return table.with_classes(self.task.classes)
 
-    def network(self) -> Network:
-        """A fresh dense network with the source's classifier, without a prompt."""
-        return self.entry.network()
+    def cut_network(self, prompt: Prompt | None = None) -> CutNetwork:
+        """What a budget is for: these groups, with a prompt inside where the network is timed."""
+        whole = cut_network(self.dense, prompt, self.task.classes, self.runtime.device)
+        return dataclasses.replace(whole, groups=self.groups, table=self.table)
+
+    @cached_property
+    def task_network(self) -> Network:
+        """The frozen dense network with a classifier for the task, made once; copy it to train."""
+        network, task = self.dense.network(), self.task
+        return with_task_head(network, task.train, task.classes, self.runtime, self.seed)
+
+    def samples(self, images: int) -> Samples:
+        """Training images to measure channels on."""
+        return Samples(self.task.train, self.runtime, images, self.seed)
+
+    def once(self, name: str, make: Callable[[], Scores]) -> Scores:
+        """Scores that take long: kept in the run's folder, and not made again on resume."""
+        if self.run is None:
+            return make()
+        path = self.run.work / f"{name}.safetensors"
+        if not path.exists():
+            write_tensors(path, make())
+        return read_tensors(path)
 
 
 @dataclass(frozen=True)
@@ -66,19 +118,35 @@ class Method:
     """One method.
 
     Fields:
-        scores: context to what it finds; higher ones are kept.
-        steps: settings to the optimisation steps on dense-sized batches that it takes, for estimates.
+        name: by which it is chosen.
+        scores: context to what it finds.
         settings: a frozen dataclass of what can be set, or None.
+        steps: settings to the optimisation steps on dense-sized batches that it takes, for
+            estimates.
         each_budget: whether scores are found anew for every budget.
         coupled: whether it can only score whole groups, not every convolution on its own.
-        uniform: whether the budget is shared out equally over the groups.
-        coupling: "grouped", or "independent" for a mask of its own for every convolution of a residual stream.
+        needs_hypernet: whether it needs a zoo entry.
     """
 
+    name: str
     scores: Callable[[Context], Scores | Found]
-    steps: Callable[[Any], float] = lambda settings: 0.0
     settings: type | None = None
+    steps: Callable[[Any], float] = lambda settings: 0.0
     each_budget: bool = False
     coupled: bool = False
-    uniform: bool = False
-    coupling: str = "grouped"
+    needs_hypernet: bool = False
+
+
+METHODS: dict[str, Method] = {}
+
+Scorer = Callable[[Context], Scores | Found]
+
+
+def register(name: str, settings: type | None = None, **fields: Any) -> Callable[[Scorer], Scorer]:
+    """Make the function below a method of this name; `fields` are those of Method."""
+
+    def add(scores: Scorer) -> Scorer:
+        METHODS[name] = Method(name, scores, settings, **fields)
+        return scores
+
+    return add

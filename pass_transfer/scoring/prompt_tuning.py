@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from pass_transfer.networks import classifier_name, set_classifier
-from pass_transfer.networks.network import Network
 from pass_transfer.prompts import Prompt
-from pass_transfer.scoring.hypernet import Hypernet
 from pass_transfer.scoring.masked_loss import (
     DensityRange,
+    MaskedStep,
     condition_scores,
     freeze,
     masked_logits,
-    masked_step,
     straight_through_masks,
 )
+from pass_transfer.scoring.method import Context
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.settings import check_positive, check_whole
-from pass_transfer.shrinking.classifier import with_task_head
 from pass_transfer.shrinking.map_labels import map_labels
 from pass_transfer.tasks import Task, load_task
-from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, choose_runtime, run_stage
+from pass_transfer.training import LoopConfig, Stage, choose_runtime, run_stage
 from pass_transfer.training.batches import augmented
 
 PASSES = 8
@@ -44,7 +43,8 @@ class PromptConfig:
             through the training images.
         rows: rows of metrics; an iterative label mapping is made again with each.
         lr: peak step of Adam, in brightness; a frame starts with a spread of 0.01.
-        head_lr: of Adam on the task's own classifier, which learns along (a mapped one does not).
+        head_lr: of Adam on the task's own classifier, which learns along (a mapped one does
+            not).
         image_share: weight of the prompt's gradient as pixels, against as condition.
         low, high: range of densities trained at.
     """
@@ -64,42 +64,47 @@ class PromptConfig:
         check_positive(self, "lr", "head_lr")
 
 
+DEFAULT = PromptConfig()
+
+
 class TunePromptStage(Stage):
-    """Cross-entropy of the masked network on the task; only the prompt, and a new classifier, learn."""
+    """Cross-entropy of the masked network on the task.
+
+    Only the prompt learns, and the task's classifier where that is a new one.
+    """
 
     name = "prompt"
 
     def __init__(
         self,
-        hypernet: Hypernet,
-        network: Network,
+        hypernet: PretrainedHypernet,
         prompt: Prompt,
-        task: Task,
-        mapping: str,
         config: PromptConfig,
-        runtime: Runtime,
+        context: Context,
     ):
-        self.hypernet = freeze(
-            runtime.place(copy.deepcopy(hypernet))
-        ).train()  # cuDNN differentiates an LSTM in training mode only; nothing else depends on it
+        runtime, linear = context.runtime, context.mapping == "linear"
+        # cuDNN differentiates an LSTM in training mode only; nothing else depends on it.
+        self.hypernet = freeze(runtime.place(copy.deepcopy(hypernet.net))).train()
         self.prompt = prompt.to(runtime.device)
-        self.task, self.mapping, self.config, self.runtime = task, mapping, config, runtime
-        self.source = network.backbone.get_submodule(classifier_name(network.backbone))
-        linear = mapping == "linear"
-        self.network = freeze(
-            with_task_head(network, task.train, task.classes, runtime, config.seed)
-            if linear
-            else runtime.place(copy.deepcopy(network))
-        )
+        self.task, self.mapping, self.runtime = context.task, context.mapping, runtime
+        self.config = config
+        dense = hypernet.network()
+        self.source = dense.backbone.get_submodule(classifier_name(dense.backbone))
+        start = copy.deepcopy(context.task_network) if linear else runtime.place(dense)
+        self.network = freeze(start)
         self.densities = DensityRange(config.low, config.high)
-        self.optimizers = {"prompt": torch.optim.Adam(self.prompt.parameters(), config.lr)}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "prompt": torch.optim.Adam(self.prompt.parameters(), config.lr)
+        }
         if linear:
-            self.optimizers["head"] = torch.optim.Adam(
-                self.head.requires_grad_(True).parameters(), config.head_lr
-            )
+            head = self.head.requires_grad_(True)
+            self.optimizers["head"] = torch.optim.Adam(head.parameters(), config.head_lr)
         else:
             self._map()
         self.modules = {"prompt": self.prompt, "head": self.head}
+        self.masked_step = MaskedStep(
+            self.hypernet, self.network, self.optimizers, runtime, config.image_share
+        )
 
     @property
     def head(self) -> nn.Linear:
@@ -107,29 +112,27 @@ class TunePromptStage(Stage):
         return self.network.backbone.get_submodule(classifier_name(self.network.backbone))
 
     def _map(self) -> None:
-        """Choose the source classes that stand for the task's, by what is predicted under the prompt and its masks."""
+        """Choose the source classes that stand for the task's.
+
+        They are those that are predicted under the prompt and its masks.
+        """
+        network, groups = self.network, self.hypernet.groups
         frame = self.prompt.frame().detach()
         masks = self._masks(frame)
-        set_classifier(self.network.backbone, self.runtime.place(self.source))
-        head = map_labels(
-            self.source,
-            lambda x: masked_logits(
-                self.network, self.prompt, frame, self.hypernet.groups, masks, x
-            ),
-            self.task,
-            self.runtime,
-            self.config.seed,
-        )
-        set_classifier(self.network.backbone, freeze(head))
+        set_classifier(network.backbone, self.runtime.place(copy.deepcopy(self.source)))
+
+        def predict(images: torch.Tensor) -> torch.Tensor:
+            return masked_logits(network, self.prompt, frame, groups, masks, images)
+
+        head = map_labels(self.source, predict, self.task, self.runtime, self.config.seed)
+        set_classifier(network.backbone, freeze(head))
         self.modules = {"prompt": self.prompt, "head": head}
 
     def _masks(self, frame: torch.Tensor) -> dict[str, torch.Tensor]:
         """Masks at the middle of the densities."""
-        return straight_through_masks(
-            condition_scores(self.hypernet, frame),
-            self.hypernet.groups,
-            (self.config.low + self.config.high) / 2,
-        )
+        middle = (self.config.low + self.config.high) / 2
+        scores = condition_scores(self.hypernet, frame)
+        return straight_through_masks(scores, self.hypernet.groups, middle)
 
     def start_epoch(self, epoch: int, step: int) -> None:
         """An iterative mapping follows the prompt."""
@@ -141,17 +144,8 @@ class TunePromptStage(Stage):
     ) -> dict[str, float]:
         """One step on uint8 images (B, 3, S, S)."""
         images = augmented(pixels, draw, self.task.mirrored, self.runtime.device)
-        return masked_step(
-            self.hypernet,
-            self.network,
-            self.prompt,
-            images,
-            labels.to(self.runtime.device),
-            self.densities.draw(draw),
-            image_share=self.config.image_share,
-            optimizers=self.optimizers.values(),
-            runtime=self.runtime,
-        )
+        labels = labels.to(self.runtime.device)
+        return self.masked_step(self.prompt, images, labels, self.densities.draw(draw))
 
     def evaluate(self) -> dict[str, float]:
         """Nothing: a prompt is used as it ends."""
@@ -159,40 +153,27 @@ class TunePromptStage(Stage):
 
 
 def tune(
-    hypernet: Hypernet,
-    network: Network,
-    prompt: Prompt,
-    task: Task,
-    config: PromptConfig,
-    runtime: Runtime,
-    run: RunFolder | None = None,
-    mapping: str = "linear",
-) -> list[dict]:
-    """Tune a prompt in place for a task.
+    hypernet: PretrainedHypernet, prompt: Prompt, config: PromptConfig, context: Context
+) -> list[dict[str, Any]]:
+    """Tune a prompt in place for a context's task.
 
     Args:
-        network: the dense network with the source's classifier, left as it is.
+        hypernet: with the prior that it corrects.
         prompt: where to start from.
-        mapping: "linear", "frequency" or "iterative" (label_mapping.py).
+        context: its label mapping is "linear", "frequency" or "iterative" (label_mapping.py).
 
     Returns:
         Rows of metrics.
     """
-    batch_size = min(config.batch_size, len(task.train))
-    whole = len(task.train) // batch_size
+    train = context.task.train
+    batch_size = min(config.batch_size, len(train))
+    whole = len(train) // batch_size
     steps = min(config.steps, PASSES * whole)
     if not steps:
         return []
-    loop = LoopConfig.of_steps(
-        steps, len(task.train), batch_size, rows=config.rows, seed=config.seed
-    )
-    return run_stage(
-        TunePromptStage(hypernet, network, prompt, task, mapping, config, runtime),
-        task.train,
-        loop,
-        runtime,
-        run,
-    )
+    loop = LoopConfig.of_steps(steps, len(train), batch_size, rows=config.rows, seed=config.seed)
+    stage = TunePromptStage(hypernet, prompt, config, context)
+    return run_stage(stage, train, loop, context.runtime, context.run)
 
 
 def tune_prompt(
@@ -200,7 +181,7 @@ def tune_prompt(
     task: str | Task,
     *,
     data_dir: str | None = None,
-    config: PromptConfig = PromptConfig(),
+    config: PromptConfig = DEFAULT,
     device: str = "auto",
     precision: str = "auto",
 ) -> Prompt:
@@ -208,19 +189,15 @@ def tune_prompt(
 
     Args:
         task: a name (see load_task) or a loaded Task at the backbone's image size.
+        data_dir: the folder of the task's parquet files, if it is not downloaded.
 
     Returns:
         The prompt, on the CPU, for hypernet.generate_masks.
     """
     runtime = choose_runtime(device, precision)
-    data = load_task(task, hypernet.spec.image_size, data_dir) if isinstance(task, str) else task
+    size = hypernet.spec.image_size
+    data = load_task(task, size, data_dir) if isinstance(task, str) else task
     prompt = hypernet.prompt()
-    tune(
-        hypernet.net,
-        Network(hypernet.backbone(), hypernet.spec.mean, hypernet.spec.std),
-        prompt,
-        data,
-        config,
-        runtime,
-    )
+    context = Context(hypernet.dense, hypernet.groups, data, runtime, hypernet, seed=config.seed)
+    tune(hypernet, prompt, config, context)
     return prompt.cpu()

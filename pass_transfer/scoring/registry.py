@@ -1,93 +1,130 @@
-"""Methods of a study by name: each gives channel scores, and everything after the scores is the same for all."""
+"""The one list of methods, for adapt and for a study, and how one of them is chosen."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from pass_transfer.errors import UsageError
+from pass_transfer.errors import DivergedError, UsageError
 from pass_transfer.networks import COUPLINGS
-from pass_transfer.scoring import bee_colony, learned_scores, pass_methods, simple, sparse_training
-from pass_transfer.scoring.method import Context, Found, Method, Scores
-
-METHODS: dict[str, Method] = {
-    **simple.METHODS,
-    **sparse_training.METHODS,
-    **bee_colony.METHODS,
-    **learned_scores.METHODS,
-    **pass_methods.METHODS,
-}
-
-__all__ = ["METHODS", "Context", "Found", "Method", "Scores", "method_of", "settings_of"]
+from pass_transfer.scoring.method import Context, Found, Method
+from pass_transfer.scoring.methods import METHODS
 
 VARIANT_OF = "method"  # the setting that names the method, where a study calls it something else
-UNIFORM = (
-    "uniform"  # the setting, of every method, that shares the budget out equally over the groups
-)
-COUPLING = "coupling"  # the setting, of a method that can, for a mask of every convolution's own
+UNIFORM = "uniform"  # a setting of every method: the budget shared out equally over the groups
+COUPLING = "coupling"  # a setting, of a method that can, for a mask of every convolution's own
+
+# Names and settings of version 0.1, which are still read: the method now, and what it meant.
+OLD_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "transfer_prompt": ("prompt", {"prior": "source", "deploy_prompt": False}),
+    "transfer_mask": ("mask", {"deploy_prompt": False}),
+    "forward_selection": ("selection", {}),
+}
+OLD_SETTINGS = {"hears_prompt": "uses_prompt"}
 
 
-def method_of(name: str, given: Mapping[str, Any]) -> tuple[Method, Any]:
-    """A method of a study and its settings, with what was given in place of the defaults.
+@dataclass(frozen=True)
+class ChosenMethod:
+    """A method with its settings.
+
+    Fields:
+        settings: of the method's own dataclass, or None.
+        uniform: whether every group keeps the same share of the budget.
+        coupling: "grouped", or "independent" for a mask of every convolution's own.
+    """
+
+    method: Method
+    settings: Any = None
+    uniform: bool = False
+    coupling: str = "grouped"
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.method.name
+
+    def saved(self) -> dict[str, Any]:
+        """All that decides its scores, as JSON has it."""
+        own = dataclasses.asdict(self.settings) if self.settings else {}
+        return {VARIANT_OF: self.name, UNIFORM: self.uniform, COUPLING: self.coupling} | own
+
+    def score(self, context: Context) -> Found:
+        """What the method finds.
+
+        Raises:
+            UsageError: it needs a hypernetwork, and there is none.
+            DivergedError: scores that are not finite.
+        """
+        if self.method.needs_hypernet and context.hypernet is None:
+            raise UsageError(f"the method {self.name} needs a hypernetwork, which is not given")
+        given = self.method.scores(context)
+        found = given if isinstance(given, Found) else Found(given)
+        if not all(bool(part.isfinite().all()) for part in found.scores.values()):
+            raise DivergedError(f"{self.name} found scores that are not finite")
+        return found
+
+
+def choose_method(name: str, given: Mapping[str, Any] | None = None) -> ChosenMethod:
+    """A method with what was given in place of its default settings.
 
     Args:
-        name: in the study; that of a method, unless the settings' "method" says which one this is a variant of.
+        name: a method's; or a name of one's own, where the setting "method" says which method
+            this is a variant of.
+        given: settings by name.
 
     Raises:
-        UsageError: an unknown method, an unknown or impossible setting.
+        UsageError: an unknown method, an unknown or impossible setting; it is named.
     """
-    given = dict(given)
-    kind = given.pop(VARIANT_OF, name)
+    settings = modern_settings({VARIANT_OF: name, **(given or {})})
+    kind = settings.pop(VARIANT_OF)
     if not isinstance(kind, str) or kind not in METHODS:
-        raise UsageError(f"unknown method {kind!r}; choose of {', '.join(METHODS)}")
+        raise UsageError(f"unknown method {kind!r}; choose one of {', '.join(METHODS)}", "method")
     if kind != name and name in METHODS:
         raise UsageError(f"{name} is a method of its own; give this variant of {kind} another name")
     method = METHODS[kind]
-    uniform, coupling = given.pop(UNIFORM, method.uniform), given.pop(COUPLING, method.coupling)
+    uniform, coupling = settings.pop(UNIFORM, False), settings.pop(COUPLING, COUPLINGS[0])
     if not isinstance(uniform, bool):
-        raise UsageError(f"{UNIFORM} is {uniform!r}; it is true or false")
+        raise UsageError(f"{UNIFORM} is {uniform!r}; it is true or false", UNIFORM)
     if coupling not in COUPLINGS:
-        raise UsageError(f"{COUPLING} is {coupling!r}; it is {' or '.join(COUPLINGS)}")
-    if method.coupled and coupling != METHODS[kind].coupling:
-        raise UsageError(
-            f"{kind} cannot score every convolution on its own ({COUPLING}: {coupling})"
-        )
-    known = (
-        {field.name: field for field in dataclasses.fields(method.settings)}
-        if method.settings
-        else {}
-    )
-    for key, value in list(given.items()):
+        raise UsageError(f"{COUPLING} is {coupling!r}; it is {' or '.join(COUPLINGS)}", COUPLING)
+    if method.coupled and coupling != COUPLINGS[0]:
+        message = f"{kind} cannot score every convolution on its own ({COUPLING}: {coupling})"
+        raise UsageError(message, COUPLING)
+    return ChosenMethod(method, _settings(method, settings), uniform, coupling)
+
+
+def modern_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under today's names, where version 0.1 wrote them; "method" is among them."""
+    kind = given[VARIANT_OF]
+    new_kind, meant = OLD_METHODS.get(kind, (kind, {})) if isinstance(kind, str) else (kind, {})
+    renamed = {OLD_SETTINGS.get(name, name): value for name, value in given.items()}
+    return {**meant, **renamed, VARIANT_OF: new_kind}
+
+
+def _settings(method: Method, given: Mapping[str, Any]) -> Any:
+    """A method's settings, with each value's type checked against the default's."""
+    fields = dataclasses.fields(method.settings) if method.settings else ()
+    known = {field.name: field.default for field in fields}
+    checked = {}
+    for key, value in given.items():
         if key not in known:
-            raise UsageError(
-                f"unknown setting {key!r}; {kind} has {', '.join([UNIFORM, COUPLING, *known])}"
-            )
-        default = known[key].default
-        accepted = (int, float) if isinstance(default, float) else type(default)
-        value = given[key] = _number(value) if isinstance(default, float) else value
-        if not isinstance(value, accepted) or isinstance(value, bool) != isinstance(default, bool):
-            raise UsageError(
-                f"{key} is {value!r}; it is a {type(default).__name__}, by default {default!r}"
-            )
-    return dataclasses.replace(method, uniform=uniform, coupling=coupling), method.settings(
-        **given
-    ) if method.settings else None
+            names = ", ".join([UNIFORM, COUPLING, *known])
+            raise UsageError(f"unknown setting {key!r}; {method.name} has {names}", key)
+        checked[key] = _typed(key, value, known[key])
+    return method.settings(**checked) if method.settings else None
 
 
-def settings_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All that decides a method's scores, as JSON has it; arguments and errors as of method_of."""
-    method, settings = method_of(name, given)
-    return {
-        VARIANT_OF: given.get(VARIANT_OF, name),
-        UNIFORM: method.uniform,
-        COUPLING: method.coupling,
-    } | (dataclasses.asdict(settings) if settings else {})
-
-
-def _number(value: Any) -> Any:
-    """YAML takes 1e-4, without a point, for a word."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+def _typed(key: str, value: Any, default: Any) -> Any:
+    """A value of the default's type; YAML takes 1e-4, without a point, for a word."""
+    if isinstance(default, float) and isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    accepted = (int, float) if isinstance(default, float) else (type(default),)
+    if not isinstance(value, accepted) or isinstance(value, bool) != isinstance(default, bool):
+        kind = type(default).__name__
+        raise UsageError(f"{key} is {value!r}; it is a {kind}, by default {default!r}", key)
+    return value

@@ -7,6 +7,7 @@ a prompt each (source_tasks.py).
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +15,13 @@ import torch
 from torch import nn
 
 from pass_transfer import ops
-from pass_transfer.errors import UsageError
 from pass_transfer.networks import classifier_name
 from pass_transfer.networks.network import Network
 from pass_transfer.prompts import KINDS, Prompt, default_pad
 from pass_transfer.scoring.hypernet import Hypernet
-from pass_transfer.scoring.masked_loss import DensityRange, freeze, masked_step
+from pass_transfer.scoring.masked_loss import DensityRange, MaskedStep, freeze
 from pass_transfer.scoring.source_tasks import make_source_tasks, see
-from pass_transfer.settings import check_positive, check_whole
-from pass_transfer.shrinking.classifier import with_task_head
+from pass_transfer.settings import check_choice, check_positive, check_whole
 from pass_transfer.tasks import Task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage
 from pass_transfer.training.batches import augmented, generator
@@ -47,7 +46,8 @@ class SearchConfig:
         low, high: range of densities trained at.
         gradient: which channels' scores learn in a step: all of them ("exact"), those kept
             ("kept"), or these and the next tenth of the ranking ("margin").
-        uniform: whether every group keeps the same share in a step, instead of one ranking over all.
+        uniform: whether every group keeps the same share in a step, instead of one ranking
+            over all.
     """
 
     steps: int = 1500
@@ -70,25 +70,12 @@ class SearchConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_whole(
-            self,
-            steps=0,
-            rows=1,
-            importance_tasks=1,
-            importance_images=1,
-            batch_size=2,
-            tasks=1,
-            pad=0,
-            seed=0,
-        )
+        check_whole(self, steps=0, rows=1, batch_size=2, tasks=1, pad=0, seed=0)
+        check_whole(self, importance_tasks=1, importance_images=1)
         check_positive(self, "lr", "prompt_lr", "head_lr")
         check_positive(self, "weight_decay", zero=True)
-        if self.gradient not in ops.GRADIENTS:
-            raise UsageError(
-                f"gradient is {self.gradient!r}; choose one of {', '.join(ops.GRADIENTS)}"
-            )
-        if self.prompt not in KINDS:
-            raise UsageError(f"--prompt is {self.prompt!r}; choose one of {', '.join(KINDS)}")
+        check_choice("gradient", self.gradient, ops.GRADIENTS)
+        check_choice("prompt", self.prompt, KINDS)
 
 
 class SearchStage(Stage):
@@ -99,35 +86,39 @@ class SearchStage(Stage):
     def __init__(
         self,
         hypernet: Hypernet,
-        network: Network,
+        task_network: Network,
         task: Task,
         config: SearchConfig,
         runtime: Runtime,
     ):
         self.task, self.config, self.runtime = task, config, runtime
         self.hypernet = runtime.place(hypernet)
-        self.network = freeze(
-            with_task_head(network, task.train, task.classes, runtime, config.seed)
-        )
+        self.network = freeze(copy.deepcopy(task_network))
         self.sources = make_source_tasks(task.classes, config.tasks, config.seed)
         pad = config.pad or default_pad(task.size)
-        self.prompts = nn.ModuleList(
-            Prompt(config.prompt, task.size, pad, config.seed * 1000 + n)
-            for n in range(config.tasks)
-        ).to(runtime.device)
+        seeds = range(config.seed * 1000, config.seed * 1000 + config.tasks)
+        prompts = [Prompt(config.prompt, task.size, pad, seed) for seed in seeds]
+        self.prompts = nn.ModuleList(prompts).to(runtime.device)
         self.densities = DensityRange(config.low, config.high)
         self.pools = [np.flatnonzero(np.isin(task.train.labels, s.classes)) for s in self.sources]
-        head = self.network.backbone.get_submodule(
-            classifier_name(self.network.backbone)
-        ).requires_grad_(True)
+        backbone = self.network.backbone
+        head = backbone.get_submodule(classifier_name(backbone)).requires_grad_(True)
+        decay = config.weight_decay
         self.modules = {"hypernet": self.hypernet, "prompts": self.prompts, "head": head}
         self.optimizers = {
-            "adamw": torch.optim.AdamW(
-                hypernet.parameters(), config.lr, weight_decay=config.weight_decay
-            ),
+            "adamw": torch.optim.AdamW(hypernet.parameters(), config.lr, weight_decay=decay),
             "sgd": torch.optim.SGD(self.prompts.parameters(), config.prompt_lr),
             "head": torch.optim.Adam(head.parameters(), config.head_lr),
         }
+        self.masked_step = MaskedStep(
+            self.hypernet,
+            self.network,
+            self.optimizers,
+            runtime,
+            config.image_share,
+            config.gradient,
+            config.uniform,
+        )
         self.epoch = 0
 
     def start_epoch(self, epoch: int, step: int) -> None:
@@ -137,21 +128,16 @@ class SearchStage(Stage):
     def source_of(self, epoch: int, number: int) -> int:
         """Which source task a step belongs to; every task gets its turn in a shuffled round."""
         turn, place = divmod(number, self.config.tasks)
-        return int(
-            torch.randperm(self.config.tasks, generator=generator(self.config.seed, epoch, turn))[
-                place
-            ]
-        )
+        draw = generator(self.config.seed, epoch, turn)
+        return int(torch.randperm(self.config.tasks, generator=draw)[place])
 
     def order(self, epoch: int, steps: int, batch_size: int) -> list[torch.Tensor]:
         """Each step draws images of its task's classes."""
         chosen = []
         for number in range(steps):
-            pool = self.pools[self.source_of(epoch, number)]
+            pool = torch.from_numpy(self.pools[self.source_of(epoch, number)])
             draw = generator(self.config.seed, epoch, number, 1)
-            chosen.append(
-                torch.from_numpy(pool)[torch.randint(len(pool), (batch_size,), generator=draw)]
-            )
+            chosen.append(pool[torch.randint(len(pool), (batch_size,), generator=draw)])
         return chosen
 
     def step(
@@ -161,20 +147,9 @@ class SearchStage(Stage):
         index = self.source_of(self.epoch, number)
         source, rows = self.sources[index], torch.tensor(self.sources[index].classes)
         images = see(augmented(pixels, draw, self.task.mirrored, self.runtime.device), source.view)
-        return masked_step(
-            self.hypernet,
-            self.network,
-            self.prompts[index],
-            images,
-            torch.searchsorted(rows, labels).to(self.runtime.device),
-            self.densities.draw(draw),
-            image_share=self.config.image_share,
-            optimizers=self.optimizers.values(),
-            runtime=self.runtime,
-            rows=rows,
-            gradient=self.config.gradient,
-            uniform=self.config.uniform,
-        )
+        labels = torch.searchsorted(rows, labels).to(self.runtime.device)
+        density = self.densities.draw(draw)
+        return self.masked_step(self.prompts[index], images, labels, density, rows)
 
     def evaluate(self) -> dict[str, float]:
         """Nothing: the hypernetwork is used as it ends."""
@@ -183,7 +158,7 @@ class SearchStage(Stage):
 
 def search(
     hypernet: Hypernet,
-    network: Network,
+    task_network: Network,
     task: Task,
     config: SearchConfig,
     runtime: Runtime,
@@ -192,12 +167,13 @@ def search(
     """Train a hypernetwork in place on a source dataset.
 
     Args:
-        network: the backbone, left as it is.
+        task_network: the frozen backbone with a classifier for the task (with_task_head), left
+            as it is.
 
     Returns:
         The prompt of the whole dataset.
     """
-    stage = SearchStage(hypernet, network, task, config, runtime)
+    stage = SearchStage(hypernet, task_network, task, config, runtime)
     if config.steps:
         loop = LoopConfig.of_steps(
             config.steps,

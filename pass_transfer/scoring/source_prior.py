@@ -17,40 +17,34 @@ from pass_transfer.networks import ChannelGroups
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import progress_bar
 from pass_transfer.scoring.prior import standardise
+from pass_transfer.scoring.samples import Samples, task_importance
 from pass_transfer.scoring.source_tasks import SourceTask, part_of, see
-from pass_transfer.scoring.task_importance import task_importance
-from pass_transfer.tasks import Task
-from pass_transfer.training import Runtime
+from pass_transfer.shrinking.classifier import with_task_head
 
 
 def mean_importance(
     network: Network,
     groups: ChannelGroups,
-    task: Task,
     sources: Sequence[SourceTask],
-    runtime: Runtime,
-    images: int,
-    seed: int = 0,
+    samples: Samples,
 ) -> dict[str, torch.Tensor]:
-    """Taylor importance (width,) of every channel group, standardised for each source task and averaged over them.
+    """Taylor importance (width,) of every channel group, averaged over source tasks.
+
+    It is standardised for each source task first.
 
     Args:
         network: the dense network, left as it is.
-        images: how many of each source task it is measured on.
+        samples: how many images of the source dataset are looked at for each source task, and
+            the seed of the first.
     """
+    runtime = samples.runtime
     total = torch.zeros(groups.total)
     with progress_bar("channel importance", len(sources), "tasks") as bar:
         for number, source in enumerate(sources):
-            found = task_importance(
-                network,
-                groups,
-                part_of(task.train, source),
-                len(source.classes),
-                runtime,
-                images,
-                seed + number,
-                functools.partial(see, view=source.view),
-            )
-            total += groups.join(standardise(found))
+            part, seed = part_of(samples.split, source), samples.seed + number
+            view = functools.partial(see, view=source.view)
+            own = with_task_head(network, part, len(source.classes), runtime, seed, view)
+            seen = Samples(part, runtime, samples.images, seed, view)
+            total += groups.join(standardise(task_importance(own, groups, seen)))
             bar.advance(1)
     return groups.split(total / len(sources))

@@ -6,6 +6,7 @@ The same recipe fine-tunes a dense backbone, so that dense and pruned are compar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 from pass_transfer.networks.network import Network
 from pass_transfer.settings import check_positive, check_whole
 from pass_transfer.shrinking.distill import Teacher
-from pass_transfer.tasks import Split, Task
+from pass_transfer.tasks import Task
 from pass_transfer.training import (
     Accuracy,
     LoopConfig,
@@ -67,7 +68,10 @@ class FinetuneConfig:
 
 
 class FinetuneStage(Stage):
-    """Cross-entropy on augmented images by SGD with Nesterov momentum; with a teacher, what that says of them too."""
+    """Cross-entropy on augmented images by SGD with Nesterov momentum.
+
+    With a teacher, the network learns what that says of the images, too.
+    """
 
     def __init__(
         self,
@@ -78,30 +82,19 @@ class FinetuneStage(Stage):
         name: str = "finetune",
         teacher: Teacher | None = None,
     ):
-        self.name, self.task, self.config, self.runtime, self.teacher = (
-            name,
-            task,
-            config,
-            runtime,
-            teacher,
-        )
+        self.name, self.task, self.config = name, task, config
+        self.runtime, self.teacher = runtime, teacher
         self.network = runtime.place(network)
-        self.model = (
-            runtime.accelerator.prepare_model(self.network)
-            if runtime.accelerator.num_processes > 1
-            else self.network
-        )
-        self.replicas = (
-            None
-            if config.whole_batch
-            else Replicas.fitting(self.network, runtime, config.batch_size)
-        )
+        self.model: nn.Module = self.network
+        if runtime.accelerator.num_processes > 1:
+            self.model = runtime.accelerator.prepare_model(self.network)
+        self.replicas = None
+        if not config.whole_batch:
+            self.replicas = Replicas.fitting(self.network, runtime, config.batch_size)
+        groups = _parameter_groups(network, config)
+        sgd = torch.optim.SGD(groups, momentum=config.momentum, nesterov=True)
         self.modules = {"network": self.network}
-        self.optimizers = {
-            "sgd": torch.optim.SGD(
-                _parameter_groups(network, config), momentum=config.momentum, nesterov=True
-            )
-        }
+        self.optimizers = {"sgd": sgd}
 
     def start_epoch(self, epoch: int, step: int) -> None:
         """BatchNorm learns its statistics while training."""
@@ -122,13 +115,9 @@ class FinetuneStage(Stage):
         ) -> tuple[torch.Tensor, torch.Tensor]:
             with self.runtime.autocast():
                 logits = network(images).float()
-            loss = share * nn.functional.cross_entropy(
-                logits, labels, label_smoothing=self.config.label_smoothing
-            )
+            loss = share * self._cross_entropy(logits, labels)
             if share < 1:
-                loss = loss + (1 - share) * nn.functional.cross_entropy(
-                    logits, partners, label_smoothing=self.config.label_smoothing
-                )
+                loss = loss + (1 - share) * self._cross_entropy(logits, partners)
             if self.teacher is not None:
                 loss = self.teacher.loss(images, logits, loss, self.runtime)
             return loss, logits.argmax(1).eq(labels)
@@ -144,17 +133,21 @@ class FinetuneStage(Stage):
         optimizer.step()
         return {"loss": loss.item(), "top1": 100 * hits.cpu().double().mean().item()}
 
+    def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        smoothing = self.config.label_smoothing
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+
     def _blend(self, count: int, draw: torch.Generator) -> tuple[float, torch.Tensor]:
         """Mixup's weight of each image itself, and the image it is blended with."""
-        if not self.config.mixup:
+        mixup = self.config.mixup
+        if not mixup:
             return 1.0, torch.arange(count)
         seed = int(torch.randint(2**31, (), generator=draw))
-        return float(
-            np.random.default_rng(seed).beta(self.config.mixup, self.config.mixup)
-        ), torch.randperm(count, generator=draw)
+        share = float(np.random.default_rng(seed).beta(mixup, mixup))
+        return share, torch.randperm(count, generator=draw)
 
     def regularise(self) -> None:
-        """Called between backward and the optimizer's step, where a stage may add to the gradients."""
+        """Add to the gradients, between backward and the optimizer's step; nothing here."""
 
     def evaluate(self) -> dict[str, float]:
         """Accuracy on the held-out images."""
@@ -163,7 +156,7 @@ class FinetuneStage(Stage):
         return {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
 
 
-def _parameter_groups(network: Network, config: FinetuneConfig) -> list[dict]:
+def _parameter_groups(network: Network, config: FinetuneConfig) -> list[dict[str, Any]]:
     weights = [p for p in network.backbone.parameters() if p.ndim > 1]
     others = [p for p in network.backbone.parameters() if p.ndim <= 1]
     groups = [
@@ -171,13 +164,8 @@ def _parameter_groups(network: Network, config: FinetuneConfig) -> list[dict]:
         {"params": others, "lr": config.lr, "weight_decay": 0.0},
     ]
     if network.prompt is not None:
-        groups.append(
-            {
-                "params": list(network.prompt.parameters()),
-                "lr": config.prompt_lr,
-                "weight_decay": 0.0,
-            }
-        )
+        prompt = list(network.prompt.parameters())
+        groups.append({"params": prompt, "lr": config.prompt_lr, "weight_decay": 0.0})
     return groups
 
 
@@ -188,28 +176,24 @@ def finetune(
     runtime: Runtime,
     run: RunFolder | None = None,
     name: str = "finetune",
-    train: Split | None = None,
+    *,
     teacher: Teacher | None = None,
     start: Accuracy | None = None,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Fine-tune a network in place; it ends in eval mode with the best epoch's weights.
 
     Args:
         network: its classifier has one row per class of the task.
-        train: the images to train on, if not all of task.train.
+        run, name: where checkpoints are kept, under which name.
         teacher: a network to learn from, beside the labels.
-        start: accuracy on the held-out images as the network comes; given, its weights stay if no epoch is as good.
+        start: accuracy on the held-out images as the network comes; given, its weights stay
+            where no epoch is as good.
 
     Returns:
         One row of metrics per epoch.
     """
-    rows = run_stage(
-        FinetuneStage(network, task, config, runtime, name, teacher),
-        train or task.train,
-        config.loop(),
-        runtime,
-        run,
-        None if start is None else start.top1,
-    )
+    stage = FinetuneStage(network, task, config, runtime, name, teacher)
+    start_top1 = None if start is None else start.top1
+    rows = run_stage(stage, task.train, config.loop(), runtime, run, start_top1)
     network.eval()
     return rows

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
-from torch import nn
+from dataclasses import dataclass
 
 from pass_transfer.masking import mask_layers
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import ChannelGroups, classifier_name, set_classifier
 from pass_transfer.networks.network import Network
+from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.removal import remove_channels
 from pass_transfer.prompts import Prompt
 from pass_transfer.shrinking.classifier import fit_head
@@ -20,55 +19,66 @@ from pass_transfer.tasks import Task
 from pass_transfer.training import Runtime
 
 
+@dataclass(frozen=True)
+class ShrinkConfig:
+    """How a cut network is made ready.
+
+    Fields:
+        mapping: "linear" for a new classifier from class means; or the source classifier's
+            rows, mapped one to one by the predictions of the dense network ("frequency") or
+            of the small one itself ("iterative").
+        reconstruct: whether kept channels take over what cut ones carried (reconstruct.py).
+        seed: of the images that are looked at.
+    """
+
+    mapping: str = "linear"
+    reconstruct: bool = True
+    seed: int = 0
+
+
 def shrink(
-    backbone: nn.Module,
+    dense: PretrainedBackbone,
     groups: ChannelGroups,
     masks: ChannelMasks | None,
-    mean,
-    std,
     prompt: Prompt | None,
     task: Task,
-    mapping: str,
+    config: ShrinkConfig,
     runtime: Runtime,
-    seed: int = 0,
-    reconstruct: bool = True,
 ) -> Network:
     """The network that fine-tuning starts from.
 
     Args:
-        backbone: dense, with the source classifier; left as it is.
-        masks: channels to keep; None keeps the dense network. With independent coupling they
-            cannot be removed: the network keeps its size and runs under them.
-        mapping: "linear" for a new classifier from class means; or the source
-            classifier's rows, mapped one to one by the predictions of the dense network
-            ("frequency") or of the small one itself ("iterative").
-        reconstruct: whether kept channels take over what cut ones carried (reconstruct.py).
+        dense: with the source classifier.
+        groups: what the masks are of. With independent coupling they cannot be removed: the
+            network keeps its size and runs under them.
+        masks: channels to keep; None keeps the dense network.
+        prompt: becomes part of the network.
 
     Returns:
         A Network with BatchNorm recalibrated on training images of the task.
     """
-    removed = masks is not None and groups.coupling == "grouped"
-    small = remove_channels(backbone, masks, groups) if removed else copy.deepcopy(backbone)
-    handles = mask_layers(small, groups, masks) if masks is not None and not removed else []
-    network = runtime.place(Network(small, mean, std, prompt))
-    dense = network
-    if masks is not None and (reconstruct or mapping == "frequency"):
-        dense = runtime.place(Network(copy.deepcopy(backbone), mean, std, prompt))
-        recalibrate(dense, task.train, runtime, seed=seed)
-    if masks is not None and reconstruct:
-        reconstruct_readers(dense, small, masks, groups, task.train, runtime, seed=seed)
+    small, spec, seed = dense.fresh(), dense.spec, config.seed
+    under_masks = masks is not None and groups.coupling != "grouped"
+    if masks is not None and not under_masks:
+        small = remove_channels(small, masks, groups)
+    handles = mask_layers(small, groups, masks) if masks is not None and under_masks else []
+    network = runtime.place(Network(small, spec.mean, spec.std, prompt))
+    whole = network
+    if masks is not None and (config.reconstruct or config.mapping == "frequency"):
+        whole = runtime.place(Network(dense.fresh(), spec.mean, spec.std, prompt))
+        recalibrate(whole, task.train, runtime, seed=seed)
+    if masks is not None and config.reconstruct:
+        reconstruct_readers(whole, small, masks, groups, task.train, runtime, seed=seed)
     network.requires_grad_(True)
     recalibrate(network, task.train, runtime, seed=seed)
-    if mapping == "linear":
+    if config.mapping == "linear":
         fit_head(network, task.train, task.classes, runtime, seed)
     else:
-        judge = dense if mapping == "frequency" else network
-        set_classifier(
-            small,
-            map_labels(small.get_submodule(classifier_name(small)), judge, task, runtime, seed),
-        )
-    if handles:  # the classifier is another one now
-        for handle in handles:
-            handle.remove()
-        mask_layers(small, groups, masks)
+        judge = whole if config.mapping == "frequency" else network
+        source = small.get_submodule(classifier_name(small))
+        set_classifier(small, map_labels(source, judge, task, runtime, seed))
+    for handle in handles:
+        handle.remove()
+    if masks is not None and under_masks:
+        mask_layers(small, groups, masks)  # the classifier is another one now
     return network

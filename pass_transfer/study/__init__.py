@@ -1,7 +1,8 @@
 """The study: methods, tasks, budgets and seeds under one protocol, as one JSON file a cell."""
 
 from pass_transfer.study.estimate import estimate
-from pass_transfer.study.plan import Cell, Study, load_study
+from pass_transfer.study.plan import Cell, Study
+from pass_transfer.study.reader import load_study
 from pass_transfer.study.run import run_study
 from pass_transfer.study.store import read_cells
 from pass_transfer.study.summary import Gains, Row, comparable, gains, rows, shared_channels

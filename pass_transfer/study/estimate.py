@@ -1,4 +1,7 @@
-"""How long a study will take on this machine: from its finished cells, or from a few steps measured now."""
+"""How long a study will take on this machine.
+
+From its finished cells, or from a few steps that are measured now.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,10 @@ from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.scoring.pretrained import PretrainedHypernet
-from pass_transfer.scoring.registry import method_of
+from pass_transfer.scoring.registry import choose_method
+from pass_transfer.shrinking import recalibrate, reconstruct
 from pass_transfer.shrinking.classifier import IMAGES as HEAD_IMAGES
 from pass_transfer.shrinking.finetune import FinetuneStage
-from pass_transfer.shrinking.recalibrate import IMAGES
-from pass_transfer.shrinking.reconstruct import IMAGES as RECONSTRUCTED
 from pass_transfer.study.plan import Cell, Study, recipe
 from pass_transfer.study.run import made_with
 from pass_transfer.study.store import is_missing, read_cell
@@ -40,29 +42,22 @@ def estimate(
         these, others by the number of their steps.
     """
     entry, runtime = load_hypernet(study.hypernet), choose_runtime(device, precision)
-    missing = [
-        cell
-        for cell in study.cells()
-        if is_missing(study, cell, made_with(entry, runtime), retry_failed)
-    ]
+    alike = made_with(entry, runtime)
+    missing = [c for c in study.cells() if is_missing(study, c, alike, retry_failed)]
     if missing:
         say("measuring a few training steps on this machine")
-    speeds = {
-        name: _Speed(
-            entry, load_task(name, entry.spec.image_size, study.tasks[name]), study, runtime
-        )
-        for name in {cell.task for cell in missing}
-    }
+    speeds = {}
+    for name in {cell.task for cell in missing}:
+        task = load_task(name, entry.spec.image_size, study.tasks[name])
+        speeds[name] = _Speed(entry, task, study, runtime)
     found: dict[str, dict[str, float]] = {}
     searched = set()
     for cell in missing:
-        method, _ = method_of(cell.method, study.methods[cell.method])
-        key = (cell.task, cell.method, cell.seed, cell.budget if method.each_budget else None)
+        speed, key = speeds[cell.task], _search_key(study, cell)
         row = found.setdefault(cell.method, {"cells": 0, "seconds": 0.0})
         row["cells"] += 1
-        row["seconds"] += speeds[cell.task].finetuning(cell.budget) + (
-            0 if key in searched else _search_seconds(study, cell, speeds[cell.task])
-        )
+        row["seconds"] += speed.finetuning(cell.budget)
+        row["seconds"] += 0 if key in searched else _search_seconds(study, cell, speed)
         searched.add(key)
     return {
         "cells": len(study.cells()),
@@ -72,17 +67,22 @@ def estimate(
     }
 
 
+def _search_key(study: Study, cell: Cell) -> tuple[Any, ...]:
+    """What cells have in common that share one search."""
+    method = choose_method(cell.method, study.methods[cell.method]).method
+    return cell.task, cell.method, cell.seed, cell.budget if method.each_budget else None
+
+
 def _search_seconds(study: Study, cell: Cell, speed: _Speed) -> float:
-    alike = [
-        read_cell(study, other) or {}
-        for other in study.cells()
-        if (other.task, other.method) == (cell.task, cell.method)
-    ]
-    known = [note["search_seconds"] for note in alike if "search_seconds" in note]
+    known = []
+    for other in study.cells():
+        if (other.task, other.method) == (cell.task, cell.method):
+            note = read_cell(study, other) or {}
+            known += [note["search_seconds"]] if "search_seconds" in note else []
     if known:
         return statistics.mean(known)
-    method, settings = method_of(cell.method, study.methods[cell.method])
-    return speed.step * method.steps(settings)
+    chosen = choose_method(cell.method, study.methods[cell.method])
+    return speed.step * chosen.method.steps(chosen.settings)
 
 
 class _Speed:
@@ -96,64 +96,40 @@ class _Speed:
     def finetuning(self, budget: float) -> float:
         """Seconds of a cell after its search."""
         if budget not in self.known:
-            masks = self.entry.generate_masks(
-                self.entry.prompt(), macs=budget, classes=self.task.classes
-            )
-            images = min(len(self.task.train), self.study.train_images or len(self.task.train))
-            steps = self.study.epochs * max(1, images // self.study.batch_size)
-            checks = (self.study.epochs + 2) * len(self.task.held_out) + len(self.task.test)
-            before = min(images, IMAGES) + (
-                min(images, RECONSTRUCTED) if self.study.reconstruct else 0
-            )  # recalibration and reconstruction, by the dense network
-            after = min(images, IMAGES) + min(
-                images, HEAD_IMAGES
-            )  # recalibration and the classifier's features, by the small one
-            self.known[budget] = (
-                steps * self._step(masks)
-                + (checks + after) * self._image(masks)
-                + before * self._image(None)
-            )
+            self.known[budget] = self._finetuning(budget)
         return self.known[budget]
+
+    def _finetuning(self, budget: float) -> float:
+        study, task = self.study, self.task
+        prompt, classes = self.entry.prompt(), task.classes
+        masks = self.entry.generate_masks(prompt, macs=budget, round_to=1, classes=classes)
+        images = min(len(task.train), study.train_images or len(task.train))
+        steps = study.epochs * max(1, images // study.batch_size)
+        checks = (study.epochs + 2) * len(task.held_out) + len(task.test)
+        dense = min(images, recalibrate.IMAGES)
+        dense += min(images, reconstruct.IMAGES) if study.reconstruct else 0
+        small = checks + min(images, recalibrate.IMAGES) + min(images, HEAD_IMAGES)
+        return steps * self._step(masks) + small * self._image(masks) + dense * self._image(None)
 
     def _step(self, masks: ChannelMasks | None) -> float:
         """Median seconds of a training step."""
         batch = min(self.study.batch_size, len(self.task.train))
-        stage = FinetuneStage(
-            self._network(masks),
-            self.task,
-            dataclasses.replace(recipe(self.study, 0), batch_size=batch),
-            self.runtime,
-        )
+        config = dataclasses.replace(recipe(self.study, 0), batch_size=batch)
+        stage = FinetuneStage(self._network(masks), self.task, config, self.runtime)
         pixels, labels = self.task.train.subset(np.arange(batch)).__getitems__(range(batch))
         stage.start_epoch(0, 0)
-        times = interleave(
-            {"step": lambda: stage.step(pixels, labels, generator(0, 0), 0)},
-            STEPS,
-            self.runtime.device,
-            warm_up=1,
-        )
+        step = {"step": lambda: stage.step(pixels, labels, generator(0, 0), 0)}
+        times = interleave(step, STEPS, self.runtime.device, warm_up=1)
         return statistics.median(times["step"]) / 1000
 
     def _image(self, masks: ChannelMasks | None) -> float:
         """Seconds of an image of an evaluation."""
-        network, part = (
-            self._network(masks).eval(),
-            self.task.held_out.subset(np.arange(min(256, len(self.task.held_out)))),
-        )
-        return (
-            statistics.median(
-                interleave(
-                    {"part": lambda: evaluate(network, part, self.runtime)},
-                    2,
-                    self.runtime.device,
-                    warm_up=1,
-                )["part"]
-            )
-            / 1000
-            / len(part)
-        )
+        network, held_out = self._network(masks).eval(), self.task.held_out
+        part = held_out.subset(np.arange(min(256, len(held_out))))
+        run = {"part": lambda: evaluate(network, part, self.runtime)}
+        times = interleave(run, 2, self.runtime.device, warm_up=1)
+        return statistics.median(times["part"]) / 1000 / len(part)
 
     def _network(self, masks: ChannelMasks | None) -> Network:
-        return self.runtime.place(
-            self.entry.network(masks, classes=self.task.classes)
-        ).requires_grad_(True)
+        network = self.entry.network(masks, classes=self.task.classes)
+        return self.runtime.place(network).requires_grad_(True)

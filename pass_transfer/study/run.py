@@ -7,22 +7,22 @@ the system lets go.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from pass_transfer.budgets.ranking import select
 from pass_transfer.errors import UsageError
 from pass_transfer.files import make_folder, write_json
 from pass_transfer.progress import say
 from pass_transfer.provenance import provenance
+from pass_transfer.recipes.pipeline import Job, check_budget
 from pass_transfer.scoring.pretrained import PretrainedHypernet
-from pass_transfer.scoring.random import random_scores
-from pass_transfer.study.cell import context_of, drop_search, make_cell
+from pass_transfer.study.cell import drop_search, job_of, make_cell
 from pass_transfer.study.plan import Cell, Study
 from pass_transfer.study.store import is_missing, path_of, read_cell
 from pass_transfer.tasks import Task, load_task
@@ -32,13 +32,21 @@ from pass_transfer.zoo.entry import load_hypernet
 LOCKS = "locks"
 
 
-def made_with(entry: PretrainedHypernet, runtime: Runtime) -> dict[str, str]:
-    """What decides all cells alike, besides the study's settings."""
-    return {
+def made_with(entry: PretrainedHypernet, runtime: Runtime) -> dict[str, Any]:
+    """What decides all cells alike, besides the study's settings.
+
+    Several CPU threads share each batch out (training/replicas.py), so that their number
+    counts, too.
+    """
+    found: dict[str, Any] = {
         "entry": entry.fingerprint(),
         "device": runtime.device.type,
         "precision": runtime.precision,
     }
+    threads = torch.get_num_threads()
+    if runtime.device.type == "cpu" and threads > 1:
+        found["threads"] = threads
+    return found
 
 
 def run_study(
@@ -53,8 +61,10 @@ def run_study(
         How many cells are "done", "failed" and "elsewhere" (with another process) now.
 
     Raises:
-        RunError: a cell in the folder that belongs to another study, or was made with another entry, device or precision.
-        UsageError: several processes that were started as one; they share a study each on its own.
+        RunError: a cell in the folder that belongs to another study, or was made with another
+            entry, device, precision or number of threads.
+        UsageError: several processes that were started as one; they share a study each on its
+            own.
         MaskError: a budget that no mask can meet.
         PassTransferError: an entry or a task that cannot be loaded.
         KeyboardInterrupt: its text says how to continue.
@@ -62,83 +72,83 @@ def run_study(
     entry, runtime = load_hypernet(study.hypernet), choose_runtime(device, precision)
     if runtime.accelerator.num_processes > 1:
         raise UsageError(
-            "a study is not shared out by accelerate launch or torchrun: start pass-transfer study run once for every process, and each takes cells that no other one has"
+            "a study is not shared out by accelerate launch or torchrun: start it once for every "
+            "process, and each takes cells that no other one has"
         )
-    alike = made_with(entry, runtime)
-    again = {
-        cell: path_of(study, cell).stat().st_mtime_ns
-        for cell in study.cells()
-        if retry_failed and "failed" in (read_cell(study, cell) or {})
-    }
-
-    def missing(cell: Cell) -> bool:
-        """To be made by somebody; a failure counts if it is the one that was there when this process began."""
-        return is_missing(study, cell, alike) or path_of(
-            study, cell
-        ).stat().st_mtime_ns == again.get(cell)
-
-    todo = [cell for cell in study.cells() if missing(cell)]
+    work = _Work(study, entry, runtime, retry_failed)
+    todo = [cell for cell in study.cells() if work.missing(cell)]
     if todo:
-        tasks = {
-            name: _part(
-                load_task(name, entry.spec.image_size, study.tasks[name]), study.train_images
-            )
-            for name in {cell.task for cell in todo}
-        }
-        _check_budgets(study, todo, entry, tasks, runtime)
-        say(f"{len(todo)} of {len(study.cells())} cells to make, on {runtime.reason}")
-        try:
-            for cells in _mine(study, todo):
-                for cell in filter(missing, cells):
-                    if cell in again:
-                        drop_search(study, cell)
-                    _settle(
-                        study,
-                        cell,
-                        alike,
-                        lambda: make_cell(study, cell, entry, tasks[cell.task], runtime, alike),
-                    )
-        except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(
-                f"{stop or 'interrupted'}; finished cells are kept in {study.out}, continue with the same command"
-            ) from stop
+        _make(work, todo)
     notes = [read_cell(study, cell) for cell in study.cells()]
-    return {
-        "done": sum(note is not None and "failed" not in note for note in notes),
-        "failed": sum(note is not None and "failed" in note for note in notes),
-        "elsewhere": sum(note is None for note in notes),
-    }
+    there = [note for note in notes if note is not None]
+    failed = sum("failed" in note for note in there)
+    done, elsewhere = len(there) - failed, len(notes) - len(there)
+    return {"done": done, "failed": failed, "elsewhere": elsewhere}
 
 
-def _part(task: Task, images: int | None) -> Task:
-    return task if images is None or images >= len(task.train) else task.with_train(images)
+class _Work:
+    """A study with what it runs on.
+
+    Args:
+        retry_failed: whether a failure that is there when this begins is made again.
+    """
+
+    def __init__(
+        self, study: Study, entry: PretrainedHypernet, runtime: Runtime, retry_failed: bool
+    ):
+        self.study, self.entry, self.runtime = study, entry, runtime
+        self.alike = made_with(entry, runtime)
+        self.again: dict[Cell, int] = {}
+        for cell in study.cells() if retry_failed else ():
+            if "failed" in (read_cell(study, cell) or {}):
+                self.again[cell] = self._written_at(cell)
+
+    def _written_at(self, cell: Cell) -> int:
+        return path_of(self.study, cell).stat().st_mtime_ns
+
+    def missing(self, cell: Cell) -> bool:
+        """Whether a cell is to be made by somebody."""
+        if is_missing(self.study, cell, self.alike):
+            return True
+        return cell in self.again and self._written_at(cell) == self.again[cell]
+
+    def task(self, name: str) -> Task:
+        """A task with as many training images as the study uses."""
+        size, images = self.entry.spec.image_size, self.study.train_images
+        task = load_task(name, size, self.study.tasks[name])
+        whole = images is None or images >= len(task.train)
+        return task if whole else task.with_train(images)
+
+    def job(self, cell: Cell, task: Task) -> Job:
+        """What a cell makes."""
+        return job_of(self.study, cell, self.entry, task, self.runtime)
 
 
-def _check_budgets(
-    study: Study,
-    cells: list[Cell],
-    entry: PretrainedHypernet,
-    tasks: Mapping[str, Task],
-    runtime: Runtime,
-) -> None:
-    """Cut chance scores to every budget. Raises MaskError before any search for one that cannot be met."""
-    for cell in {(cell.task, cell.method, cell.budget): cell for cell in cells}.values():
-        method, context = context_of(study, cell, entry, tasks[cell.task], runtime)
-        select(
-            random_scores(context.groups, 0),
-            context.groups,
-            macs=cell.budget,
-            table=context.table,
-            uniform=method.uniform,
-        )
+def _make(work: _Work, todo: list[Cell]) -> None:
+    """Make cells, search by search, as far as no other process does."""
+    study = work.study
+    tasks = {name: work.task(name) for name in {cell.task for cell in todo}}
+    for cell in {(cell.task, cell.method, cell.budget): cell for cell in todo}.values():
+        check_budget(work.job(cell, tasks[cell.task]))
+    say(f"{len(todo)} of {len(study.cells())} cells to make, on {work.runtime.reason}")
+    try:
+        for cells in _mine(study, todo):
+            for cell in filter(work.missing, cells):
+                if cell in work.again:
+                    drop_search(study, cell)
+                _settle(work, cell, tasks[cell.task])
+    except KeyboardInterrupt as stop:
+        kept = f"finished cells are kept in {study.out}, continue with the same command"
+        raise KeyboardInterrupt(f"{stop or 'interrupted'}; {kept}") from stop
 
 
 def _mine(study: Study, cells: list[Cell]) -> Iterator[list[Cell]]:
-    """Cells of one search after the other, each while its lock is held; what another process holds is left to it."""
+    """Cells of one search after the other, each while its lock is held.
+
+    What another process holds is left to it.
+    """
     folder = make_folder(study.out / LOCKS)
-    for key, group in itertools.groupby(
-        cells, key=lambda cell: (cell.seed, cell.task, cell.method)
-    ):
+    for key, group in itertools.groupby(cells, key=lambda c: (c.seed, c.task, c.method)):
         seed, task, method = key
         lock = FileLock(folder / f"{Cell(task, method, 0, seed).name}.lock")
         try:
@@ -151,27 +161,18 @@ def _mine(study: Study, cells: list[Cell]) -> Iterator[list[Cell]]:
             lock.release()
 
 
-def _settle(
-    study: Study, cell: Cell, alike: Mapping[str, str], make: Callable[[], dict[str, Any]]
-) -> None:
+def _settle(work: _Work, cell: Cell, task: Task) -> None:
     """Write a cell's figures, or why there are none."""
-    start = time.monotonic()
-    config = {"config": study.identity(cell), "made_with": dict(alike), **provenance()}
+    study, start = work.study, time.monotonic()
+    config = {"config": study.identity(cell), "made_with": work.alike, **provenance()}
     try:
-        note = make()
-        say(
-            f"{cell.name}: top-1 {note['top1']:.2f} % with {note['macs_share']:.1%} of the MACs, {note['seconds']:.0f} s"
-        )
+        note = make_cell(study, cell, work.job(cell, task), work.alike)
+        share = f"{note['macs_share']:.1%} of the MACs"
+        say(f"{cell.name}: top-1 {note['top1']:.2f} % with {share}, {note['seconds']:.0f} s")
     except Exception as error:  # whatever it is, the other cells are not to be lost to it
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        note = {
-            "method": cell.method,
-            "task": cell.task,
-            "budget": cell.budget,
-            "seed": cell.seed,
-            "failed": why,
-            "seconds": round(time.monotonic() - start, 2),
-        }
+        seconds = round(time.monotonic() - start, 2)
+        note = {**dataclasses.asdict(cell), "failed": why, "seconds": seconds}
         say(f"{cell.name} failed: {why}")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The cells of a study on disk: one JSON file each, that says under which settings it was made."""
+"""The cells of a study on disk: one JSON file each, with the settings it was made under."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from pass_transfer.errors import RunError
 from pass_transfer.files import read_json
+from pass_transfer.scoring.registry import modern_settings
 from pass_transfer.study.plan import Cell, Study
 
 FIELDS = {"method", "task", "budget", "seed", "seconds", "config", "made_with"}
@@ -21,9 +22,8 @@ RESULTS = {
     "channels",
     "masks",
 }  # of a cell that did not fail
-REMEDY = (
-    "choose another folder for the cells with --cells or the study's `out`, or remove that file"
-)
+REMEDY = "choose another folder for the cells (the study's `out`), or remove that file"
+ABSENT = "not given"
 
 
 def path_of(study: Study, cell: Cell) -> Path:
@@ -37,7 +37,7 @@ def read_cell(
     """A cell's content; None where it is not there.
 
     Args:
-        made_with: entry, device and precision that it has to be made with, if that matters.
+        made_with: what it has to be made with (run.made_with), if that matters.
 
     Raises:
         RunError: one that was made with other settings.
@@ -47,37 +47,49 @@ def read_cell(
     if not path.exists():
         return None
     note = read_json(path)
-    if (
-        not isinstance(note, dict)
-        or not FIELDS <= set(note)
-        or not ("failed" in note or RESULTS <= set(note))
-        or not all(isinstance(note[name], dict) for name in ("config", "made_with"))
-    ):
+    if not _is_cell(note):
         raise RunError(f"{path} is no cell of a study; {REMEDY}")
-    odd = _difference(note["config"], study.identity(cell))
+    odd = _difference(_modern(note["config"]), study.identity(cell))
     if odd:
+        name, then, now = odd
+        changed = f"{name} was {then}, now {now}"
         raise RunError(
-            f"{path} was made with other settings than this study's ({odd[0]} was {odd[1]}, now {odd[2]}); {REMEDY}"
+            f"{path} was made with other settings than this study's ({changed}); {REMEDY}"
         )
     odd = None if made_with is None else _difference(note["made_with"], made_with)
     if odd:
+        name, then, now = odd
         raise RunError(
-            f"{path} was made with another {odd[0]} ({odd[1]}, now {odd[2]}), and one table is to hold what is alike; {REMEDY}"
+            f"{path} was made with another {name} ({then}, now {now}), and one table is to hold "
+            f"what is alike; {REMEDY}"
         )
     return note
 
 
+def _is_cell(note: Any) -> bool:
+    """Whether a JSON value is a cell, finished or failed."""
+    if not isinstance(note, dict) or not FIELDS <= set(note):
+        return False
+    if "failed" not in note and not RESULTS <= set(note):
+        return False
+    return isinstance(note["config"], dict) and isinstance(note["made_with"], dict)
+
+
+def _modern(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell's settings under today's names, where version 0.1 wrote them."""
+    found = {"round_to": 1, **config}
+    if isinstance(config.get("settings"), dict) and "method" in config["settings"]:
+        found["settings"] = modern_settings(config["settings"])
+    return found
+
+
 def _difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
     """The first setting that is not the same: its name and both values."""
-    absent = "not given"
-    return next(
-        (
-            (name, then.get(name, absent), now.get(name, absent))
-            for name in [*now, *then]
-            if then.get(name, absent) != now.get(name, absent)
-        ),
-        None,
-    )
+    for name in [*now, *then]:
+        before, after = then.get(name, ABSENT), now.get(name, ABSENT)
+        if before != after:
+            return name, before, after
+    return None
 
 
 def is_missing(
@@ -89,10 +101,13 @@ def is_missing(
 
 
 def read_cells(study: Study) -> list[dict[str, Any]]:
-    """The cells of a study that are there. Raises RunError where there is none, or one of other settings; StorageError for one that is damaged."""
-    cells = [note for cell in study.cells() if (note := read_cell(study, cell)) is not None]
+    """The cells of a study that are there.
+
+    Raises RunError where there is none, or one of other settings; StorageError for one that
+    is damaged.
+    """
+    notes = [read_cell(study, cell) for cell in study.cells()]
+    cells = [note for note in notes if note is not None]
     if not cells:
-        raise RunError(
-            f"{study.out} holds no cells of this study; make them with pass-transfer study run"
-        )
+        raise RunError(f"{study.out} holds no cells of this study; run the study first")
     return cells

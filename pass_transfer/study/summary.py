@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pass_transfer.masks import ChannelMasks
-from pass_transfer.study.cell import unpacked
+from pass_transfer.study.packing import unpacked
 
 Gains = Mapping[
     tuple[str, float, str], tuple[float, float | None]
@@ -46,17 +46,11 @@ def rows(cells: Iterable[dict[str, Any]], methods: Sequence[str] = ()) -> list[R
     """One row for every task, budget and method, in that order; methods as given, then by name."""
     cells = list(cells)
     order = [*methods, *sorted({cell["method"] for cell in cells} - set(methods))]
-    keys = sorted({(cell["task"], -cell["budget"], order.index(cell["method"])) for cell in cells})
-    return [
-        _row(
-            [
-                c
-                for c in cells
-                if (c["task"], c["budget"], c["method"]) == (task, -budget, order[number])
-            ]
-        )
-        for task, budget, number in keys
-    ]
+    parts: dict[tuple[str, float, int], list[dict[str, Any]]] = {}
+    for cell in cells:
+        key = (cell["task"], -cell["budget"], order.index(cell["method"]))
+        parts.setdefault(key, []).append(cell)
+    return [_row(parts[key]) for key in sorted(parts)]
 
 
 def _row(cells: list[dict[str, Any]]) -> Row:
@@ -65,67 +59,72 @@ def _row(cells: list[dict[str, Any]]) -> Row:
     def mean(name: str) -> float | None:
         return statistics.mean(cell[name] for cell in done) if done else None
 
-    deviation = statistics.stdev(cell["top1"] for cell in done) if len(done) > 1 else None
-    failed = tuple(f"seed {cell['seed']}: {cell['failed']}" for cell in cells if "failed" in cell)
+    failed = [f"seed {cell['seed']}: {cell['failed']}" for cell in cells if "failed" in cell]
+    first, top1 = cells[0], [cell["top1"] for cell in done]
     return Row(
-        cells[0]["task"],
-        cells[0]["budget"],
-        cells[0]["method"],
-        len(done),
-        mean("macs_share"),
-        mean("top1"),
-        deviation,
-        mean("held_out_top1_before"),
-        mean("held_out_top1"),
-        mean("search_seconds"),
-        mean("seconds"),
-        failed,
+        task=first["task"],
+        budget=first["budget"],
+        method=first["method"],
+        seeds=len(done),
+        macs_share=mean("macs_share"),
+        top1=mean("top1"),
+        deviation=_deviation(top1),
+        before=mean("held_out_top1_before"),
+        held_out=mean("held_out_top1"),
+        search_seconds=mean("search_seconds"),
+        seconds=mean("seconds"),
+        failed=tuple(failed),
     )
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    """Standard deviation of several values; None of a single one."""
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def gains(cells: Iterable[dict[str, Any]], method: str) -> Gains:
     """By how many points of top-1 a method is above each other one, seed by seed.
 
     Returns:
-        Means over the seeds that both have, with the standard deviation where these are several.
+        Means over the seeds that both have, with the standard deviation where these are
+        several.
     """
-    top1 = {
-        (cell["task"], cell["budget"], cell["method"], cell["seed"]): cell["top1"]
-        for cell in cells
-        if "failed" not in cell
-    }
+    top1 = {}
+    for cell in cells:
+        if "failed" not in cell:
+            top1[cell["task"], cell["budget"], cell["method"], cell["seed"]] = cell["top1"]
     differences: dict[tuple[str, float, str], list[float]] = {}
     for (task, budget, other, seed), value in top1.items():
         mine = top1.get((task, budget, method, seed))
         if mine is not None and other != method:
             differences.setdefault((task, budget, other), []).append(mine - value)
-    return {
-        key: (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
-        for key, values in differences.items()
-    }
+    found = {}
+    for key, values in differences.items():
+        found[key] = statistics.mean(values), _deviation(values)
+    return found
 
 
 def comparable(
     cells: Sequence[dict[str, Any]], task: str, budget: float, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """The finished cells of a task, budget and seed whose masks are of the same channel groups; with independent coupling they are of others."""
-    found = [
-        c
-        for c in cells
-        if (c["task"], c["budget"], c["seed"]) == (task, budget, seed) and "masks" in c
-    ]
-    groups = min((c["channels"] for c in found), key=len, default=None)
-    return [c for c in found if c["channels"] == groups]
+    """The finished cells of a task, budget and seed whose masks are of the same channel groups.
+
+    With independent coupling they are of others.
+    """
+    key = (task, budget, seed)
+    alike = [cell for cell in cells if (cell["task"], cell["budget"], cell["seed"]) == key]
+    found = [cell for cell in alike if "masks" in cell]
+    groups = min((cell["channels"] for cell in found), key=len, default=None)
+    return [cell for cell in found if cell["channels"] == groups]
 
 
 def shared_channels(
     cells: Sequence[dict[str, Any]], task: str, budget: float, seed: int = 0
 ) -> dict[tuple[str, str], float]:
     """Share of the channels one method keeps that the other keeps too, for each pair of methods."""
-    masks: dict[str, ChannelMasks] = {
-        cell["method"]: unpacked(cell["masks"], cell["channels"])
-        for cell in comparable(cells, task, budget, seed)
-    }
+    masks: dict[str, ChannelMasks] = {}
+    for cell in comparable(cells, task, budget, seed):
+        masks[cell["method"]] = unpacked(cell["masks"], cell["channels"])
     found = {}
     for one, mine in masks.items():
         for two, other in masks.items():

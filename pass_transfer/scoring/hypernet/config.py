@@ -56,3 +56,8 @@ class HypernetConfig:
                 f"reference_density is {self.reference_density}; it is above 0 and at most 1"
             )
         object.__setattr__(self, "encoder", tuple(self.encoder))
+
+    @classmethod
+    def from_saved(cls, saved):
+        """A config as JSON has it."""
+        return cls(**saved)

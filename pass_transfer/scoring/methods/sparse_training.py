@@ -1,4 +1,7 @@
-"""Sparse training by Torch-Pruning's own pruners: the dense network is trained under a regulariser that draws channels to zero, and scored by what is left.
+"""Sparse training by Torch-Pruning's own pruners.
+
+The dense network is trained under a regulariser that draws channels to zero, and scored by
+what is left.
 
 Slim (arXiv 1708.06519), Group-L1 (group lasso on BatchNorm's scales), GrowReg
 (arXiv 2012.09243) and DepGraph (arXiv 2301.12900). The scores choose channels; the kept
@@ -10,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +22,9 @@ from torch import nn
 from torch_pruning.pruner import importance
 
 from pass_transfer.networks import classifier_name
+from pass_transfer.networks.network import Network
 from pass_transfer.scoring.magnitude import by_importance
-from pass_transfer.scoring.method import Context, Method, Scores
+from pass_transfer.scoring.method import Context, Scores, register
 from pass_transfer.settings import check_positive, check_whole
 from pass_transfer.shrinking.classifier import fit_head
 from pass_transfer.shrinking.finetune import FinetuneConfig, FinetuneStage
@@ -101,12 +106,16 @@ def make_pruner(
     settings: SparseSettings | None = None,
     **more: Any,
 ) -> Any:
-    """Torch-Pruning's pruner of a method, ranking all groups together and leaving the classifier alone."""
+    """Torch-Pruning's pruner of a method.
+
+    It ranks all groups together, and leaves the classifier alone.
+    """
     recipe = RECIPES[name]
     settings = settings or recipe.settings()
     growth = {"delta_reg": settings.growth} if isinstance(settings, GrowRegSettings) else {}
     weight = next(backbone.parameters())
-    example = torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype)
+    shape = (1, 3, image_size, image_size)
+    example = torch.zeros(shape, device=weight.device, dtype=weight.dtype)
     return recipe.pruner(
         backbone,
         example,
@@ -123,11 +132,10 @@ def make_pruner(
 class SparseStage(FinetuneStage):
     """Fine-tuning of the dense network with a pruner's regulariser in the gradient."""
 
-    def __init__(self, method: str, context: Context, network, config: FinetuneConfig):
+    def __init__(self, method: str, context: Context, network: Network, config: FinetuneConfig):
         super().__init__(network, context.task, config, context.runtime, "sparse training")
-        self.pruner = make_pruner(
-            method, self.network.backbone, context.task.size, context.settings
-        )
+        backbone, size = self.network.backbone, context.task.size
+        self.pruner = make_pruner(method, backbone, size, context.settings)
         self.every, self.count = getattr(context.settings, "every", None), 0
 
     def regularise(self) -> None:
@@ -142,18 +150,15 @@ class SparseStage(FinetuneStage):
         return {}
 
 
-def _sparse(method: str, context: Context) -> Scores:
+def sparse_scores(method: str, context: Context) -> Scores:
+    """Scores of what sparse training leaves of the dense network."""
     settings, task, runtime = context.settings, context.task, context.runtime
-    network = runtime.place(context.network()).requires_grad_(True)
+    network = runtime.place(context.dense.network()).requires_grad_(True)
     recalibrate(network, task.train, runtime, seed=context.seed)
     fit_head(network, task.train, task.classes, runtime, context.seed)
-    loop = LoopConfig.of_steps(
-        settings.steps,
-        len(task.train),
-        context.batch_size,
-        warmup=FinetuneConfig.warmup,
-        seed=context.seed,
-    )
+    images, size = len(task.train), context.batch_size
+    warmup = FinetuneConfig.warmup
+    loop = LoopConfig.of_steps(settings.steps, images, size, warmup=warmup, seed=context.seed)
     config = FinetuneConfig(
         epochs=loop.epochs,
         batch_size=loop.batch_size,
@@ -163,17 +168,14 @@ def _sparse(method: str, context: Context) -> Scores:
         seed=context.seed,
     )
     run_stage(SparseStage(method, context, network, config), task.train, loop, runtime)
-    return by_importance(
-        RECIPES[method].importance(), network.backbone.cpu(), context.entry.groups, task.size
-    )
+    found = RECIPES[method].importance()
+    return by_importance(found, network.backbone.cpu(), context.groups, task.size)
 
 
-METHODS = {
-    name: Method(
-        lambda context, name=name: _sparse(name, context),
-        lambda settings: 3 * settings.steps,
-        recipe.settings,
-        coupled=True,
-    )
-    for name, recipe in RECIPES.items()
-}
+def _steps(settings: SparseSettings) -> float:
+    return 3 * settings.steps  # weights learn, and the regulariser costs as much as a step
+
+
+for _name, _recipe in RECIPES.items():
+    _scores = partial(sparse_scores, _name)
+    register(_name, _recipe.settings, steps=_steps, coupled=True)(_scores)

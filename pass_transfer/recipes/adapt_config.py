@@ -1,0 +1,113 @@
+"""What decides an adapted network, apart from the data; and how long it may be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pass_transfer.budgets import Budget
+from pass_transfer.errors import UsageError
+from pass_transfer.recipes.options import DEFAULT_BOUND
+from pass_transfer.scoring.registry import ChosenMethod, choose_method
+from pass_transfer.settings import check_choice, check_positive, check_whole
+from pass_transfer.shrinking.distill import TEMPERATURE
+from pass_transfer.shrinking.finetune import FinetuneConfig
+
+EFFORTS = ("quick", "full")
+
+# Training work an effort may spend on fine-tuning, in MACs of the small network's forward
+# pass. ResNet-18 at 64 pixels and half the MACs trains at 430 images/s on two AVX512-BF16
+# cores and at 160 to 170 on two without: quick is then 15 to 40 minutes, full five times that.
+WORK = {"cpu": {"quick": 2.75e13, "full": 1.3e14}, "gpu": {"quick": 3.4e14, "full": 4e15}}
+EPOCHS_LEAST, EPOCHS_MOST = 2, {"quick": 30, "full": 100}
+STEPS_LEAST = 400  # a small dataset gets more epochs, up to the most, until it has had so many
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Everything that decides an adapted network, apart from the data.
+
+    Fields:
+        method, settings: how channels are chosen (scoring/registry.py), and what of the
+            method's settings is not the default.
+        budget: how large the small network may be.
+        effort: "quick" or "full" training; `epochs` overrides it.
+        batch_size, lr, weight_decay: of fine-tuning.
+        label_mapping: "auto", "linear", "frequency" or "iterative".
+        reconstruct: whether kept channels take over what cut ones carried (reconstruct.py).
+        distill, temperature: share of the loss by which the small network learns what the
+            dense one says, which is fine-tuned first then; and what softens that (distill.py).
+        with_dense: whether the dense network is fine-tuned too, for comparison.
+    """
+
+    method: str = "prompt"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    budget: Budget = field(default_factory=lambda: Budget(**DEFAULT_BOUND))
+    effort: str = "quick"
+    epochs: int | None = None
+    batch_size: int = 128
+    lr: float = 0.03
+    weight_decay: float = 5e-4
+    label_mapping: str = "auto"
+    reconstruct: bool = True
+    distill: float = 0.0
+    temperature: float = TEMPERATURE
+    with_dense: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.chosen()
+        check_choice("effort", self.effort, EFFORTS)
+        check_whole(self, epochs=1, batch_size=2, seed=0)
+        check_positive(self, "lr", "temperature")
+        check_positive(self, "weight_decay", "distill", zero=True)
+        if self.distill > 1:
+            message = (
+                f"distill is {self.distill}; it is a share of the loss, at most 1, such as 0.5"
+            )
+            raise UsageError(f"{message}; 0 leaves it out", "distill")
+
+    def chosen(self) -> ChosenMethod:
+        """The method with its settings. Raises UsageError; see choose_method."""
+        chosen = choose_method(self.method, self.settings)
+        if chosen.coupling != "grouped":
+            raise UsageError(
+                "masks with independent coupling cannot be removed, so adapt cannot use them; a "
+                "study compares them",
+                "coupling",
+            )
+        return chosen
+
+    def identity_fields(self) -> dict[str, Any]:
+        """The fields that decide the small network, as a run keeps them."""
+        settings = self.chosen().saved()
+        idle = {"with_dense", "method", "settings", "budget"}
+        idle |= set() if self.distill else {"distill", "temperature"}
+        fields = {name: value for name, value in vars(self).items() if name not in idle}
+        method = settings.pop("method")
+        return {"method": method, "settings": settings, "budget": self.budget.saved()} | fields
+
+    def recipe(self, images: int) -> FinetuneConfig:
+        """How the network is fine-tuned on so many images, but for the number of epochs."""
+        return FinetuneConfig(
+            epochs=self.epochs or 1,
+            batch_size=min(self.batch_size, images),
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            seed=self.seed,
+        )
+
+
+def plan_epochs(config: AdaptConfig, images: int, macs: int, device: str) -> int:
+    """Fine-tuning epochs of an effort: fixed work for a kind of device, whatever the data's size.
+
+    It is never timed, so it is always the same.
+    """
+    if config.epochs is not None:
+        return config.epochs
+    work = WORK["cpu" if device == "cpu" else "gpu"][config.effort]
+    by_work = work / (macs * images)
+    by_steps = STEPS_LEAST * config.batch_size / images
+    wanted = round(max(by_work, by_steps)) if by_work > 1 else 0
+    return max(EPOCHS_LEAST, min(EPOCHS_MOST[config.effort], wanted))

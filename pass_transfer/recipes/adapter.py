@@ -1,0 +1,207 @@
+"""One run of adapt: the pipeline's steps, each of which leaves its result in the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pass_transfer.files import read_json, write_json
+from pass_transfer.latency import measure_latency
+from pass_transfer.masks import ChannelMasks
+from pass_transfer.networks import count_macs, count_parameters
+from pass_transfer.networks.network import Network
+from pass_transfer.progress import say
+from pass_transfer.prompts import Prompt
+from pass_transfer.pruned import PrunedModel
+from pass_transfer.recipes import pipeline
+from pass_transfer.recipes.adapt_config import AdaptConfig, plan_epochs
+from pass_transfer.recipes.pipeline import Job, Measured
+from pass_transfer.runs.dense import DENSE, load_dense, save_dense
+from pass_transfer.runs.evaluation import Evaluation
+from pass_transfer.runs.files import DENSE_DONE, MASKS, PROMPT, RESULT, SCORED, read_result
+from pass_transfer.runs.found import read_found, stored_prompt, write_found
+from pass_transfer.scoring.method import Found
+from pass_transfer.shrinking.distill import Teacher
+from pass_transfer.training import RunFolder, evaluate
+
+LATENCY_BATCHES = (1, 32)
+
+
+class Adapter:
+    """One run of adapt.
+
+    Args:
+        job: what is made.
+        config: the run's settings.
+        folder: where each step leaves its result.
+        teacher_run: the folder of a dense network that is taken instead of one trained here.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        config: AdaptConfig,
+        folder: RunFolder,
+        teacher_run: Path | None,
+    ):
+        self.job, self.config, self.folder = job, config, folder
+        self.teacher_run = teacher_run
+
+    def run(self) -> dict[str, Any]:
+        """Do what is not done yet; returns the content of result.json."""
+        result = self.folder.path / RESULT
+        if not result.exists():
+            write_json(result, self._small())
+        elif self.folder.resumed:
+            say(f"the small network in {self.folder.path} is already finished")
+        wants_dense = self.config.with_dense or self.config.distill or self.teacher_run
+        if wants_dense and read_result(self.folder.path)["dense_top1"] is None:
+            write_json(result, read_result(self.folder.path) | self._dense())
+        self.folder.drop_checkpoints()
+        return read_result(self.folder.path)
+
+    def _small(self) -> dict[str, Any]:
+        """The small network made, saved and measured; the result but for the dense accuracy."""
+        found, search_seconds = self._found()
+        masks = self._masks(found)
+        share = self.job.dense.macs_share(masks.kept, self.job.task.classes)
+        say(f"keeping {masks.density:.1%} of the channels, {share:.1%} of the dense MACs")
+        teacher = self._teacher() if self.config.distill else None
+        prompt = pipeline.deployed_prompt(found)
+        network = self._finetuned("finetune", masks, prompt, teacher)
+        return self._measured(network, found, masks, search_seconds)
+
+    def _found(self) -> tuple[Found, float]:
+        """What the method finds, and its seconds; as an earlier process left it, if it did."""
+        note, start = self.folder.work / SCORED, self.folder.begin("score")
+        if not note.exists():
+            found = pipeline.score(self.job, self.folder)
+            seconds = self.folder.seconds - start
+            write_found(self.folder.path, found)
+            write_json(note, {"seconds": seconds, "deployed": found.deployed})
+        known = read_json(note)
+        stored = read_found(self.folder.path, self.job.hypernet, known["deployed"])
+        return stored, known["seconds"]
+
+    def _masks(self, found: Found) -> ChannelMasks:
+        """The masks within the budget; where it is measured, those that were measured first."""
+        path = self.folder.path / MASKS
+        if path.exists() and self.job.budget.kind == "latency_ms":
+            return ChannelMasks.load(path, self.job.groups)
+        masks = pipeline.cut(self.job, found)
+        masks.save(path)
+        return masks
+
+    def _teacher(self) -> Teacher:
+        """The dense network, as it is kept."""
+        self._dense()
+        network = load_dense(self.teacher_run or self.folder.path / DENSE)
+        share, temperature = self.config.distill, self.config.temperature
+        return Teacher.of(network, share, temperature, self.job.runtime)
+
+    def _dense(self) -> dict[str, Any]:
+        """Figures of the dense network: the given one, or one by the same recipe. Made once."""
+        note = self.folder.work / DENSE_DONE
+        if not note.exists():
+            given = self.teacher_run
+            write_json(note, self._trained_dense() if given is None else self._given_dense(given))
+        return read_json(note)
+
+    def _given_dense(self, folder: Path) -> dict[str, Any]:
+        network = self.job.runtime.place(load_dense(folder))
+        found = evaluate(network, self.job.task.test, self.job.runtime)
+        return {"dense_top1": found.top1, "dense_seconds": None}
+
+    def _trained_dense(self) -> dict[str, Any]:
+        torch.manual_seed(self.job.seed)
+        start, folder, job = self.folder.begin("dense"), self.folder.path, self.job
+        deployed = getattr(job.chosen.settings, "deploy_prompt", False)
+        prompt = None
+        if deployed and job.hypernet is not None and (folder / PROMPT).exists():
+            prompt = stored_prompt(job.hypernet, folder)
+        masks = ChannelMasks.load(folder / MASKS, job.groups)
+        network = self._finetuned("dense", masks, prompt, dense=True)
+        accuracy = evaluate(network, job.task.test, job.runtime)
+        save_dense(network, job.dense.spec, job.groups, job.task, folder / DENSE)
+        seconds = round(self.folder.seconds - start, 1)
+        return {"dense_top1": accuracy.top1, "dense_seconds": seconds}
+
+    def _finetuned(
+        self,
+        stage: str,
+        masks: ChannelMasks,
+        prompt: Prompt | None,
+        teacher: Teacher | None = None,
+        dense: bool = False,
+    ) -> Network:
+        """The network under masks, or the dense one, fine-tuned.
+
+        Both get as many epochs as the effort has for the one under the masks.
+        """
+        images, device = len(self.job.task.train), self.job.runtime.device.type
+        macs = self.job.dense.table.macs(masks.kept)
+        epochs = plan_epochs(self.config, images, macs, device)
+        job, kept = pipeline.with_epochs(self.job, epochs), None if dense else masks
+        start = None
+        if self.folder.has_checkpoint(stage):  # which holds all weights, so none are made for it
+            network = job.dense.network(kept, prompt, job.task.classes).requires_grad_(True)
+        else:
+            network, start = pipeline.shrink(job, kept, prompt)
+            size = job.dense.spec.image_size
+            say(
+                f"{stage}: {count_macs(network, size) / 1e6:.1f} M MACs, {start.top1:.1f} % on "
+                f"held-out images before fine-tuning, {epochs} epochs"
+            )
+        pipeline.train(job, network, start, run=self.folder, stage=stage, teacher=teacher)
+        return network
+
+    def _measured(
+        self, network: Network, found: Found, masks: ChannelMasks, search_seconds: float
+    ) -> dict[str, Any]:
+        """The network measured and saved; the result but for the dense accuracy."""
+        job, folder, size = self.job, self.folder.path, self.job.dense.spec.image_size
+        prompt = pipeline.deployed_prompt(found)
+        dense = job.runtime.place(job.dense.network(None, prompt, job.task.classes))
+        measured = pipeline.measure(job, network, masks)
+        predictions = measured.test.predictions
+        Evaluation.of(job.task.test, predictions, job.task.classes).save(folder)
+        say("measuring the latency of both networks")
+        batches = sorted({*LATENCY_BATCHES, job.budget.batch})
+        latency = measure_latency({"small": network, "dense": dense}, size, batches)
+        spec = dataclasses.replace(job.dense.spec, classes=job.task.classes)
+        kept = {name: mask.nonzero().flatten().tolist() for name, mask in masks.items()}
+        PrunedModel(network.cpu(), spec, job.task.class_names, kept).save(folder)
+        return self._result(measured, masks) | {
+            "dense_macs": count_macs(dense.cpu(), size),
+            "dense_parameters": count_parameters(dense.backbone),
+            "latency_ms": {str(batch): ms for batch, ms in latency["small"].items()},
+            "dense_latency_ms": {str(batch): ms for batch, ms in latency["dense"].items()},
+            "search_seconds": round(search_seconds, 1),
+            "seconds": round(self.folder.seconds, 1),
+        }
+
+    def _result(self, measured: Measured, masks: ChannelMasks) -> dict[str, Any]:
+        """What was asked, and the small network's figures."""
+        task, hypernet = self.job.task, self.job.hypernet
+        return {
+            "task": task.name,
+            "hypernet": None if hypernet is None else hypernet.name,
+            "method": self.job.chosen.name,
+            "seed": self.job.seed,
+            "device": str(self.job.runtime.device),
+            "top1": measured.test.top1,
+            "top5": measured.test.top5,
+            "top1_without_prompt": measured.top1_without_prompt,
+            "dense_top1": None,
+            "macs": measured.macs,
+            "parameters": measured.parameters,
+            "channels_kept": masks.kept,
+            "channels": masks.widths,
+            "skipped_images": task.skipped,
+            "images": measured.test.images,
+            "dense_seconds": None,
+            "run": str(self.folder.path),
+        }

@@ -1,0 +1,63 @@
+"""Keyword arguments that several recipes share, sorted by what they belong to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pass_transfer.budgets import BUDGET_KINDS, Budget
+from pass_transfer.errors import UsageError
+
+Fields = TypeVar("Fields")
+
+HOW = ("batch", "round_to", "keep_layers")  # arguments of Budget beside the bound
+DEFAULT_BOUND = {"macs": 0.5}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a recipe runs.
+
+    Fields:
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "auto", "bf16", or "no" for float32.
+        resume, force: continue or replace a run that is already there.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    resume: bool = False
+    force: bool = False
+
+
+def take(kind: type[Fields], options: dict[str, Any]) -> Fields:
+    """A dataclass from those of the options that are its fields, which are taken out."""
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    return kind(**{name: options.pop(name) for name in names if name in options})
+
+
+def take_budget(options: dict[str, Any]) -> Budget:
+    """The budget among the options, which is taken out: a Budget, or its arguments.
+
+    Half of the multiply-accumulates where no bound is given. Raises UsageError.
+    """
+    given = options.pop("budget", None)
+    names = [name for name in (*BUDGET_KINDS, *HOW) if name in options]
+    parts = {name: options.pop(name) for name in names}
+    if isinstance(given, Budget):
+        if parts:
+            raise UsageError(f"give budget= or {', '.join(parts)}, not both")
+        return given
+    if given is not None:
+        raise UsageError(f"budget is {given!r}; it is a Budget, such as Budget(macs=0.4)", "budget")
+    bounds = {name: parts[name] for name in BUDGET_KINDS if parts.get(name) is not None}
+    how = {name: parts[name] for name in HOW if name in parts}
+    return Budget(**(bounds or DEFAULT_BOUND), **how)
+
+
+def refuse_unknown(options: Mapping[str, Any], recipe: str) -> None:
+    """Raise UsageError where an option is left that nothing takes."""
+    for name in options:
+        raise UsageError(f"{recipe} has no argument {name!r}", name)

@@ -1,0 +1,174 @@
+"""The way from a pretrained network to a small one: score, cut, shrink, fine-tune, measure.
+
+adapt goes this way once, and so does each cell of a study. What differs between them is
+what they keep on disk in between.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+
+from pass_transfer.budgets import Budget
+from pass_transfer.masks import ChannelMasks
+from pass_transfer.networks import ChannelGroups, count_macs, find_groups
+from pass_transfer.networks.network import Network
+from pass_transfer.networks.pretrained import PretrainedBackbone
+from pass_transfer.prompts import Prompt
+from pass_transfer.scoring.method import Context, Found
+from pass_transfer.scoring.pretrained import PretrainedHypernet
+from pass_transfer.scoring.random import random_scores
+from pass_transfer.scoring.registry import ChosenMethod
+from pass_transfer.shrinking import shrink as shrinking
+from pass_transfer.shrinking.distill import Teacher
+from pass_transfer.shrinking.finetune import FinetuneConfig, finetune
+from pass_transfer.tasks import Task
+from pass_transfer.training import Accuracy, RunFolder, Runtime, evaluate
+
+
+@dataclass(frozen=True)
+class Job:
+    """One small network to be made.
+
+    Fields:
+        dense: the network that it is made from.
+        hypernet: the zoo entry, for a method that needs one.
+        task: what it is made for.
+        chosen: the method, with its settings.
+        budget: how large it may be.
+        recipe: how it is fine-tuned.
+        mapping: how the task's classifier is made: "linear", "frequency" or "iterative".
+        reconstruct: whether kept channels take over what cut ones carried.
+        seed: of everything that is drawn.
+    """
+
+    dense: PretrainedBackbone
+    hypernet: PretrainedHypernet | None
+    task: Task
+    runtime: Runtime
+    chosen: ChosenMethod
+    budget: Budget
+    recipe: FinetuneConfig
+    mapping: str = "linear"
+    reconstruct: bool = True
+    seed: int = 0
+
+    @cached_property
+    def groups(self) -> ChannelGroups:
+        """What is scored: the network's groups, or every convolution on its own."""
+        if self.chosen.coupling == self.dense.groups.coupling:
+            return self.dense.groups
+        size = self.dense.spec.image_size
+        return find_groups(self.dense.module, size, self.chosen.coupling)
+
+    def context(self, run: RunFolder | None = None) -> Context:
+        """What the method may look at."""
+        return Context(
+            self.dense,
+            self.groups,
+            self.task,
+            self.runtime,
+            hypernet=self.hypernet,
+            settings=self.chosen.settings,
+            budget=self.budget,
+            uniform=self.chosen.uniform,
+            mapping=self.mapping,
+            batch_size=self.recipe.batch_size,
+            seed=self.seed,
+            run=run,
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A small network's figures.
+
+    Fields:
+        test: accuracy on the test images.
+        top1_without_prompt: of the same network without its prompt; None where it has none.
+        macs: multiply-accumulates for one image.
+        parameters: of the backbone.
+    """
+
+    test: Accuracy
+    top1_without_prompt: float | None
+    macs: int
+    parameters: int
+
+
+def score(job: Job, run: RunFolder | None = None) -> Found:
+    """Channel scores by the job's method. Raises UsageError, DivergedError."""
+    torch.manual_seed(job.seed)
+    return job.chosen.score(job.context(run))
+
+
+def cut(job: Job, found: Found) -> ChannelMasks:
+    """The masks within the job's budget. Raises MaskError where it cannot be met."""
+    prompt = found.prompt if found.deployed else None
+    return _budget(job).cut(found.scores, job.context().cut_network(prompt))
+
+
+def check_budget(job: Job) -> None:
+    """Refuse a budget that cannot be met, before any work is done; errors as of cut."""
+    timed = job.hypernet.prompt() if job.hypernet and job.chosen.method.needs_hypernet else None
+    scores = random_scores(job.groups, 0)
+    _budget(job).check(scores, job.context().cut_network(timed))
+
+
+def _budget(job: Job) -> Budget:
+    return job.budget.filled().replace(uniform=job.chosen.uniform)
+
+
+def shrink(job: Job, masks: ChannelMasks | None, prompt: Prompt | None) -> tuple[Network, Accuracy]:
+    """The network that fine-tuning starts from, and its accuracy on the held-out images.
+
+    Args:
+        masks: None for the dense network.
+        prompt: becomes part of it.
+    """
+    config = shrinking.ShrinkConfig(job.mapping, job.reconstruct, job.seed)
+    network = shrinking.shrink(job.dense, job.groups, masks, prompt, job.task, config, job.runtime)
+    return network, evaluate(network, job.task.held_out, job.runtime)
+
+
+def train(
+    job: Job,
+    network: Network,
+    start: Accuracy | None,
+    *,
+    run: RunFolder | None = None,
+    stage: str = "finetune",
+    teacher: Teacher | None = None,
+) -> list[dict[str, Any]]:
+    """Fine-tune a network in place; `start` stays where no epoch is as good. Returns metrics."""
+    return finetune(
+        network, job.task, job.recipe, job.runtime, run, stage, teacher=teacher, start=start
+    )
+
+
+def measure(job: Job, network: Network, masks: ChannelMasks) -> Measured:
+    """The one look at the test images, and what the network costs."""
+    context, test = job.context(), job.task.test
+    found = evaluate(network, test, job.runtime)
+    plain = None
+    if network.prompt is not None:
+        plain = evaluate(partial(network, use_prompt=False), test, job.runtime).top1
+    macs = context.table.macs(masks.kept)
+    if job.groups.coupling == job.dense.groups.coupling:
+        macs = count_macs(network, job.dense.spec.image_size)
+    return Measured(found, plain, macs, context.table.parameters(masks.kept))
+
+
+def deployed_prompt(found: Found) -> Prompt | None:
+    """A copy of the prompt that is trained and saved with the network, if there is one."""
+    return copy.deepcopy(found.prompt) if found.deployed else None
+
+
+def with_epochs(job: Job, epochs: int) -> Job:
+    """The same job, fine-tuned for so many epochs."""
+    return dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, epochs=epochs))

@@ -1,0 +1,76 @@
+"""Images of a task that channels are measured on, and the two measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pass_transfer.networks import ChannelGroups
+from pass_transfer.networks.network import Network
+from pass_transfer.scoring.forward_selection import forward_selection
+from pass_transfer.scoring.taylor import taylor
+from pass_transfer.tasks import Split
+from pass_transfer.training import Runtime, batches, to_images
+from pass_transfer.training.batches import generator
+
+BATCH = 128
+
+View = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Batches of images (B, 3, S, S) in [0, 1] and labels (B,), on the runtime's device.
+
+    Fields:
+        split: training images of the task.
+        images: how many of them.
+        seed: which of them.
+        view: how images are seen, if not as they are.
+    """
+
+    split: Split
+    runtime: Runtime
+    images: int
+    seed: int
+    view: View | None = None
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        chosen = torch.randperm(len(self.split), generator=generator(self.seed, 3))[: self.images]
+        device = self.runtime.device
+        for pixels, labels in batches(self.split, BATCH, order=chosen.split(BATCH)):
+            seen = to_images(pixels, device)
+            yield self.view(seen) if self.view else seen, labels.to(device)
+
+
+def task_importance(
+    task_network: Network, groups: ChannelGroups, samples: Samples
+) -> dict[str, torch.Tensor]:
+    """Taylor importance (width,) of every channel group for a task.
+
+    Args:
+        task_network: the frozen dense network with a classifier made from the task's class
+            means, under the statistics of its own batches (with_task_head). An importance
+            that is measured with another kind of classifier differs more than that of
+            another task does.
+    """
+    return taylor(task_network.backbone, groups, samples, _forward(task_network, samples.runtime))
+
+
+def task_selection(
+    task_network: Network, groups: ChannelGroups, samples: Samples
+) -> dict[str, torch.Tensor]:
+    """The order of forward selection, as scores (width,); arguments as of task_importance."""
+    forward = _forward(task_network, samples.runtime)
+    places = generator(samples.seed, 13)
+    return forward_selection(task_network.backbone, groups, samples, forward, places)
+
+
+def _forward(network: Network, runtime: Runtime) -> Callable[[torch.Tensor], torch.Tensor]:
+    def forward(seen: torch.Tensor) -> torch.Tensor:
+        with runtime.autocast():
+            return network(seen)
+
+    return forward

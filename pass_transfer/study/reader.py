@@ -1,0 +1,209 @@
+"""A study file (YAML), checked to the last field before anything runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pass_transfer.errors import UsageError
+from pass_transfer.files import read_text
+from pass_transfer.scoring.registry import choose_method
+from pass_transfer.settings import is_whole
+from pass_transfer.study.plan import Study
+from pass_transfer.tasks.registry import check_name
+
+FIELDS = (
+    "hypernet",
+    "tasks",
+    "methods",
+    "budgets",
+    "seeds",
+    "epochs",
+    "batch_size",
+    "train_images",
+    "reconstruct",
+    "round_to",
+    "out",
+)
+NAME = r"[A-Za-z0-9_]+"  # of a method: it becomes part of a file's name
+NEEDED = ("tasks", "methods", "budgets", "seeds")
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and check a study file.
+
+    Raises:
+        UsageError: anything that is not a study; the message names file and line.
+        StorageError: the file cannot be read.
+    """
+    path = Path(path)
+    text = read_text(path)
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UsageError(f"{path}:{line}: not YAML ({error.reason})") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UsageError(f"{where}: not YAML ({error.problem})") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: not a study (nested too deeply)") from error
+    return _Reader(path).study(node)
+
+
+class _Reader:
+    """Values of a YAML tree, with the line in every complaint."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def refuse(self, node: yaml.Node, why: str) -> UsageError:
+        return UsageError(f"{self.path}:{node.start_mark.line + 1}: {why}")
+
+    def value(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            self.items(node, "this")  # refuses a name that is given twice, which YAML does not
+        try:
+            return yaml.SafeLoader("").construct_object(node, deep=True)
+        except (yaml.YAMLError, ValueError, TypeError) as error:
+            why = getattr(error, "problem", None) or error
+            raise self.refuse(node, f"this cannot be read ({why})") from error
+
+    def items(self, node: yaml.Node | None, what: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Key to (key's node, value's node) of a mapping with names as keys, each once."""
+        if not isinstance(node, yaml.MappingNode):
+            line = 1 if node is None else node.start_mark.line + 1
+            message = f"{what} has to be a list of `name: value` lines"
+            raise UsageError(f"{self.path}:{line}: {message}")
+        found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            name = self.value(key)
+            if not isinstance(name, str) or name in found:
+                why = "is given twice" if name in found else "is no name"
+                raise self.refuse(key, f"{name!r} {why}")
+            found[name] = key, value
+        return found
+
+    def study(self, node: yaml.Node | None) -> Study:
+        parts = self.items(node, "a study")
+        for name, (key, _) in parts.items():
+            if name not in FIELDS:
+                raise self.refuse(key, f"unknown field {name!r}; a study has {', '.join(FIELDS)}")
+        for name in NEEDED:
+            if name not in parts:
+                message = f"{name} is missing; a study needs {', '.join(NEEDED)}"
+                raise UsageError(f"{self.path}:1: {message}")
+        values = {name: getattr(self, f"_{name}")(parts[name][1]) for name in parts}
+        defaults = {"hypernet": "zoo/r18_tinyimnet", "out": Path("studies") / self.path.stem}
+        return Study(**defaults | values)
+
+    def text(self, node: yaml.Node, what: str) -> str:
+        value = self.value(node)
+        if not isinstance(value, str) or not value:
+            raise self.refuse(node, f"{what} is {value!r}; it is a name or a path")
+        return value
+
+    def _hypernet(self, node: yaml.Node) -> str:
+        return self.text(node, "hypernet")
+
+    def _out(self, node: yaml.Node) -> Path:
+        return Path(self.text(node, "out"))
+
+    def _named(self, node: yaml.Node, what: str) -> dict[str, tuple[yaml.Node, yaml.Node | None]]:
+        """Names with the nodes of their values; of a plain list, without values."""
+        if not isinstance(node, yaml.SequenceNode):
+            found: dict[str, tuple[yaml.Node, yaml.Node | None]] = {}
+            for name, (key, value) in self.items(node, what).items():
+                found[name] = key, None if self.value(value) is None else value
+            return found
+        names = [(self.text(item, f"one of {what}"), item) for item in node.value]
+        if len({name for name, _ in names}) < len(names) or not names:
+            raise self.refuse(node, f"{what} has to hold every name once")
+        return {name: (item, None) for name, item in names}
+
+    def _tasks(self, node: yaml.Node) -> dict[str, str | None]:
+        found = {}
+        for name, (place, folder) in self._named(node, "tasks").items():
+            try:
+                check_name(name)
+            except UsageError as error:
+                raise self.refuse(place, str(error)) from error
+            found[name] = None if folder is None else self.text(folder, f"the folder of {name}")
+        return found
+
+    def _methods(self, node: yaml.Node) -> dict[str, dict[str, Any]]:
+        found = {}
+        for name, (place, given) in self._named(node, "methods").items():
+            settings = self.items(given, f"what is given for {name}") if given else {}
+            if not re.fullmatch(NAME, name):
+                message = f"{name!r} is no name of a method: letters, digits and _ only"
+                raise self.refuse(place, message)
+            found[name] = {key: self.value(value) for key, (_, value) in settings.items()}
+            try:
+                choose_method(name, found[name])
+            except UsageError as error:
+                meant = _named_in(str(error), settings)
+                where = settings[meant][0] if meant else place
+                raise self.refuse(where, f"{name}: {error}") from error
+        return found
+
+    def _list(self, node: yaml.Node, what: str) -> Sequence[tuple[yaml.Node, Any]]:
+        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        found = [(item, self.value(item)) for item in nodes]
+        if not found:
+            raise self.refuse(node, f"{what} has to hold at least one value")
+        return found
+
+    def once(self, node: yaml.Node, what: str, names: Sequence[str]) -> None:
+        if len(set(names)) < len(names):
+            raise self.refuse(node, f"{what} has to hold every value once")
+
+    def _budgets(self, node: yaml.Node) -> tuple[float, ...]:
+        found = self._list(node, "budgets")
+        for place, value in found:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+                share = "share of the dense network's MACs above 0 and at most 1"
+                raise self.refuse(place, f"budget {value!r} is no {share}")
+        self.once(node, "budgets", [f"{value:g}" for _, value in found])  # as cells are named
+        return tuple(float(value) for _, value in found)
+
+    def _seeds(self, node: yaml.Node) -> tuple[int, ...]:
+        found = [self._whole(place, "seed", 0, value) for place, value in self._list(node, "seeds")]
+        self.once(node, "seeds", list(map(str, found)))
+        return tuple(found)
+
+    def _epochs(self, node: yaml.Node) -> int:
+        return self._whole(node, "epochs", 1)
+
+    def _batch_size(self, node: yaml.Node) -> int:
+        return self._whole(node, "batch_size", 2)
+
+    def _train_images(self, node: yaml.Node) -> int | None:
+        return None if self.value(node) is None else self._whole(node, "train_images", 2)
+
+    def _round_to(self, node: yaml.Node) -> int:
+        return self._whole(node, "round_to", 1)
+
+    def _reconstruct(self, node: yaml.Node) -> bool:
+        if not isinstance(self.value(node), bool):
+            raise self.refuse(node, f"reconstruct is {self.value(node)!r}; it is true or false")
+        return self.value(node)
+
+    def _whole(self, node: yaml.Node, what: str, least: int, value: Any = None) -> int:
+        value = self.value(node) if value is None else value
+        if not is_whole(value, least):
+            raise self.refuse(node, f"{what} is {value!r}; it is a whole number from {least}")
+        return value
+
+
+def _named_in(message: str, names: Iterable[str]) -> str | None:
+    """The first of the names that a message is about."""
+    for name in names:
+        if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message):
+            return name
+    return None
