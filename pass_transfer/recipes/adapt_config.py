@@ -8,7 +8,7 @@ from typing import Any
 
 from pass_transfer.budgets import Budget
 from pass_transfer.errors import UsageError
-from pass_transfer.recipes.options import DEFAULT_BOUND
+from pass_transfer.recipes.options import DEFAULT_MACS
 from pass_transfer.scoring.registry import ChosenMethod, choose_method
 from pass_transfer.settings import check_choice, check_positive, check_whole
 from pass_transfer.shrinking.distill import TEMPERATURE
@@ -43,7 +43,7 @@ class AdaptConfig:
 
     method: str = "prompt"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    budget: Budget = field(default_factory=lambda: Budget(**DEFAULT_BOUND))
+    budget: Budget = field(default_factory=lambda: Budget(macs=DEFAULT_MACS))
     effort: str = "quick"
     epochs: int | None = None
     batch_size: int = 128

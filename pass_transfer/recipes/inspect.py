@@ -73,14 +73,13 @@ def inspect(
     trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
     entry = trained if backbone is None else read_backbone(trained, backbone)
     if run is None:
-        prompt = entry.prompt()
-        found = Found(entry.scores(prompt), prompt, deployed=True)
+        found = _of_source(entry)
     else:
-        config = modern_config(read_json(Path(run) / CONFIG)) if _is_run(run) else {}
         found = found_in_run(entry, trained, run)
+        config, budget = modern_config(read_json(Path(run) / CONFIG)), budget.filled()
         classes = classes or config["classes"]
         deployed = config["settings"].get("deploy_prompt", False)
-        found, budget = dataclasses.replace(found, deployed=deployed), budget.filled()
+        found = dataclasses.replace(found, deployed=deployed)
     measured = latency or budget.kind == "latency_ms"
     place = choose_runtime(device, "no").device if measured else torch.device("cpu")
     prompt = found.prompt if found.deployed else None
@@ -101,12 +100,14 @@ def inspect(
     return seen | {"warnings": warnings(seen)}
 
 
-def _is_run(run: str | Path) -> bool:
-    return (Path(run) / CONFIG).is_file()
+def _of_source(entry: PretrainedHypernet) -> Found:
+    """What the source task's prompt gives."""
+    prompt = entry.prompt()
+    return Found(entry.scores(prompt), prompt, deployed=True)
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:
-    return network.to(device, memory_format=torch.channels_last)
+    return network.to(device).to(memory_format=torch.channels_last)
 
 
 def _costs(entry: PretrainedHypernet, table: CostTable, masks: ChannelMasks) -> dict[str, Any]:
@@ -114,10 +115,10 @@ def _costs(entry: PretrainedHypernet, table: CostTable, masks: ChannelMasks) -> 
     kept, widths = masks.kept, masks.widths
     groups = []
     for name, group in entry.groups.items():
-        layers = sorted({*group.writes, *group.reads})
-        row = {"name": name, "kept": kept[name], "width": widths[name], "layers": layers}
+        members = sorted({*group.writes, *group.reads})
+        row = {"name": name, "kept": kept[name], "width": widths[name], "layers": members}
         groups.append(row)
-    layers = []
+    layers: list[dict[str, Any]] = []
     for small, dense in zip(table.by_layer(kept), table.by_layer(widths)):
         sizes = vars(small)
         before = {f"dense_{name}": vars(dense)[name] for name in DENSE_SIZES}

@@ -13,7 +13,7 @@ from pass_transfer.errors import UsageError
 Fields = TypeVar("Fields")
 
 HOW = ("batch", "round_to", "keep_layers")  # arguments of Budget beside the bound
-DEFAULT_BOUND = {"macs": 0.5}
+DEFAULT_MACS = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def take_budget(options: dict[str, Any]) -> Budget:
         raise UsageError(f"budget is {given!r}; it is a Budget, such as Budget(macs=0.4)", "budget")
     bounds = {name: parts[name] for name in BUDGET_KINDS if parts.get(name) is not None}
     how = {name: parts[name] for name in HOW if name in parts}
-    return Budget(**(bounds or DEFAULT_BOUND), **how)
+    bound: dict[str, Any] = bounds or {"macs": DEFAULT_MACS}
+    return Budget(**bound | how)
 
 
 def refuse_unknown(options: Mapping[str, Any], recipe: str) -> None:

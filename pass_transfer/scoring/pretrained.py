@@ -216,7 +216,7 @@ def cut_network(
 
     def build(masks: ChannelMasks) -> nn.Module:
         network = dense.network(masks, prompt, classes)
-        return network.to(device, memory_format=torch.channels_last)
+        return network.to(device).to(memory_format=torch.channels_last)
 
     table = dense.table if classes is None else dense.table.with_classes(classes)
     return CutNetwork(dense.groups, table, build, dense.spec.image_size)

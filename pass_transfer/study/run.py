@@ -116,8 +116,9 @@ class _Work:
         """A task with as many training images as the study uses."""
         size, images = self.entry.spec.image_size, self.study.train_images
         task = load_task(name, size, self.study.tasks[name])
-        whole = images is None or images >= len(task.train)
-        return task if whole else task.with_train(images)
+        if images is None or images >= len(task.train):
+            return task
+        return task.with_train(images)
 
     def job(self, cell: Cell, task: Task) -> Job:
         """What a cell makes."""

@@ -17,22 +17,13 @@ from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
 from pass_transfer.scoring.magnitude import group_l1
 from pass_transfer.scoring.prior import standardise
-from pass_transfer.zoo.entry import save_entry
+from pass_transfer.zoo.entry import EntryNotes, save_entry
 
 SIDE = 32
 CLASSES = 10
-QUICK = [
-    "--epochs",
-    "1",
-    "--prompt-steps",
-    "1",
-    "--batch-size",
-    "64",
-    "--device",
-    "cpu",
-    "--no-reconstruct",
-    "--no-report",
-]
+QUICK = ["--epochs", "1", "--batch-size", "64", "--device", "cpu", "--no-reconstruct"]
+QUICK += ["--no-report"]
+ONE_STEP = ["--set", "steps=1"]  # of the method prompt; others have no such setting
 
 
 def write_entry(folder, seed=0, architecture="resnet18", **shape):
@@ -41,27 +32,18 @@ def write_entry(folder, seed=0, architecture="resnet18", **shape):
     spec = BackboneSpec(architecture, CLASSES, SIDE)
     backbone = build_backbone(spec).eval()
     groups = find_groups(backbone, SIDE)
-    net = Hypernet(
-        HypernetConfig(**shape), backbone, groups, standardise(group_l1(backbone, groups, SIDE))
-    )
+    prior = standardise(group_l1(backbone, groups, SIDE))
+    net = Hypernet(HypernetConfig(**shape), backbone, groups, prior)
     source = {"task": "digits", "class_names": [str(n) for n in range(CLASSES)]}
-    save_entry(
-        folder,
-        net,
-        backbone.state_dict(),
-        spec,
-        Prompt("additive", SIDE, 3, seed),
-        source,
-        {},
-        {},
-        "# for tests\n",
-    )
+    prompt = Prompt("additive", SIDE, 3, seed)
+    notes = EntryNotes(source, {}, {}, "# for tests\n")
+    save_entry(folder, net, backbone.state_dict(), spec, prompt, notes)
     return folder
 
 
 @pytest.fixture(scope="session")
 def entries(tmp_path_factory):
-    """(seed, architecture, shape) -> folder of an entry; shared, so tests copy before they change anything."""
+    """(seed, architecture, shape) -> folder of an entry; shared, so tests change copies alone."""
     made, root = {}, tmp_path_factory.mktemp("entries")
 
     def get(seed=0, architecture="resnet18", **shape):
@@ -94,9 +76,8 @@ def photos():
         for name in classes:
             (root / name).mkdir(parents=True)
             for number in range(count):
-                Image.fromarray(draw.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(
-                    root / name / f"{number}.png"
-                )
+                noise = draw.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(root / name / f"{number}.png")
         return root
 
     return write
@@ -104,13 +85,13 @@ def photos():
 
 @pytest.fixture(scope="session")
 def few_photos(photos, tmp_path_factory):
-    """A task of two classes with nine images each to train on, for runs that need not learn anything."""
+    """A task of two classes with nine images each to train on: nothing is to be learned."""
     return f"folder:{photos(tmp_path_factory.mktemp('photos') / 'photos', count=12)}"
 
 
 @pytest.fixture
 def refused(call):
-    """Arguments -> the one message on stderr of a command that must be refused; `code` is its exit code."""
+    """Arguments -> the one message on stderr of a command that is refused with exit code `code`."""
 
     def run(*arguments, code=1):
         got, out, err = call(*arguments)
@@ -127,17 +108,9 @@ def adapting(entry, tmp_path):
     """The shortest arguments of an adapt into tmp_path/run; later ones override them."""
 
     def arguments(*more):
-        return [
-            "adapt",
-            "--hypernet",
-            entry,
-            "--task",
-            "digits",
-            "--out",
-            tmp_path / "run",
-            *QUICK,
-            *more,
-        ]
+        out, method = tmp_path / "run", [] if "--method" in more else ONE_STEP
+        given = ["adapt", "--hypernet", entry, "--task", "digits", "--out", out]
+        return [*given, *QUICK, *method, *more]
 
     return arguments
 
@@ -146,44 +119,21 @@ def adapting(entry, tmp_path):
 def finished(entry, tmp_path_factory):
     """The folder of a finished run on digits; shared, not to be changed."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    arguments = [
-        "adapt",
-        "--hypernet",
-        str(entry),
-        "--task",
-        "digits",
-        "--out",
-        str(folder),
-        *QUICK,
-        "--report",
-    ]
-    assert command_line(arguments) == 0
+    given = ["adapt", "--hypernet", str(entry), "--task", "digits", "--out", str(folder)]
+    assert command_line([*given, *QUICK, *ONE_STEP, "--report"]) == 0
     return folder
 
 
 @pytest.fixture(scope="session")
 def shell():
-    """(arguments, Popen settings) -> a started process of the command line, with pipes and one thread."""
+    """(arguments, Popen settings) -> a started command line, with pipes and one thread."""
+    main = "from pass_transfer.cli.main import main; main()"
+    one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
-    def start(
-        *arguments,
-        code="from pass_transfer.cli.main import main; main()",
-        environment=None,
-        **settings,
-    ):
+    def start(*arguments, code=main, environment=None, **settings):
         command = [sys.executable, "-c", code, *map(str, arguments)]
-        environment = (
-            os.environ
-            | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-            | (environment or {})
-        )
-        return subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            **settings,
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        variables = os.environ | one_thread | (environment or {})
+        return subprocess.Popen(command, env=variables, **pipes, **settings)
 
     return start
