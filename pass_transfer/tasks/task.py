@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 SPLIT_SEED = 0  # the held-out images never depend on a run's seed, so that runs stay comparable
 
@@ -27,7 +28,7 @@ class Images(Protocol):
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Some images of a task. As a map-style dataset it hands whole batches to a DataLoader.
 
     `indices` (N,) points into `images`; `labels` (N,) are class numbers.

@@ -35,7 +35,7 @@ def test_an_empty_folder_may_be_used(tmp_path):
 
 
 def test_a_folder_that_holds_a_run_is_refused_with_both_ways_out(run):
-    with pytest.raises(RunError, match="--resume.*--force"):
+    with pytest.raises(RunError, match="resume.*force"):
         RunFolder(run.path, CONFIG)
 
 
