@@ -16,7 +16,7 @@ class PassTransferError(Exception):
 
 
 class UsageError(PassTransferError, ValueError):
-    """An argument or flag has a value that is not allowed."""
+    """An argument has a value that is not allowed."""
 
     exit_code = 2
 
