@@ -23,7 +23,8 @@ RENAMED = {
 def in_flags(message: str, argument: str | None, command: Any) -> str:
     """A library's message with flags in place of keyword arguments.
 
-    "macs is 2; ..." becomes "--macs is 2; ...", and "resume=True" becomes "--resume".
+    "macs is 2; ..." becomes "--macs is 2; ...", and "resume=True" or "(resume)" becomes
+    "--resume".
 
     Args:
         argument: the one that the message begins with, if it is about one.
@@ -46,6 +47,10 @@ def in_flags(message: str, argument: str | None, command: Any) -> str:
             return name.replace("--", "--no-", 1)
         return name if value in ("", "True") else f"{name} {value}"
 
+    def in_brackets(match: re.Match[str]) -> str:
+        return f"({flag(match[1]) or match[1]})"
+
+    message = re.sub(r"\(([a-z_]+)\)", in_brackets, message)
     return re.sub(r"(?<![\w=-])([a-z_]+)=((?:[\w.]+(?<!\.))?)", as_flag, message)
 
 

@@ -7,12 +7,13 @@ kill leaves beside it ends in PART.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,52 +27,56 @@ PART = ".part"
 
 def sha256(path: str | os.PathLike) -> str:
     """Hexadecimal sha-256 of a file's content. Raises StorageError if it cannot be read."""
-    digest = hashlib.sha256()
+    with _os_errors(f"cannot read {path}"), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _os_errors(failure: str) -> Iterator[None]:
+    """Turn what the system refuses into a StorageError that says what failed, and why."""
     try:
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+        yield
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-    return digest.hexdigest()
+        raise StorageError(f"{failure}: {error.strerror or error}") from error
 
 
 def make_folder(path: str | os.PathLike) -> Path:
     """Create a folder and its parents. Raises StorageError where that is not allowed."""
     path = Path(path)
-    try:
+    with _os_errors(f"cannot create the folder {path}"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot create the folder {path}: {error.strerror or error}") from error
     return path
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     """Write a whole file or nothing. Raises StorageError (no space, no permission)."""
     path = Path(path)
-    aside = None
+    try:
+        _replace(path, content)
+    except OSError as error:
+        advice = "Choose another folder."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "Free some space or choose another folder."
+        raise StorageError(f"cannot write {path}: {error.strerror or error}. {advice}") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    aside: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.name}.", suffix=PART, delete=False
         ) as file:
-            aside = file.name
+            aside = Path(file.name)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(aside, 0o644)
+        aside.chmod(0o644)
         os.replace(aside, path)
         aside = None
         _flush_folder(path.parent)
-    except OSError as error:
-        advice = (
-            "Free some space or choose another folder."
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else "Choose another folder."
-        )
-        raise StorageError(f"cannot write {path}: {error.strerror or error}. {advice}") from error
     finally:
         if aside is not None:
-            Path(aside).unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:
@@ -93,9 +98,8 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def read_text(path: str | os.PathLike) -> str:
     """Read a text file. Raises StorageError if it is missing or not UTF-8."""
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+        with _os_errors(f"cannot read {path}"):
+            return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise StorageError(f"{path} is not a text file ({error})") from error
 
@@ -114,9 +118,8 @@ def write_tensors(path: str | os.PathLike, tensors: Mapping[str, torch.Tensor]) 
     """Write named tensors as safetensors, atomically; equal tensors give equal bytes."""
     from safetensors.torch import save
 
-    write_bytes(
-        path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    )
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(plain))
 
 
 def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
@@ -125,8 +128,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+        with _os_errors(f"cannot read {path}"):
+            return load_file(path)
     except SafetensorError as error:
         raise StorageError(f"{path} is not a whole safetensors file ({error})") from error

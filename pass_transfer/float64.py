@@ -6,5 +6,10 @@ import torch
 
 
 def to_float64(values: torch.Tensor) -> torch.Tensor:
-    """The values in float64; on the CPU where they lie on an Apple GPU, which has no such numbers."""
-    return (values.cpu() if values.device.type == "mps" else values).double()
+    """The values in float64.
+
+    Values on an Apple GPU, which has no such numbers, move to the CPU.
+    """
+    if values.device.type == "mps":
+        values = values.cpu()
+    return values.double()

@@ -17,18 +17,23 @@ def download(
 
     Args:
         name: with the prefix.
-        refusal: what to raise where it cannot be had.
-        files: the files that are wanted; all without it.
+        refusal: the kind of error to raise.
+        files: the files that are wanted; None for all.
+
+    Raises:
+        PassTransferError: of the kind `refusal`, where the repository cannot be had.
     """
     from huggingface_hub import snapshot_download
 
+    repository = name.removeprefix(HUB_PREFIX)
+    wanted = None if files is None else list(files)
     try:
-        return Path(
-            snapshot_download(
-                name.removeprefix(HUB_PREFIX), allow_patterns=None if files is None else list(files)
-            )
-        )
+        return Path(snapshot_download(repository, allow_patterns=wanted))
     except Exception as error:  # the hub client raises many kinds
-        raise refusal(
-            f"cannot get {name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        ) from error
+        raise refusal(f"cannot get {name}: {in_words(error)}") from error
+
+
+def in_words(error: Exception) -> str:
+    """An exception's kind and the first line of what it says."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

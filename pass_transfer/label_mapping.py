@@ -1,9 +1,9 @@
 """From source classes to a task's classes, keeping the source classifier.
 
-Frequency-based mapping (VPNs, arXiv 2312.01397): count which source class the network
-predicts for each target class, then pair them greedily, one to one; or iteratively (arXiv
-2211.11635), again whenever the prompt has changed what is predicted. A mapped classifier
-is the source classifier with the chosen rows only.
+Frequency-based mapping (VPNs, arXiv 2312.01397) counts which source class the network
+predicts for each target class, and pairs them greedily, one to one. Iterative mapping
+(arXiv 2211.11635) does so again whenever the prompt has changed what is predicted. A mapped
+classifier is the source classifier with the chosen rows only.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ def choose_mapping(kind: str, classes: int, source_classes: int, own: bool = Fal
     """The mapping to use: "linear" (a new head), "frequency" or "iterative".
 
     "auto" is a new head: from Tiny-ImageNet's classes at 64 pixels a mapping starts at
-    13-16 % on CIFAR-100 where a linear probe starts at 49 %. One's own classifier (`own`) of
-    just as many classes is taken for one of the task, in whatever order, and mapped by frequency.
+    13-16 % on CIFAR-100, a linear probe at 49 %. One's own classifier (`own`) with as many
+    classes as the task is taken for a classifier of the task, in whatever order. It is mapped
+    by frequency.
 
     Raises:
         UsageError: an unknown kind, or one-to-one mapping to more classes than the source has.
@@ -30,8 +31,8 @@ def choose_mapping(kind: str, classes: int, source_classes: int, own: bool = Fal
         raise UsageError(f"unknown label mapping {kind!r}; choose one of {', '.join(KINDS)}")
     if kind in ("frequency", "iterative") and classes > source_classes:
         raise UsageError(
-            f"a {kind} mapping needs as many source classes as the task has; the source has {source_classes}, "
-            f"the task {classes}. Use --label-mapping linear."
+            f"a {kind} mapping needs as many source classes as the task has; "
+            f"the source has {source_classes}, the task {classes}. Use label_mapping 'linear'."
         )
     if kind == "auto":
         return "frequency" if own and classes == source_classes else "linear"
@@ -39,11 +40,19 @@ def choose_mapping(kind: str, classes: int, source_classes: int, own: bool = Fal
 
 
 def count_predictions(logits: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """How often each source class is predicted for each target class, (classes, source classes) int64."""
+    """How often each source class is predicted for each target class.
+
+    Args:
+        logits: (images, source classes).
+        labels: target classes (images,).
+        classes: how many target classes there are.
+
+    Returns:
+        Counts (classes, source classes), int64.
+    """
     counts = torch.zeros(classes, logits.shape[1], dtype=torch.int64)
-    return counts.index_put_(
-        (labels, logits.argmax(1)), torch.ones(1, dtype=torch.int64), accumulate=True
-    )
+    one = torch.ones(1, dtype=torch.int64)
+    return counts.index_put_((labels, logits.argmax(1)), one, accumulate=True)
 
 
 def frequency_mapping(counts: torch.Tensor) -> torch.Tensor:
@@ -56,7 +65,8 @@ def frequency_mapping(counts: torch.Tensor) -> torch.Tensor:
         raise UsageError(f"cannot map {classes} classes one to one onto {sources}")
     chosen = torch.full((classes,), -1)
     taken = torch.zeros(sources, dtype=torch.bool)
-    for cell in torch.sort(counts.flatten(), descending=True, stable=True).indices.tolist():
+    largest_first = torch.sort(counts.flatten(), descending=True, stable=True).indices
+    for cell in largest_first.tolist():
         target, source = divmod(cell, sources)
         if chosen[target] < 0 and not taken[source]:
             chosen[target], taken[source] = source, True

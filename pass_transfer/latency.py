@@ -1,4 +1,7 @@
-"""Measured latency of several networks, interleaved so that a machine's moods hit all alike."""
+"""Measured latency of several networks.
+
+They run in turn, so that a machine that is slower for a while is slower for all of them.
+"""
 
 from __future__ import annotations
 
@@ -13,45 +16,48 @@ from torch import nn
 
 from pass_transfer.progress import say
 
+CPU = torch.device("cpu")
 WARM_UP = 3
 ROUNDS = 15
-BUSY = (
-    1.5  # processes that want to run for each processor, above which times are those of the queue
-)
+# Processes that want to run, for each processor, above which a time is mostly waiting.
+BUSY = 1.5
 
 
 def interleave(
     runs: Mapping[str, Callable[[], object]],
     rounds: int = ROUNDS,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device = CPU,
     warm_up: int = WARM_UP,
 ) -> dict[str, list[float]]:
-    """Milliseconds of every call by name; each round makes each call once, and the first `warm_up` rounds do not count.
+    """Milliseconds of every call, by name.
 
-    On a GPU the time is that between two events on the device.
+    Each round makes each call once; the first `warm_up` rounds do not count. On a GPU the
+    time is that between two events on the device.
     """
+    clock = {"cuda": _cuda_milliseconds, "mps": _mps_milliseconds}.get(device.type, _milliseconds)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(warm_up + rounds):
         for name, run in runs.items():
-            milliseconds = (
-                _on_gpu(run)
-                if device.type == "cuda"
-                else _on_clock(run, torch.mps.synchronize if device.type == "mps" else None)
-            )
+            taken = clock(run)
             if number >= warm_up:
-                times[name].append(milliseconds)
+                times[name].append(taken)
     return times
 
 
-def _on_clock(run: Callable[[], object], wait: Callable[[], None] | None = None) -> float:
+def _milliseconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
-    if wait is not None:
-        wait()
     return 1000 * (time.perf_counter() - start)
 
 
-def _on_gpu(run: Callable[[], object]) -> float:
+def _mps_milliseconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    torch.mps.synchronize()
+    return 1000 * (time.perf_counter() - start)
+
+
+def _cuda_milliseconds(run: Callable[[], object]) -> float:
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     run()
@@ -67,20 +73,25 @@ def random_images(
     memory_format: torch.memory_format = torch.channels_last,
 ) -> torch.Tensor:
     """Images (batch, 3, S, S) in [0, 1] to time a network with."""
-    return torch.rand(batch, 3, image_size, image_size, device=device).contiguous(
-        memory_format=memory_format
-    )
+    images = torch.rand(batch, 3, image_size, image_size, device=device)
+    return images.contiguous(memory_format=memory_format)
 
 
 def waiting() -> float:
-    """Processes that want to run, for each processor, over the last minute; 0 where the system does not say."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
+    """Processes that want to run, for each processor, over the last minute.
+
+    0 where the system does not say.
+    """
+    if not hasattr(os, "getloadavg"):
+        return 0.0
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 @functools.cache  # a latency budget measures many times
 def _say_that_it_is_busy() -> None:
     say(
-        f"the machine is busy ({waiting():.1f} processes for each processor): milliseconds measured now are not those of an idle one; "
+        f"the machine is busy ({waiting():.1f} processes for each processor): "
+        "milliseconds measured now are not those of an idle one; "
         "pass-transfer bench measures a run's network again"
     )
 
@@ -92,18 +103,17 @@ def measure_latency(
     batch_sizes: Sequence[int] = (1, 32),
     rounds: int = ROUNDS,
 ) -> dict[str, dict[int, float]]:
-    """Median milliseconds of a forward pass in float32, channels_last, by network and batch size; on a busy CPU it says that they will not be an idle one's."""
+    """Median milliseconds of a forward pass in float32, channels_last, by network and batch size.
+
+    On a busy CPU it says that an idle one would be faster.
+    """
     device = next(next(iter(networks.values())).parameters()).device
     if device.type == "cpu" and waiting() > BUSY:
         _say_that_it_is_busy()
     result: dict[str, dict[int, float]] = {name: {} for name in networks}
     for batch_size in batch_sizes:
         images = random_images(batch_size, image_size, device)
-        times = interleave(
-            {name: lambda network=network: network(images) for name, network in networks.items()},
-            rounds,
-            device,
-        )
-        for name, values in times.items():
+        runs = {name: functools.partial(network, images) for name, network in networks.items()}
+        for name, values in interleave(runs, rounds, device).items():
             result[name][batch_size] = round(statistics.median(values), 3)
     return result

@@ -24,7 +24,8 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
         for name, mask in masks.items():
             if mask.dtype != torch.bool or mask.ndim != 1:
                 raise MaskError(
-                    f"the mask of {name} is {mask.dtype} with shape {tuple(mask.shape)}; it must be bool (width,)"
+                    f"the mask of {name} is {mask.dtype} with shape {tuple(mask.shape)}; "
+                    "it must be bool (width,)"
                 )
             if not mask.any():
                 raise MaskError(f"the mask of {name} keeps no channel; at least one must stay")
@@ -64,18 +65,20 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
         return sum(self.kept.values()) / sum(self.widths.values())
 
     def difference(self, other: ChannelMasks) -> float:
-        """Share of units that one keeps and the other does not. Raises MaskError for masks of another network."""
+        """Share of units that one keeps and the other does not.
+
+        Raises MaskError for masks of another network.
+        """
         if self.widths != other.widths:
             raise MaskError("these masks belong to different networks and cannot be compared")
-        return sum(int((self._masks[n] ^ other._masks[n]).sum()) for n in self) / sum(
-            self.widths.values()
-        )
+        differing = [int((self._masks[name] ^ other._masks[name]).sum()) for name in self]
+        return sum(differing) / sum(self.widths.values())
 
     def issubset(self, other: ChannelMasks) -> bool:
         """Whether every unit kept here is kept there too."""
-        return self.widths == other.widths and all(
-            not (self._masks[n] & ~other._masks[n]).any() for n in self
-        )
+        if self.widths != other.widths:
+            return False
+        return not any((self._masks[name] & ~other._masks[name]).any() for name in self)
 
     def apply(self, backbone: nn.Module) -> nn.Module:
         """A copy of a backbone with the dropped channels physically removed."""
@@ -89,14 +92,20 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
 
     @classmethod
     def load(cls, path: str | Path, groups: ChannelGroups | None = None) -> ChannelMasks:
-        """Read what save wrote, in the groups' order. Raises MaskError where it does not fit them."""
+        """Read what save wrote, in the groups' order.
+
+        Raises MaskError where it does not fit them.
+        """
         tensors = read_tensors(path)
         if groups is not None:
-            if set(tensors) != set(groups) or any(
-                tensors[n].shape != (g.width,) for n, g in groups.items()
-            ):
+            shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            if shapes != {name: (group.width,) for name, group in groups.items()}:
                 raise MaskError(f"{path} holds masks of another network")
             tensors = {name: tensors[name] for name in groups}
-        if any(t.dtype != torch.uint8 or bool((t > 1).any()) for t in tensors.values()):
+        if not all(_is_saved_mask(tensor) for tensor in tensors.values()):
             raise MaskError(f"{path} does not hold channel masks (uint8, zeros and ones)")
-        return cls({name: t.bool() for name, t in tensors.items()})
+        return cls({name: tensor.bool() for name, tensor in tensors.items()})
+
+
+def _is_saved_mask(tensor: torch.Tensor) -> bool:
+    return tensor.dtype == torch.uint8 and not (tensor > 1).any()

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar with throughput and time left on a terminal, sparse lines elsewhere."""
+"""Progress on stderr: a bar with speed and time left on a terminal, sparse lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-LINE_SECONDS = (
-    30.0  # between two lines where stderr is a file: often enough to follow, rare enough for a log
-)
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+# Between two lines where stderr is a file: often enough to follow, rare enough for a log.
+LINE_SECONDS = 30.0
 
 
 def say(message: str) -> None:
@@ -39,15 +42,14 @@ class _Lines:
         self.last = now
         rate = self.done / max(now - self.start, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
-        say(
-            f"{self.title}: {self.done}/{self.total} {self.unit}, {_speed(rate)}, {left:.0f} s left {self.note}".rstrip()
-        )
+        done = f"{self.done}/{self.total} {self.unit}, {_speed(rate)}, {left:.0f} s left"
+        say(f"{self.title}: {done} {self.note}".rstrip())
 
 
 class _Bar:
     """Progress as a rich bar, for terminals."""
 
-    def __init__(self, progress, task, unit: str):
+    def __init__(self, progress: Progress, task: TaskID, unit: str):
         self.progress, self.task, self.unit = progress, task, unit
         self.start, self.done = time.monotonic(), 0
 

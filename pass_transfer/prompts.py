@@ -13,7 +13,8 @@ from torch import nn
 from pass_transfer.errors import UsageError
 
 KINDS = ("additive", "expansive")
-INITIAL_SPREAD = 0.002  # next to nothing, as a frame of zeros gives the prior's masks; what it should say is learned
+# Next to nothing: a frame of zeros gives the prior's masks, and the rest is learned.
+INITIAL_SPREAD = 0.002
 
 
 class Prompt(nn.Module):
@@ -23,25 +24,27 @@ class Prompt(nn.Module):
         kind: "additive" or "expansive".
         size: image side in pixels.
         pad: width of the frame in pixels, at least 1 and less than half the side.
-        seed: of the initial values.
+        seed: decides the initial values.
     """
+
+    border: torch.Tensor  # (1, S, S): 1 on the frame, 0 inside
 
     def __init__(self, kind: str = "additive", size: int = 64, pad: int = 5, seed: int = 0):
         super().__init__()
         if kind not in KINDS:
             raise UsageError(f"unknown prompt {kind!r}; choose one of {', '.join(KINDS)}")
         if not 1 <= pad < size / 2:
+            most = (size - 1) // 2
             raise UsageError(
-                f"a prompt of {pad} pixels does not fit images of {size}; give 1 to {(size - 1) // 2}"
+                f"a prompt of {pad} pixels does not fit images of {size}; give 1 to {most}"
             )
         self.kind, self.size, self.pad = kind, size, pad
         border = torch.ones(1, size, size)
         border[:, pad : size - pad, pad : size - pad] = 0
         self.register_buffer("border", border, persistent=False)
         draw = torch.Generator().manual_seed(seed)
-        self.values = nn.Parameter(
-            INITIAL_SPREAD * torch.randn(3, size, size, generator=draw) * border
-        )
+        noise = torch.randn(3, size, size, generator=draw)
+        self.values = nn.Parameter(INITIAL_SPREAD * noise * border)
 
     @property
     def shape(self) -> dict[str, str | int]:
@@ -53,12 +56,12 @@ class Prompt(nn.Module):
         return self.values * self.border
 
     def silence(self) -> None:
-        """All values zero: a frame that says nothing, whose masks are the prior's."""
+        """Set all values to zero; the masks of such a prompt are the prior's."""
         with torch.no_grad():
             self.values.zero_()
 
     def forward(self, images: torch.Tensor, frame: torch.Tensor | None = None) -> torch.Tensor:
-        """Prompted images (B, 3, S, S) in [0, 1]; `frame` stands in for the prompt's own."""
+        """Prompted images (B, 3, S, S) in [0, 1]; a `frame` takes the place of the prompt's own."""
         frame = self.frame() if frame is None else frame
         if self.kind == "expansive":
             inner = self.size - 2 * self.pad

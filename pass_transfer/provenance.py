@@ -15,10 +15,11 @@ import torchvision
 
 from pass_transfer import __version__
 
-COMMIT = "PASS_TRANSFER_COMMIT"  # in the environment, where the code runs outside of its repository
+# In the environment, where the code runs outside of its repository.
+COMMIT = "PASS_TRANSFER_COMMIT"
 
 
-@lru_cache  # the code that runs is that of the start
+@lru_cache  # the code that runs is the code of the start, whatever is committed later
 def provenance() -> dict[str, Any]:
     """What stands beside every result that is kept."""
     return {
@@ -51,18 +52,17 @@ def _commit() -> str | None:
 
 
 def _machine() -> str:
+    parts = [_processor(), f"{torch.get_num_threads()} of {os.cpu_count()} threads"]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)
+
+
+def _processor() -> str:
     name = platform.processor() or platform.machine()
     try:
-        name = next(
-            (
-                line.split(":", 1)[1].strip()
-                for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-                if line.startswith("model name")
-            ),
-            name,
-        )
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        pass
-    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads" + (
-        f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    )
+        return name
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, name)

@@ -102,7 +102,7 @@ def test_a_classifier_of_ones_own_with_as_many_classes_is_mapped_unless_told_oth
 @pytest.mark.parametrize("kind", ["frequency", "iterative"])
 def test_a_one_to_one_mapping_is_refused_for_more_classes_than_the_source_has(kind):
     assert choose_mapping(kind, 200, 200) == kind
-    with pytest.raises(UsageError, match="200.*201.*--label-mapping linear"):
+    with pytest.raises(UsageError, match="200.*201.*label_mapping 'linear'"):
         choose_mapping(kind, 201, 200)
 
 

@@ -9,32 +9,42 @@ from rich.table import Table
 
 from pass_transfer.report.table import plain
 
+COLUMNS = (
+    "engine",
+    "batch",
+    "small (ms)",
+    "dense (ms)",
+    "small (images/s)",
+    "dense (images/s)",
+    "times as fast",
+)
+WIDTH = 200  # no wider than its columns; a narrower table would cut figures off
+
 
 def bench_table(found: Mapping[str, Any]) -> str:
-    """Median milliseconds with quartiles, images a second, and how many times as fast the small network is."""
-    table = Table(
-        title=f"{found['run']} on {found['device']}, {found['threads']} threads, {found['image_size']} px, torch {found['torch']}",
-        title_justify="left",
-    )
-    for column in (
-        "engine",
-        "batch",
-        "small (ms)",
-        "dense (ms)",
-        "small (images/s)",
-        "dense (images/s)",
-        "times as fast",
-    ):
+    """Both networks' speed by engine and batch size.
+
+    It gives the median milliseconds with quartiles, images a second, and how many times as
+    fast the small network is.
+    """
+    where = f"{found['device']}, {found['threads']} threads, {found['image_size']} px"
+    table = Table(title=f"{found['run']} on {where}, torch {found['torch']}", title_justify="left")
+    for column in COLUMNS:
         table.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
-    rows = {(r["engine"], r["batch"], r["network"]): r for r in found["rows"]}
-    for engine, batch in dict.fromkeys((r["engine"], r["batch"]) for r in found["rows"]):
+    rows = {(row["engine"], row["batch"], row["network"]): row for row in found["rows"]}
+    for engine, batch in dict.fromkeys((engine, batch) for engine, batch, _ in rows):
         small, dense = rows[engine, batch, "small"], rows[engine, batch, "dense"]
         table.add_row(
             engine,
             str(batch),
-            *(f"{r['median_ms']:.2f} ({r['q1_ms']:.2f}-{r['q3_ms']:.2f})" for r in (small, dense)),
+            _milliseconds(small),
+            _milliseconds(dense),
             f"{small['images_per_second']:.0f}",
             f"{dense['images_per_second']:.0f}",
             f"{dense['median_ms'] / small['median_ms']:.2f}",
         )
-    return plain(200, table)  # no wider than its columns; a narrower one would cut figures off
+    return plain(WIDTH, table)
+
+
+def _milliseconds(row: Mapping[str, Any]) -> str:
+    return f"{row['median_ms']:.2f} ({row['q1_ms']:.2f}-{row['q3_ms']:.2f})"

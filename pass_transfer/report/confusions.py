@@ -1,4 +1,8 @@
-"""Where a network errs most, from its confusion matrix: counts of test images, a row for each true class."""
+"""Where a network errs most, from its confusion matrix.
+
+A confusion matrix counts test images, with a row for each true class and a column for each
+predicted one.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,14 @@ class Confused:
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """Per cent of a class's `images` that were recognised, and what the others were taken for most often (None: there are no others)."""
+    """How well one class is recognised.
+
+    Fields:
+        label: the class.
+        images: its test images.
+        top1: per cent of them that were recognised.
+        worst: what the others were taken for most often; None where there are no others.
+    """
 
     label: int
     images: int
@@ -37,24 +48,29 @@ def confused_pairs(confusion: torch.Tensor, most: int) -> list[Confused]:
 
 
 def lowest_classes(confusion: torch.Tensor, most: int) -> list[ClassAccuracy]:
-    """The classes of the lowest accuracy, lowest first; classes without test images are left out."""
-    images = confusion.sum(1).tolist()
-    found = [
-        ClassAccuracy(label, n, 100 * int(confusion[label, label]) / n, _worst(confusion, label))
-        for label, n in enumerate(images)
-        if n
-    ]
+    """The classes of the lowest accuracy, lowest first.
+
+    Classes without test images are left out.
+    """
+    found = []
+    for label, images in enumerate(confusion.sum(1).tolist()):
+        if images:
+            top1 = 100 * int(confusion[label, label]) / images
+            found.append(ClassAccuracy(label, images, top1, _worst(confusion, label)))
     return sorted(found, key=lambda c: c.top1)[:most]
 
 
 def classes_to_show(confusion: torch.Tensor, most: int) -> list[int]:
-    """All classes where they are few enough; else those of the most confused pairs, partners beside each other."""
+    """All classes where they are few enough; else those of the most confused pairs.
+
+    The two classes of a pair stand beside each other.
+    """
     if len(confusion) <= most:
         return list(range(len(confusion)))
-    both = confusion + confusion.T
+    both_ways = confusion + confusion.T
     pairs = sorted(
         confused_pairs(confusion, most * most),
-        key=lambda pair: -int(both[pair.label, pair.prediction]),
+        key=lambda pair: -int(both_ways[pair.label, pair.prediction]),
     )
     shown: dict[int, None] = {}
     for pair in pairs:
@@ -67,6 +83,6 @@ def _worst(confusion: torch.Tensor, label: int) -> Confused | None:
     row = confusion[label].clone()
     row[label] = 0
     other = int(row.argmax())
-    return (
-        Confused(label, other, int(row[other]), int(confusion[label].sum())) if row[other] else None
-    )
+    if not row[other]:
+        return None
+    return Confused(label, other, int(row[other]), int(confusion[label].sum()))

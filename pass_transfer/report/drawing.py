@@ -9,17 +9,21 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
+
+from pass_transfer.report.words import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = (
-    4.4  # inches: two beside each other on a desktop's page, and letters that a phone still shows
-)
+# Inches: two fit beside each other on a desktop's page, and a phone still shows their letters.
+WIDTH = 4.4
 PNG_DPI = 200
-NAME_LENGTH = 22  # characters of a name beside an axis
+# Weights of red, green and blue in relative luminance, and what is added to it in a contrast,
+# as the Web Content Accessibility Guidelines define them.
+LUMINANCE = (0.2126, 0.7152, 0.0722)
+FLARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Picture:
     draw: Callable[[Theme], Figure]
 
     def svg(self, theme: Theme) -> bytes:
-        """The picture without background; letters are outlines, so that it looks alike everywhere."""
+        """The picture without background; letters are outlines, which look alike everywhere."""
         return self._saved(
             self.draw(theme),
             format="svg",
@@ -88,7 +92,7 @@ class Picture:
             metadata={"Software": None},
         )
 
-    def _saved(self, figure: Figure, **settings: object) -> bytes:
+    def _saved(self, figure: Figure, **settings: Any) -> bytes:
         import matplotlib
 
         content = io.BytesIO()
@@ -96,9 +100,8 @@ class Picture:
             matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": self.name}),
             warnings.catch_warnings(),
         ):
-            warnings.filterwarnings(
-                "ignore", "Glyph .* missing"
-            )  # a name in letters that the font lacks; the page's text has it
+            # The font lacks letters of some names; the page's text has them.
+            warnings.filterwarnings("ignore", "Glyph .* missing")
             figure.savefig(content, **settings)
         return content.getvalue()
 
@@ -111,9 +114,15 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
 
 def style(
-    axes: Axes, theme: Theme, *, grid: str | None = None, title: str = "", x: str = "", y: str = ""
+    axes: Axes,
+    theme: Theme,
+    *,
+    grid: Literal["x", "y", "both"] | None = None,
+    title: str = "",
+    x: str = "",
+    y: str = "",
 ) -> Axes:
-    """Give axes a theme's colours, an optional grid along "x" or "y", a title and labels; returns them."""
+    """Give axes a theme's colours, perhaps a grid, a title and labels; returns the axes."""
     axes.set_facecolor("none")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(theme.grid)
@@ -144,7 +153,10 @@ def legend_below(figure: Figure, theme: Theme, handles: Sequence, columns: int) 
 def overlaid_bars(
     axes: Axes, theme: Theme, names: Sequence[str], small: Sequence[float], dense: Sequence[float]
 ) -> None:
-    """One horizontal bar a name, the small network's over the dense one's, the first name on top."""
+    """A horizontal bar for each name, the first one on top.
+
+    The small network's value lies over the dense one's.
+    """
     for values, colour, label in ((dense, theme.dense, "dense"), (small, theme.small, "small")):
         axes.barh(range(len(names)), values, color=colour, label=label, height=0.72)
     axes.set_yticks(range(len(names)), [short(name) for name in names], parse_math=False)
@@ -166,50 +178,33 @@ def heat_map(
     for row, values in enumerate(shares):
         for column, share in enumerate(values):
             if share:
-                axes.text(
-                    column,
-                    row,
-                    f"{100 * share:.0f}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color=_letters(theme, colours(share)),
-                )
+                said, colour = f"{100 * share:.0f}", _letters(theme, colours(share))
+                axes.text(column, row, said, ha="center", va="center", fontsize=8, color=colour)
     labels = [short(name) for name in columns]
-    slanted = (
-        {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-        if max(map(len, labels)) > 3
-        else {}
-    )
-    axes.set_xticks(range(len(labels)), labels, parse_math=False, **slanted)
+    slant: dict[str, Any] = {}
+    if max(map(len, labels)) > 3:
+        slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(labels)), labels, parse_math=False, **slant)
     axes.set_yticks(range(len(rows)), [short(name) for name in rows], parse_math=False)
     axes.spines["bottom"].set_visible(False)
 
 
 def _letters(theme: Theme, ground: Sequence[float]) -> str:
-    """Of a theme's text and page colours the one that stands out more from a ground (red, green, blue)."""
+    """The colour of letters on a ground (red, green, blue): a theme's text or page colour.
+
+    The one that stands out more is taken.
+    """
     from matplotlib.colors import to_rgb
 
-    def light(
-        colour: Sequence[float],
-    ) -> float:  # relative luminance, as the Web Content Accessibility Guidelines define contrast
-        return (
-            sum(weight * channel**2.2 for weight, channel in zip((0.2126, 0.7152, 0.0722), colour))
-            + 0.05
-        )
+    behind = _luminance(ground)
 
     def contrast(colour: str) -> float:
-        return max(light(ground) / light(to_rgb(colour)), light(to_rgb(colour)) / light(ground))
+        before = _luminance(to_rgb(colour))
+        return max(behind / before, before / behind)
 
     return max((theme.text, theme.page), key=contrast)
 
 
-def short(name: str) -> str:
-    """A name on one line that fits beside an axis."""
-    line = " ".join(writable(name).split())
-    return line if len(line) <= NAME_LENGTH else f"{line[: NAME_LENGTH - 1]}…"
-
-
-def writable(text: str) -> str:
-    """Text without what UTF-8 cannot hold: file names may come as broken bytes."""
-    return text.encode("utf-8", "replace").decode()
+def _luminance(colour: Sequence[float]) -> float:
+    weighted = [weight * channel**2.2 for weight, channel in zip(LUMINANCE, colour)]
+    return sum(weighted) + FLARE

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: its shell, and the pieces that its contents are put together from.
+"""One self-contained HTML page: its shell, and the pieces that its contents are made of.
 
 Every value is escaped here, where it becomes HTML. A page has no script and loads
 nothing: its policy forbids both.
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pass_transfer.files import read_text
-from pass_transfer.report.drawing import DARK, LIGHT, Picture, writable
+from pass_transfer.report.drawing import DARK, LIGHT, Picture
+from pass_transfer.report.words import writable
 
 STYLE = Path(__file__).with_name("page.css")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -30,23 +31,23 @@ def text(value: Any) -> Html:
 
 
 def element(name: str, *children: Any, **attributes: Any) -> Html:
-    """An element around its children; attributes that are None are left out, and `class_` is class."""
-    said = "".join(
-        f' {key.rstrip("_")}="{text(value)}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
-    return Html(f"<{name}{said}>{''.join(map(text, children))}</{name}>")
+    """An element around its children.
+
+    Attributes that are None are left out; `class_` is class.
+    """
+    given = {key.rstrip("_"): value for key, value in attributes.items() if value is not None}
+    said = "".join(f' {key}="{text(value)}"' for key, value in given.items())
+    inside = "".join(map(text, children))
+    return Html(f"<{name}{said}>{inside}</{name}>")
 
 
 def image(kind: str, content: bytes, alt: str, dark: bytes | None = None) -> Html:
     """An embedded image ("png" or "svg+xml"), with another one for dark pages if there is one."""
     light = f'<img alt="{text(alt)}" src="{_data(kind, content)}">'
-    return Html(
-        light
-        if dark is None
-        else f'<picture><source media="(prefers-color-scheme: dark)" srcset="{_data(kind, dark)}">{light}</picture>'
-    )
+    if dark is None:
+        return Html(light)
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="{_data(kind, dark)}">'
+    return Html(f"<picture>{source}{light}</picture>")
 
 
 def _data(kind: str, content: bytes) -> str:
@@ -55,42 +56,35 @@ def _data(kind: str, content: bytes) -> str:
 
 def figure(picture: Picture, caption: Any = None) -> Html:
     """A picture in the page's own colours, light and dark."""
-    return element(
-        "figure",
-        image("svg+xml", picture.svg(LIGHT), picture.alt, picture.svg(DARK)),
-        *([] if caption is None else [element("figcaption", caption)]),
-    )
+    drawn = image("svg+xml", picture.svg(LIGHT), picture.alt, picture.svg(DARK))
+    under = [] if caption is None else [element("figcaption", caption)]
+    return element("figure", drawn, *under)
 
 
 def table(
     header: Sequence[Any], rows: Iterable[Sequence[Any]], *, words: Sequence[int] = ()
 ) -> Html:
-    """A table, with or without a header, whose first column names its rows; the others are numbers, set to the right, but for the columns that hold words."""
+    """A table whose first column names its rows.
+
+    Args:
+        header: names of the columns; none for a table without a header.
+        rows: their cells. Those beside the first column are numbers, set to the right.
+        words: columns that hold words instead.
+    """
 
     def cell(name: str, column: int, value: Any, scope: str | None = None) -> Html:
-        return element(
-            name, value, scope=scope, class_="number" if column and column not in words else None
-        )
+        is_number = column > 0 and column not in words
+        return element(name, value, scope=scope, class_="number" if is_number else None)
 
-    head = (
-        [
-            element(
-                "thead",
-                element("tr", *(cell("th", n, value, "col") for n, value in enumerate(header))),
-            )
-        ]
-        if header
-        else []
-    )
-    body = [
-        element(
-            "tr",
-            cell("th", 0, first, "row"),
-            *(cell("td", n, value) for n, value in enumerate(rest, 1)),
-        )
-        for first, *rest in rows
-    ]
-    return element("div", element("table", *head, element("tbody", *body)), class_="scroll")
+    parts = []
+    if header:
+        titles = [cell("th", column, value, "col") for column, value in enumerate(header)]
+        parts.append(element("thead", element("tr", *titles)))
+    body = []
+    for first, *rest in rows:
+        others = [cell("td", column, value) for column, value in enumerate(rest, 1)]
+        body.append(element("tr", cell("th", 0, first, "row"), *others))
+    return element("div", element("table", *parts, element("tbody", *body)), class_="scroll")
 
 
 def facts(rows: Iterable[tuple[Any, Any]]) -> Html:
@@ -105,12 +99,8 @@ def details(summary: str, *children: Any) -> Html:
 
 def card(*children: Any, title: str | None = None, wide: bool = False) -> Html:
     """A box; a wide one stands below others over the whole width."""
-    return element(
-        "section",
-        *([element("h3", title)] if title else []),
-        *children,
-        class_="card wide" if wide else "card",
-    )
+    heading = [element("h3", title)] if title else []
+    return element("section", *heading, *children, class_="card wide" if wide else "card")
 
 
 def cards(*children: Html) -> Html:
@@ -125,38 +115,34 @@ def stack(*children: Html) -> Html:
 
 def command(line: str) -> Html:
     """A command line that breaks between its options."""
-    return element(
-        "pre",
-        element(
-            "code", Html(" ".join(element("span", part) for part in re.split(" (?=--)", line)))
-        ),
-    )
+    options = [element("span", part) for part in re.split(" (?=--)", line)]
+    return element("pre", element("code", Html(" ".join(options))))
 
 
 def tiles(values: Iterable[tuple[str, str, str]]) -> Html:
     """The numbers that matter most: (what, value, what it is to be compared with)."""
+    return element("dl", *(_tile(*value) for value in values), class_="tiles")
+
+
+def _tile(what: str, value: str, beside: str) -> Html:
     return element(
-        "dl",
-        *(
-            element(
-                "div",
-                element("dt", what),
-                element("dd", value, class_="value"),
-                element("dd", beside, class_="beside"),
-                class_="tile",
-            )
-            for what, value, beside in values
-        ),
-        class_="tiles",
+        "div",
+        element("dt", what),
+        element("dd", value, class_="value"),
+        element("dd", beside, class_="beside"),
+        class_="tile",
     )
 
 
 def page(title: str, over: str, lead: str, *contents: Html) -> str:
     """A whole page: a heading with a line over it, a short summary, then the contents."""
     head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{text(POLICY)}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f'<link rel="icon" href="data:,">{element("title", title)}<style>{read_text(STYLE)}</style>'
+        '<meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{text(POLICY)}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        '<link rel="icon" href="data:,">'
+        f"{element('title', title)}<style>{read_text(STYLE)}</style>"
     )
     header = element(
         "header",
@@ -164,4 +150,5 @@ def page(title: str, over: str, lead: str, *contents: Html) -> str:
         element("h1", title),
         element("p", lead, class_="lead"),
     )
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{element("main", header, *contents)}</body></html>\n'
+    body = element("main", header, *contents)
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'

@@ -1,21 +1,23 @@
-"""The report of a run: one HTML page and its pictures as PNG, from the run folder's files alone."""
+"""The report of a run: one HTML page and its pictures as PNG, from the run's files alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from pass_transfer.errors import StorageError
 from pass_transfer.files import make_folder, write_bytes
+from pass_transfer.report.damage import damage_refused
 from pass_transfer.report.image_pictures import image_png
 from pass_transfer.report.run_page import run_page, run_pictures
-from pass_transfer.report.run_record import read_run
+from pass_transfer.report.run_record import RunRecord, read_run
 
 REPORT, PICTURES = "report.html", "report"
 
 
 def write_report(run: str | Path) -> dict[str, Any]:
-    """Write report.html, which needs no other file and no network, and report/*.png into a run folder; replaces those of before.
+    """Write report.html and report/*.png into a run folder; replaces those of before.
+
+    The page needs no other file and no network.
 
     Args:
         run: the folder of a finished run of adapt.
@@ -25,25 +27,15 @@ def write_report(run: str | Path) -> dict[str, Any]:
 
     Raises:
         RunError: no run of adapt, or not a finished one.
-        StorageError: a file that is damaged, or that cannot be written. A report of before stays as it was.
+        StorageError: a file that is damaged, or that cannot be written. A report of before
+            stays as it was.
     """
-    try:
+    damaged = f"the files in {run} do not fit together, one is damaged or of another version"
+    with damage_refused(damaged):
         record = read_run(run)
-        pictures = run_pictures(record)
-        samples = (
-            {}
-            if record.evaluation is None
-            else {
-                f"sample_{number:02}": image_png(image)
-                for number, image in enumerate(record.samples(), 1)
-            }
-        )
+        pictures, samples = run_pictures(record), _sample_pngs(record)
         html = run_page(record, pictures, samples).encode()
         drawn = {name: picture.png() for name, picture in pictures.items()} | samples
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
-        raise StorageError(
-            f"the files in {run} do not fit together, one is damaged or of another version ({type(error).__name__}: {error})"
-        ) from error
     folder = make_folder(record.folder / PICTURES)
     for name, content in drawn.items():
         write_bytes(folder / f"{name}.png", content)
@@ -52,4 +44,13 @@ def write_report(run: str | Path) -> dict[str, Any]:
         "run": str(record.folder),
         "report": str(record.folder / REPORT),
         "pictures": [str(folder / f"{name}.png") for name in drawn],
+    }
+
+
+def _sample_pngs(record: RunRecord) -> dict[str, bytes]:
+    """The record's samples as PNG by name; none where it saved none."""
+    if record.evaluation is None:
+        return {}
+    return {
+        f"sample_{number:02}": image_png(image) for number, image in enumerate(record.samples(), 1)
     }

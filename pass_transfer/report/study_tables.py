@@ -21,6 +21,21 @@ COLUMNS = (
     "in all (s)",
     "seeds",
 )
+# Columns of the CSV file, by the fields of a row that they hold.
+CSV_COLUMNS = {
+    "task": "task",
+    "budget": "budget",
+    "method": "method",
+    "seeds": "seeds",
+    "macs_share": "macs_share",
+    "top1": "top1",
+    "deviation": "top1_deviation",
+    "held_out": "held_out_top1",
+    "before": "held_out_top1_before",
+    "search_seconds": "search_seconds",
+    "seconds": "seconds",
+    "failed": "failed",
+}
 
 
 @dataclass(frozen=True)
@@ -39,9 +54,10 @@ class StudyTable:
             "",
             f"| {' | '.join(self.columns)} |",
             f"|{'---|' * len(self.columns)}",
-            *(f"| {' | '.join(row)} |" for row in self.rows),
         ]
-        return "\n".join([*lines, *(f"\n{line}" for line in self.failures)])
+        lines += [f"| {' | '.join(row)} |" for row in self.rows]
+        lines += [f"\n{failure}" for failure in self.failures]
+        return "\n".join(lines)
 
 
 def study_tables(
@@ -53,33 +69,34 @@ def study_tables(
         against: a method whose distance to each other one is a column more.
         gained: that distance (study.gains).
     """
-    parts = defaultdict(list)
+    parts: dict[tuple[str, float], list[Row]] = defaultdict(list)
     for row in found:
         parts[row.task, row.budget].append(row)
-    head = COLUMNS if against is None else (*COLUMNS, f"{against} above it by")
-    return [
-        StudyTable(
-            f"{task}, {budget:.0%} of the dense MACs",
-            head,
-            [
-                _values(row) + ([] if against is None else [_gain(row, against, gained or {})])
-                for row in part
-            ],
-            [f"{row.method} failed, {why}" for row in part for why in row.failed],
-        )
-        for (task, budget), part in parts.items()
-    ]
+    columns = COLUMNS if against is None else (*COLUMNS, f"{against} above it by")
+    tables = []
+    for (task, budget), part in parts.items():
+        cells = [_values(row) for row in part]
+        if against is not None:
+            for row, values in zip(part, cells):
+                values.append(_gain(row, against, gained or {}))
+        title = f"{task}, {budget:.0%} of the dense MACs"
+        tables.append(StudyTable(title, columns, cells, _failures(part)))
+    return tables
+
+
+def _failures(rows: Iterable[Row]) -> list[str]:
+    lines = []
+    for row in rows:
+        lines += [f"{row.method} failed, {why}" for why in row.failed]
+    return lines
 
 
 def _gain(row: Row, against: str, gained: Gains) -> str:
-    if row.method == against:
-        return ""
     found = gained.get((row.task, row.budget, row.method))
-    return (
-        ""
-        if found is None
-        else f"{found[0]:+.2f}" + ("" if found[1] is None else f" ± {found[1]:.2f}")
-    )
+    if row.method == against or found is None:
+        return ""
+    mean, deviation = found
+    return f"{mean:+.2f}" if deviation is None else f"{mean:+.2f} ± {deviation:.2f}"
 
 
 def _values(row: Row) -> list[str]:
@@ -110,60 +127,27 @@ def study_csv(found: Iterable[Row]) -> str:
     """All rows as CSV, numbers as they are."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "task",
-            "budget",
-            "method",
-            "seeds",
-            "macs_share",
-            "top1",
-            "top1_deviation",
-            "held_out_top1",
-            "held_out_top1_before",
-            "search_seconds",
-            "seconds",
-            "failed",
-        ]
-    )
+    writer.writerow(CSV_COLUMNS.values())
     for row in found:
-        writer.writerow(
-            [
-                row.task,
-                row.budget,
-                row.method,
-                row.seeds,
-                row.macs_share,
-                row.top1,
-                row.deviation,
-                row.held_out,
-                row.before,
-                row.search_seconds,
-                row.seconds,
-                "; ".join(row.failed),
-            ]
-        )
+        values = {field: getattr(row, field) for field in CSV_COLUMNS}
+        values["failed"] = "; ".join(row.failed)
+        writer.writerow(values.values())
     return text.getvalue()
 
 
 def estimate_table(found: Mapping[str, Any]) -> str:
     """What a dry run found."""
     lines = [
-        f"{found['missing']} of {found['cells']} cells are missing; one process will take about {_duration(found['seconds'])}"
+        f"{found['missing']} of {found['cells']} cells are missing; "
+        f"one process will take about {_duration(found['seconds'])}"
     ]
-    lines += [
-        f"  {name}: {row['cells']} cells, {_duration(row['seconds'])}"
-        for name, row in found["methods"].items()
-    ]
+    for name, row in found["methods"].items():
+        lines.append(f"  {name}: {row['cells']} cells, {_duration(row['seconds'])}")
     return "\n".join(lines)
 
 
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return (
-        f"{seconds:.0f} s"
-        if minutes < 2
-        else f"{minutes} min"
-        if minutes < 120
-        else f"{minutes / 60:.1f} h"
-    )
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

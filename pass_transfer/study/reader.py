@@ -99,7 +99,10 @@ class _Reader:
                 message = f"{name} is missing; a study needs {', '.join(NEEDED)}"
                 raise UsageError(f"{self.path}:1: {message}")
         values = {name: getattr(self, f"_{name}")(parts[name][1]) for name in parts}
-        defaults: dict[str, Any] = {"hypernet": "zoo/r18_tinyimnet", "out": Path("studies") / self.path.stem}
+        defaults: dict[str, Any] = {
+            "hypernet": "zoo/r18_tinyimnet",
+            "out": Path("studies") / self.path.stem,
+        }
         return Study(**defaults | values)
 
     def text(self, node: yaml.Node, what: str) -> str:

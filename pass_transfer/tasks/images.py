@@ -2,7 +2,7 @@
 
 Small tasks are decoded and resized once into a uint8 array in the cache folder and
 memory-mapped from then on; PIL for every sample could not feed a training step on
-two cores. A task larger than CACHE_LIMIT is decoded on the way, several at once.
+two cores. A task larger than CACHE_LIMIT is decoded as it is read, several images at once.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,29 +24,10 @@ from PIL import Image
 from pass_transfer.errors import TaskError
 from pass_transfer.files import make_folder, read_json, write_json
 from pass_transfer.progress import progress_bar
+from pass_transfer.tasks.source import Encoded, Source
 
 CACHE_LIMIT = 8 << 30  # bytes a decoded split may take on the disk
 BLOCK = 512  # images decoded between two progress updates
-
-Encoded = (
-    bytes | str | np.ndarray
-)  # an image file's content, its path, or an (H, W) or (H, W, 3) uint8 array
-
-
-@dataclass(frozen=True)
-class Source:
-    """Undecoded images with labels. `fetch(i)` gives image i's content, path or array.
-
-    `fingerprint` names the content: the same source always has the same one.
-    """
-
-    fetch: Callable[[int], Encoded]
-    labels: np.ndarray
-    fingerprint: str
-    describe: Callable[[int], str]
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def decode(encoded: Encoded, size: int) -> np.ndarray:
@@ -56,10 +38,14 @@ def decode(encoded: Encoded, size: int) -> np.ndarray:
     if isinstance(encoded, np.ndarray):
         return _to_array(Image.fromarray(encoded), size)
     with _damage_is_task_error():
-        image = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+        image = _open(encoded)
         if max(image.size) > 4 * size:
             image.draft("RGB", (2 * size, 2 * size))
         return _to_array(image, size)
+
+
+def _open(encoded: bytes | str) -> Image.Image:
+    return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
 
 
 def _to_array(image: Image.Image, size: int) -> np.ndarray:
@@ -75,9 +61,7 @@ def _damage_is_task_error() -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except (
-        Exception
-    ) as error:  # for damaged content PIL raises nearly every kind, by format and place
+    except Exception as error:  # PIL raises nearly every kind, by format and place of the damage
         raise TaskError(f"{type(error).__name__}: {error}") from error
 
 
@@ -95,14 +79,17 @@ class CachedImages:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def read(self, indices: Sequence[int]) -> torch.Tensor:
-        """uint8 images (B, 3, S, S)."""
-        return to_batch(self.pixels[np.asarray(indices)])
+    def read(self, indices: np.ndarray) -> torch.Tensor:
+        """uint8 images (B, 3, S, S) for indices (B,)."""
+        return to_batch(self.pixels[indices])
 
 
 @dataclass(frozen=True)
 class StreamedImages:
-    """Images decoded on the way. A damaged one raises TaskError: it was whole when the task was checked."""
+    """Images decoded as they are read.
+
+    A damaged one raises TaskError: it was whole when the task was checked.
+    """
 
     source: Source
     size: int
@@ -110,28 +97,30 @@ class StreamedImages:
     def __len__(self) -> int:
         return len(self.source)
 
-    def read(self, indices: Sequence[int]) -> torch.Tensor:
-        """uint8 images (B, 3, S, S)."""
+    def read(self, indices: np.ndarray) -> torch.Tensor:
+        """uint8 images (B, 3, S, S) for indices (B,)."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return to_batch(np.stack(list(pool.map(lambda i: self._one(int(i)), indices))))
+            decoded = list(pool.map(self._decode, indices.tolist()))
+        return to_batch(np.stack(decoded))
 
-    def _one(self, index: int) -> np.ndarray:
+    def _decode(self, index: int) -> np.ndarray:
         try:
             return decode(self.source.fetch(index), self.size)
         except TaskError as error:
-            raise TaskError(
-                f"{self.source.describe(index)} can no longer be decoded: {error}"
-            ) from error
+            where = self.source.describe(index)
+            raise TaskError(f"{where} can no longer be decoded: {error}") from error
 
 
 def cache_folder() -> Path:
-    """Where decoded tasks are kept: $PASS_TRANSFER_CACHE, else pass-transfer in the user's cache folder."""
-    root = os.environ.get("PASS_TRANSFER_CACHE")
-    return (
-        Path(root)
-        if root
-        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pass-transfer"
-    )
+    """Where decoded tasks are kept.
+
+    It is $PASS_TRANSFER_CACHE, or pass-transfer in the user's cache folder.
+    """
+    chosen = os.environ.get("PASS_TRANSFER_CACHE")
+    if chosen:
+        return Path(chosen)
+    user_cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+    return Path(user_cache) / "pass-transfer"
 
 
 def open_images(
@@ -143,23 +132,36 @@ def open_images(
     CACHE_LIMIT. An unwritable cache folder or a full disk is no obstacle: the array is
     then kept in memory for this process.
     """
-    if len(source) * size * size * 3 > CACHE_LIMIT:
+    images: CachedImages | StreamedImages
+    shape = (len(source), size, size, 3)
+    if math.prod(shape) > CACHE_LIMIT:
         bad = _check_headers(source, label)
-        return StreamedImages(source, size), np.setdiff1d(np.arange(len(source)), bad), bad
-    key = hashlib.sha256(f"{source.fingerprint} {size} {len(source)}".encode()).hexdigest()[:24]
+        images = StreamedImages(source, size)
+    else:
+        pixels, bad = _cached(source, shape, label)
+        images = CachedImages(pixels)
+    return images, np.setdiff1d(np.arange(len(source)), bad), bad
+
+
+def _cached(
+    source: Source, shape: tuple[int, int, int, int], label: str
+) -> tuple[np.ndarray, list[int]]:
+    """The decoded pixels and the positions that did not decode, from the cache if it has them."""
+    count, size, _, _ = shape
+    key = hashlib.sha256(f"{source.fingerprint} {size} {count}".encode()).hexdigest()[:24]
     array_path, note_path = cache_folder() / f"{key}.npy", cache_folder() / f"{key}.json"
     try:
-        pixels, bad = _recall(array_path, note_path, (len(source), size, size, 3))
+        return _recall(array_path, note_path, shape)
     except (OSError, EOFError, ValueError, KeyError, TypeError):  # not there yet, or damaged
         pixels, bad = _decode_all(source, size, label)
         _remember(pixels, bad, array_path, note_path)
-    return CachedImages(pixels), np.setdiff1d(np.arange(len(source)), bad), list(bad)
+        return pixels, bad
 
 
 def _recall(
     array_path: Path, note_path: Path, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, list[int]]:
-    bad = read_json(note_path)["damaged"]
+    bad = list(read_json(note_path)["damaged"])
     pixels = np.load(array_path, mmap_mode="r")
     if pixels.shape != shape or pixels.dtype != np.uint8:
         raise ValueError(f"{array_path} holds {pixels.dtype} {pixels.shape}")
@@ -170,12 +172,12 @@ def _decode_all(source: Source, size: int, label: str) -> tuple[np.ndarray, list
     pixels = np.zeros((len(source), size, size, 3), np.uint8)
     bad: list[int] = []
 
-    def one(index: int) -> int | None:
+    def decoded(index: int) -> bool:
         try:
             pixels[index] = decode(source.fetch(index), size)
         except TaskError:
-            return index
-        return None
+            return False
+        return True
 
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -183,7 +185,7 @@ def _decode_all(source: Source, size: int, label: str) -> tuple[np.ndarray, list
     ):
         for start in range(0, len(source), BLOCK):
             block = range(start, min(start + BLOCK, len(source)))
-            bad += [i for i in pool.map(one, block) if i is not None]
+            bad += [index for index, whole in zip(block, pool.map(decoded, block)) if not whole]
             bar.advance(len(block))
     return pixels, bad
 
@@ -194,16 +196,19 @@ def _check_headers(source: Source, label: str) -> list[int]:
     with progress_bar(f"checking {label}", len(source), "images") as bar:
         for index in range(len(source)):
             encoded = source.fetch(index)
-            try:
-                with _damage_is_task_error():
-                    if not isinstance(encoded, np.ndarray):
-                        Image.open(
-                            io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
-                        ).verify()
-            except TaskError:
+            if not isinstance(encoded, np.ndarray) and not _has_header(encoded):
                 bad.append(index)
             bar.advance(1)
     return bad
+
+
+def _has_header(encoded: bytes | str) -> bool:
+    try:
+        with _damage_is_task_error():
+            _open(encoded).verify()
+    except TaskError:
+        return False
+    return True
 
 
 def _remember(pixels: np.ndarray, bad: list[int], array_path: Path, note_path: Path) -> None:

@@ -13,14 +13,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
-from pass_transfer.errors import TaskError
-
-HELD_OUT_SHARE = 0.1
-HELD_OUT_MOST = (
-    5000  # images; 5,000 resolve half a point of accuracy, more would only cost training data
-)
-UNMIRRORED = ("digits",)
 SPLIT_SEED = 0  # the held-out images never depend on a run's seed, so that runs stay comparable
 
 
@@ -29,12 +23,12 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, indices: Sequence[int]) -> torch.Tensor:
-        """uint8 images (B, 3, S, S) for these indices."""
+    def read(self, indices: np.ndarray) -> torch.Tensor:
+        """uint8 images (B, 3, S, S) for indices (B,)."""
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Some images of a task. As a map-style dataset it hands whole batches to a DataLoader.
 
     `indices` (N,) points into `images`; `labels` (N,) are class numbers.
@@ -53,8 +47,8 @@ class Split:
 
     def __getitems__(self, positions: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch: uint8 images (B, 3, S, S) and labels (B,)."""
-        positions = np.asarray(positions)
-        return self.images.read(self.indices[positions]), torch.from_numpy(self.labels[positions])
+        chosen = np.asarray(positions)
+        return self.images.read(self.indices[chosen]), torch.from_numpy(self.labels[chosen])
 
     def subset(self, positions: np.ndarray) -> Split:
         """The same split with only these positions, in this order."""
@@ -65,8 +59,13 @@ class Split:
 class Task:
     """A classification task at one image size.
 
-    train is what networks are fitted to, held_out (from train) selects, test is
-    used once. `skipped` counts images that could not be decoded.
+    Fields:
+        train: what networks are fitted to.
+        held_out: training images that epochs and settings are chosen by.
+        test: what the result is measured on, once.
+        skipped: images that could not be decoded.
+        mirrored: whether a mirrored image is as good as the image (not for digits), so that
+            training may flip it.
     """
 
     name: str
@@ -76,11 +75,7 @@ class Task:
     held_out: Split
     test: Split
     skipped: int = 0
-
-    @property
-    def mirrored(self) -> bool:
-        """Whether a mirrored image is as good as the image (not for digits), so that training may flip it."""
-        return self.name not in UNMIRRORED
+    mirrored: bool = True
 
     @property
     def classes(self) -> int:
@@ -88,35 +83,24 @@ class Task:
         return len(self.class_names)
 
     def with_train(self, images: int) -> Task:
-        """The same task with about so many training images, in equal shares of the classes and at least one of each; always the same ones."""
-        share, generator = min(1.0, images / len(self.train)), np.random.default_rng(SPLIT_SEED)
-        members = [
-            generator.permutation(np.flatnonzero(self.train.labels == c))
-            for c in range(self.classes)
-        ]
-        chosen = np.sort(
-            np.concatenate([own[: max(1, round(share * len(own)))] for own in members])
-        )
+        """The same task with about so many training images, always the same ones.
+
+        Every class gives an equal share of its images, and at least one.
+        """
+        share = min(1.0, images / len(self.train))
+        _, chosen = cut_share(self.train.labels, self.classes, share)
         return dataclasses.replace(self, train=self.train.subset(chosen))
 
 
-def hold_out(labels: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Split positions into (train, held out): a tenth of each class, 5,000 images at most.
+def cut_share(labels: np.ndarray, classes: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions as (rest, part), both in order: the part has a share of each class, at least one.
 
-    The choice depends on the labels alone. Every class keeps at least one image on
-    both sides; raises TaskError for a class with fewer than two.
+    The choice depends on the labels alone.
     """
-    counts = np.bincount(labels, minlength=len(names))
-    if counts.min() < 2:
-        raise TaskError(
-            f"the class {names[int(counts.argmin())]!r} has {int(counts.min())} training image(s); every class "
-            f"needs at least 2, one to train on and one to select by"
-        )
-    share = min(HELD_OUT_SHARE, HELD_OUT_MOST / len(labels))
     generator = np.random.default_rng(SPLIT_SEED)
-    held = [
-        generator.permutation(np.flatnonzero(labels == c))[: max(1, round(share * counts[c]))]
-        for c in range(len(names))
-    ]
-    held_out = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
+    part = []
+    for label in range(classes):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        part.append(members[: max(1, round(share * len(members)))])
+    chosen = np.sort(np.concatenate(part))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen

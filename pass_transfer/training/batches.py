@@ -27,7 +27,7 @@ def generator(*numbers: int) -> torch.Generator:
 
 
 class _Order:
-    """Batch sampler: index lists of one epoch, from a start step on, one process's share."""
+    """Batch sampler: index lists of one epoch, from a start step on; one process's share."""
 
     def __init__(self, chunks: Sequence[torch.Tensor], start: int, rank: int, world: int):
         self.lists = [chunk[rank::world].tolist() for chunk in chunks][start:]
@@ -56,18 +56,12 @@ def batches(
         size: images in a batch, over all processes.
         seed: shuffles (and drops a short last batch); None keeps the order and every image.
         start: steps to leave out, when resuming within an epoch.
-        rank, world: this process's number and how many there are; each takes its share of every batch.
+        rank, world: this process's number and how many there are. Each takes its share of
+            every batch.
         order: the positions of every batch, where the caller chooses them.
     """
     if order is None:
-        whole = (
-            torch.arange(len(split))
-            if seed is None
-            else torch.randperm(len(split), generator=generator(seed, epoch))
-        )
-        order = whole.split(size)
-        if seed is not None and len(order) > 1 and len(order[-1]) < size:
-            order = order[:-1]
+        order = _epoch_order(len(split), size, seed, epoch)
     workers = 2 if isinstance(split.images, StreamedImages) else 0
     return DataLoader(
         split,
@@ -78,8 +72,17 @@ def batches(
     )
 
 
+def _epoch_order(images: int, size: int, seed: int | None, epoch: int) -> Sequence[torch.Tensor]:
+    """The positions of every batch of an epoch."""
+    if seed is None:
+        return torch.arange(images).split(size)
+    order = torch.randperm(images, generator=generator(seed, epoch)).split(size)
+    last_is_short = len(order[-1]) < size
+    return order[:-1] if last_is_short and len(order) > 1 else order
+
+
 def _leave_interrupts(_: int) -> None:
-    """Ctrl-C reaches a worker too; it goes on until the main process, which saves first, is done."""
+    """Ctrl-C reaches a worker too; it goes on until the main process has saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -89,7 +92,9 @@ def to_images(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def augment(pixels: torch.Tensor, draw: torch.Generator, flip: bool = True) -> torch.Tensor:
-    """Random crop after reflection padding by an eighth of the side, and a horizontal flip, per image.
+    """A random crop and a horizontal flip of each image.
+
+    Before the crop the image is padded by reflection, by an eighth of its side.
 
     Args:
         pixels: uint8 (B, 3, S, S), channels_last, on any device.
@@ -104,18 +109,20 @@ def augment(pixels: torch.Tensor, draw: torch.Generator, flip: bool = True) -> t
         mirrored = torch.rand(count, 1, generator=draw) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     rows, columns = _reflect(rows, side), _reflect(columns, side)
-    source = pixels.permute(0, 2, 3, 1)
-    sample, rows, columns = (
-        place.to(pixels.device)
-        for place in (torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :])
-    )
-    return source[sample, rows, columns].permute(0, 3, 1, 2)
+    device = pixels.device
+    sample = torch.arange(count)[:, None, None].to(device)
+    rows, columns = rows[:, :, None].to(device), columns[:, None, :].to(device)
+    channels_last = pixels.permute(0, 2, 3, 1)
+    return channels_last[sample, rows, columns].permute(0, 3, 1, 2)
 
 
 def augmented(
     pixels: torch.Tensor, draw: torch.Generator, flip: bool, device: torch.device
 ) -> torch.Tensor:
-    """What a training step sees of uint8 images (B, 3, S, S): augmented on the device, as to_images gives them."""
+    """What a training step sees of uint8 images (B, 3, S, S).
+
+    They are augmented on the device and come as to_images gives them.
+    """
     return to_images(augment(pixels.to(device), draw, flip), device)
 
 

@@ -16,9 +16,10 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Percentages over `images` images. top5 counts the five best (fewer where there are fewer classes).
+    """Accuracies in percent, and the mean loss, over `images` images.
 
-    `predictions` (images,) are the class numbers that top1 counts, in the split's order.
+    top5 counts the five likeliest classes, or all where there are fewer. `predictions`
+    (images,) are the class numbers that top1 counts, in the split's order.
     """
 
     top1: float
@@ -36,21 +37,24 @@ def evaluate(
 
     The caller puts the network in eval mode and on the runtime's device.
     """
-    hits, predictions = torch.zeros(3, dtype=torch.float64), []
+    sums = torch.zeros(3, dtype=torch.float64)
+    predictions = []
     for pixels, labels in batches(split, EVALUATION_BATCH):
         with runtime.autocast():
             logits = network(to_images(pixels, runtime.device)).float().cpu()
         likeliest = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        best = likeliest.eq(labels[:, None])
+        hits = likeliest.eq(labels[:, None])
         predictions.append(likeliest[:, 0])
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-        hits += torch.stack([best[:, 0].sum(), best.sum(), loss]).double()
-    top1, top5, loss = (hits / len(split)).tolist()
-    return Accuracy(100 * top1, 100 * top5, loss, len(split), torch.cat(predictions))
+        sums += torch.stack([hits[:, 0].sum(), hits.sum(), loss]).double()
+    top1, top5, mean_loss = (sums / len(split)).tolist()
+    return Accuracy(100 * top1, 100 * top5, mean_loss, len(split), torch.cat(predictions))
 
 
 def confusion_matrix(labels: torch.Tensor, predictions: torch.Tensor, classes: int) -> torch.Tensor:
-    """How many images of class i were taken for class j, (classes, classes) int64, from class numbers (N,)."""
-    return torch.bincount(
-        classes * labels.long() + predictions.long(), minlength=classes * classes
-    ).view(classes, classes)
+    """How many images of class i were taken for class j, (classes, classes) int64.
+
+    Labels and predictions are class numbers (N,).
+    """
+    cells = classes * labels.long() + predictions.long()
+    return torch.bincount(cells, minlength=classes * classes).view(classes, classes)

@@ -8,8 +8,9 @@ processes, BatchNorm sees each part by itself, and its running statistics are th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -17,6 +18,18 @@ from torch import nn
 from pass_transfer.training.runtime import Runtime
 
 IMAGES_LEAST = 32  # a thread: BatchNorm's statistics are of these
+
+Work = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+Part = tuple[torch.Tensor, ...]  # of a batch: images, labels and what else belongs to them
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What one network made of its part: a share of the loss, its gradients, the values."""
+
+    loss: torch.Tensor
+    gradients: tuple[torch.Tensor, ...]
+    values: torch.Tensor
 
 
 class Replicas:
@@ -29,7 +42,8 @@ class Replicas:
 
     def __init__(self, network: nn.Module, count: int):
         shared = {id(parameter): parameter for parameter in network.parameters()}
-        self.networks = [network, *(copy.deepcopy(network, dict(shared)) for _ in range(count - 1))]
+        twins = [copy.deepcopy(network, dict(shared)) for _ in range(count - 1)]
+        self.networks = [network, *twins]
         self.threads = max(1, torch.get_num_threads() // count)
         self.pool = ThreadPoolExecutor(
             count - 1, "replica", lambda: torch.set_num_threads(self.threads)
@@ -37,64 +51,91 @@ class Replicas:
 
     @classmethod
     def fitting(cls, network: nn.Module, runtime: Runtime, batch_size: int) -> Replicas | None:
-        """As many as torch has threads, if each gets images enough; None where one network is to do it all."""
+        """As many networks as torch has threads, if each gets images enough.
+
+        Returns None where one network is to do it all.
+        """
         alone = runtime.device.type == "cpu" and runtime.accelerator.num_processes == 1
-        count = min(torch.get_num_threads(), batch_size // IMAGES_LEAST) if alone else 1
+        if not alone:
+            return None
+        count = min(torch.get_num_threads(), batch_size // IMAGES_LEAST)
         return cls(network, count) if count > 1 else None
 
-    def backward(
-        self, work: Callable[..., tuple[torch.Tensor, torch.Tensor]], *batch: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def backward(self, work: Work, *batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Set the gradients of the mean loss over a batch.
 
         The same to the last bit every time, as the parts are added in their order.
 
         Args:
-            work: a network and a part of the batch to the mean loss over it, and a value (N, ...) for each image.
+            work: a network and a part of the batch to the mean loss over it, and a value
+                (N, ...) for each image.
             batch: tensors (B, ...) that are shared out along the images.
 
         Returns:
             The mean loss, and the values of all images (B, ...), both without a graph.
         """
         main, *twins = self.networks
-        statistics = [
-            [b for b in network.buffers() if b.is_floating_point()] for network in self.networks
-        ]
-        trained = [p for p in main.parameters() if p.requires_grad]
-        count, threads = len(batch[0]), torch.get_num_threads()
+        statistics = [_float_buffers(network) for network in self.networks]
         for twin, own in zip(twins, statistics[1:]):
             twin.train(main.training)
             torch._foreach_copy_(own, statistics[0])
+        shares = [tensor.tensor_split(len(self.networks)) for tensor in batch]
+        parts = [part for part in zip(*shares) if len(part[0])]
+        results = self._differentiate_all(work, parts, len(batch[0]))
+        with torch.no_grad():
+            self._set_gradients(results)
+            _average(statistics[: len(parts)])
+        loss = results[0].loss
+        for result in results[1:]:
+            loss = loss + result.loss
+        return loss, torch.cat([result.values for result in results])
 
-        def differentiate(network: nn.Module, part: tuple[torch.Tensor, ...]) -> tuple:
+    def _differentiate_all(self, work: Work, parts: Sequence[Part], images: int) -> list[_Result]:
+        """Every part by a network of its own, the first one in this thread."""
+        main, *twins = self.networks
+        trained = _trained(main)
+
+        def differentiate(network: nn.Module, part: Part) -> _Result:
             loss, values = work(network, *part)
-            loss = loss * (len(part[0]) / count)
-            return (
-                torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True),
-                loss.detach(),
-                values.detach(),
+            loss = loss * (len(part[0]) / images)
+            gradients = torch.autograd.grad(
+                loss, trained, allow_unused=True, materialize_grads=True
             )
+            return _Result(loss.detach(), gradients, values.detach())
 
-        parts = list(zip(*(tensor.tensor_split(len(self.networks)) for tensor in batch)))
-        parts = [part for part in parts if len(part[0])]
+        threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            others = [self.pool.submit(differentiate, *given) for given in zip(twins, parts[1:])]
+            others = [
+                self.pool.submit(differentiate, twin, part) for twin, part in zip(twins, parts[1:])
+            ]
             try:
                 first = differentiate(main, parts[0])
             finally:
                 wait(others)  # no thread is left at work
-            results = [first, *(other.result() for other in others)]
+            return [first, *(other.result() for other in others)]
         finally:
             torch.set_num_threads(threads)
-        with torch.no_grad():
-            gradients = list(results[0][0])
-            for more, _, _ in results[1:]:
-                torch._foreach_add_(gradients, more)
-            for parameter, gradient in zip(trained, gradients):
-                parameter.grad = gradient
-            means = statistics[0]
-            for own in statistics[1 : len(parts)]:
-                torch._foreach_add_(means, own)
-            torch._foreach_div_(means, len(parts))
-        return sum(loss for _, loss, _ in results), torch.cat([values for _, _, values in results])
+
+    def _set_gradients(self, results: Sequence[_Result]) -> None:
+        gradients = list(results[0].gradients)
+        for result in results[1:]:
+            torch._foreach_add_(gradients, result.gradients)
+        for parameter, gradient in zip(_trained(self.networks[0]), gradients):
+            parameter.grad = gradient
+
+
+def _trained(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def _float_buffers(network: nn.Module) -> list[torch.Tensor]:
+    return [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+
+
+def _average(statistics: Sequence[list[torch.Tensor]]) -> None:
+    """The mean over networks, in the buffers of the first one."""
+    means, *others = statistics
+    for own in others:
+        torch._foreach_add_(means, own)
+    torch._foreach_div_(means, len(statistics))

@@ -1,8 +1,7 @@
 """A run's folder: its configuration, metrics, finished phases, and the newest checkpoint.
 
-Every write is atomic, and a checkpoint is two files whose pointer is written last, so a
-kill at any moment leaves a folder that --resume continues from. The clock counts the time
-of every process that worked on the run, up to its last checkpoint.
+Every write is atomic, so a kill at any moment leaves a folder that can be resumed. The
+clock counts the time of every process that worked on the run, up to its last checkpoint.
 """
 
 from __future__ import annotations
@@ -11,11 +10,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from pass_transfer.errors import RunError, StorageError, UsageError
@@ -23,27 +21,19 @@ from pass_transfer.files import (
     PART,
     make_folder,
     read_json,
-    read_tensors,
     read_text,
-    sha256,
     write_bytes,
     write_json,
-    write_tensors,
 )
+from pass_transfer.training.checkpoints import has_state, load_state, save_state
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 WORK = "checkpoint"
 CLOCK = "clock.json"
 LOCK = "lock"  # held by the process that works on the run, and let go by the system when that dies
-NOTED = (
-    "versions",
-    "threads",
-    "entry",
-    "data_dir",
-    "backbone_file",
-    "dense_run",
-)  # what it ran with, what something was called and where it lay; not compared on --resume
+# What it ran with, what something was called, and where it lay: not compared when it is resumed.
+NOTED = ("versions", "threads", "entry", "data_dir", "backbone_file", "dense_run")
 
 
 class RunFolder:
@@ -54,7 +44,8 @@ class RunFolder:
         config: everything that decides the result, with the "recipe"; written to config.json.
         resume: continue what is there; its configuration must be the same. Where nothing is
             there yet, start.
-        force: delete what is there and start again. Only a folder that holds a run, or nothing, is deleted.
+        force: delete what is there and start again. Only a folder that holds a run, or
+            nothing, is deleted.
         started: time.monotonic() at which the work began, if that was before now.
 
     Raises:
@@ -74,23 +65,25 @@ class RunFolder:
     ):
         self.path, self.work = Path(path), Path(path) / WORK
         self.started = time.monotonic() if started is None else started
-        config = json.loads(json.dumps(config))  # as it will be read back
         check_free(self.path, resume=resume, force=force)
         self.resumed = resume and _is_run(self.path)
-        self.before, self.phases = 0.0, {}
+        self.before = 0.0  # seconds of the processes before this one
+        self.phases: dict[str, float] = {}
         self._held: FileLock | None = None
+        settings = json.loads(json.dumps(config))  # as they will be read back
         if self.resumed:
-            self._continue(config)
+            self._continue(settings)
         else:
-            self._create(config)
+            self._create(settings)
 
-    def _create(self, config: dict) -> None:
+    def _create(self, config: dict[str, Any]) -> None:
         if _is_run(self.path):
             if self.work.exists():
                 self._lock()
                 self._unlock()
             _empty(self.path)
-        missing = [p for p in (self.path, *self.path.absolute().parents) if not p.exists()]
+        above = (self.path, *self.path.absolute().parents)
+        missing = [folder for folder in above if not folder.exists()]
         try:
             make_folder(self.path)
             self._remove_parts()
@@ -102,18 +95,8 @@ class RunFolder:
                 shutil.rmtree(missing[-1], ignore_errors=True)
             raise
 
-    def _continue(self, config: dict) -> None:
-        old = read_json(self.path / CONFIG)
-        changed = sorted(
-            k for k in {*old, *config} if old.get(k) != config.get(k) and k not in NOTED
-        )
-        if changed:
-            what = ", ".join(
-                f"{k} was {_shown(old.get(k))}, now {_shown(config.get(k))}" for k in changed[:3]
-            )
-            raise RunError(
-                f"{self.path} was started with other settings ({what}); give the same ones, or --force to start again"
-            )
+    def _continue(self, config: dict[str, Any]) -> None:
+        self._check_settings(config)
         make_folder(self.work)
         self._lock()
         self._remove_parts()
@@ -121,8 +104,26 @@ class RunFolder:
             clock = read_json(self.work / CLOCK)
             self.before, self.phases = clock["seconds"], clock["phases"]
 
+    def _check_settings(self, config: dict[str, Any]) -> None:
+        old = read_json(self.path / CONFIG)
+        compared = sorted({*old, *config} - set(NOTED))
+        changed = [name for name in compared if old.get(name) != config.get(name)]
+        if not changed:
+            return
+        what = ", ".join(
+            f"{name} was {_shown(old.get(name))}, now {_shown(config.get(name))}"
+            for name in changed[:3]
+        )
+        raise RunError(
+            f"{self.path} was started with other settings ({what}); "
+            "give the same ones, or start again (force)"
+        )
+
     def _lock(self) -> None:
-        """Keep other processes away from the run; of several that train together, the first one does."""
+        """Keep other processes away from the run.
+
+        Of several processes that train together, the first one does this for all.
+        """
         if os.environ.get("RANK", "0") != "0":
             return
         self._held = FileLock(self.work / LOCK, is_singleton=True)
@@ -130,7 +131,8 @@ class RunFolder:
             self._held.acquire(timeout=0)
         except Timeout as error:
             raise RunError(
-                f"another process works on {self.path}; wait until it ends, or choose another --out"
+                f"another process works on {self.path}; "
+                "wait until it ends, or choose another folder"
             ) from error
         except OSError as error:
             raise StorageError(
@@ -147,7 +149,10 @@ class RunFolder:
 
     @property
     def seconds(self) -> float:
-        """Time spent on this run by this process and, up to their last checkpoint, by those before it."""
+        """Time spent on this run by this process, and by those before it.
+
+        Of those before, the time up to their last checkpoint counts.
+        """
         return self.before + time.monotonic() - self.started
 
     def begin(self, phase: str) -> float:
@@ -162,50 +167,37 @@ class RunFolder:
         """Append one row to metrics.jsonl."""
         self._write_metrics([*self.metrics(), row])
 
-    def _write_metrics(self, rows: list[Mapping[str, Any]]) -> None:
-        write_bytes(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    def _write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        lines = [json.dumps(row) + "\n" for row in rows]
+        write_bytes(self.path / METRICS, "".join(lines).encode())
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a line cut short by a kill is left out."""
         return read_metrics(self.path)
 
     def keep_metrics(self, stage: str, count: int) -> None:
-        """Cut a stage's rows in metrics.jsonl back to the first `count` (those its checkpoint knows of)."""
-        rows, seen = [], 0
+        """Cut a stage's rows in metrics.jsonl back to the first `count`, its checkpoint's."""
+        kept, seen = [], 0
         for row in self.metrics():
-            seen += row["stage"] == stage
-            if row["stage"] != stage or seen <= count:
-                rows.append(row)
-        self._write_metrics(rows)
+            if row["stage"] == stage:
+                seen += 1
+                if seen > count:
+                    continue
+            kept.append(row)
+        self._write_metrics(kept)
 
     def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write a state (nested dicts and lists of tensors, numbers, strings) under a name; the pointer is written last."""
-        tensors: dict[str, torch.Tensor] = {}
-        plain = _split(state, tensors)
-        folder = self.work
-        pointer = folder / f"{name}.json"
-        old = read_json(pointer)["tensors"] if pointer.exists() else ""
-        fresh = f"{name}.{'b' if old.startswith(f'{name}.a.') else 'a'}.safetensors"
-        write_tensors(folder / fresh, tensors)
-        write_json(pointer, {"tensors": fresh, "sha256": sha256(folder / fresh), "state": plain})
+        """Save a state under a name: nested dicts and lists of tensors, numbers, strings."""
+        save_state(self.work, name, state)
         self.save_clock()
 
     def has_checkpoint(self, name: str) -> bool:
         """Whether a state was saved under a name."""
-        return (self.work / f"{name}.json").exists()
+        return has_state(self.work, name)
 
     def load_checkpoint(self, name: str) -> dict[str, Any] | None:
         """The state last saved under a name, or None. Raises StorageError if it is damaged."""
-        pointer = self.work / f"{name}.json"
-        if not self.has_checkpoint(name):
-            return None
-        note = read_json(pointer)
-        path = self.work / note["tensors"]
-        if sha256(path) != note["sha256"]:
-            raise StorageError(
-                f"{path} is not what was saved (its sha-256 differs); start again with --force"
-            )
-        return _join(note["state"], read_tensors(path))
+        return load_state(self.work, name)
 
     def drop_checkpoints(self) -> None:
         """Delete all checkpoints, once the run is finished, and let it go."""
@@ -214,10 +206,15 @@ class RunFolder:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl, if it has any; a line cut short by a kill is left out. Raises StorageError."""
+    """The rows of a run's metrics.jsonl, if it has any.
+
+    A line that was cut short by a kill is left out. Raises StorageError.
+    """
     path = Path(folder) / METRICS
+    if not path.exists():
+        return []
     rows = []
-    for line in read_text(path).splitlines() if path.exists() else ():
+    for line in read_text(path).splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -230,16 +227,22 @@ def check_free(path: str | Path, *, resume: bool = False, force: bool = False) -
     path = Path(path)
     if resume and force:
         raise UsageError(
-            "give --resume or --force, not both: one continues the run, the other replaces it"
+            "give resume or force, not both: one continues the run, the other replaces it"
         )
-    if not path.exists() or (path.is_dir() and all(p.name.endswith(PART) for p in path.iterdir())):
+    if not path.exists() or _holds_nothing(path):
         return
     if not _is_run(path):
-        raise RunError(f"{path} exists and is not a run folder; choose another --out")
+        raise RunError(f"{path} exists and is not a run folder; choose another folder")
     if not resume and not force:
         raise RunError(
-            f"{path} already holds a run; continue it with --resume, replace it with --force, or choose another --out"
+            f"{path} already holds a run; "
+            "continue it (resume), replace it (force), or choose another folder"
         )
+
+
+def _holds_nothing(path: Path) -> bool:
+    """Whether a folder is empty, but for what a kill left of a file."""
+    return path.is_dir() and all(child.name.endswith(PART) for child in path.iterdir())
 
 
 def _shown(setting: Any) -> str:
@@ -247,7 +250,10 @@ def _shown(setting: Any) -> str:
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a folder's config.json is that of a run; other programs, and zoo entries, have files of that name too."""
+    """Whether a folder's config.json is that of a run.
+
+    Other programs, and zoo entries, have files of that name, too.
+    """
     if not (path / CONFIG).is_file():
         return False
     try:
@@ -260,30 +266,10 @@ def _is_run(path: Path) -> bool:
 def _empty(path: Path) -> None:
     """Delete a run's files, config.json last: until then it is still known for a run."""
     try:
-        for child in sorted(path.iterdir(), key=lambda p: p.name == CONFIG):
-            shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+        for child in sorted(path.iterdir(), key=lambda child: child.name == CONFIG):
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
     except OSError as error:
         raise StorageError(f"cannot replace {path}: {error.strerror or error}") from error
-
-
-def _split(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Replace tensors by numbered references and collect them; dict keys keep their type through a marker."""
-    if isinstance(value, torch.Tensor):
-        number = str(len(tensors))
-        tensors[number] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return {"__tensor__": number}
-    if isinstance(value, Mapping):
-        return {"__dict__": [[k, _split(v, tensors)] for k, v in value.items()]}
-    if isinstance(value, (list, tuple)):
-        return [_split(v, tensors) for v in value]
-    return value
-
-
-def _join(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    if isinstance(value, dict):
-        if "__tensor__" in value:
-            return tensors[value["__tensor__"]]
-        return {k: _join(v, tensors) for k, v in value["__dict__"]}
-    if isinstance(value, list):
-        return [_join(v, tensors) for v in value]
-    return value

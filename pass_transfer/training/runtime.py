@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = (
-    "auto",
-    "bf16",
-    "no",
-)  # float16 would need its loss scaled, and a score's small gradient underflows in it
+# float16 would need its loss scaled, and a score's small gradient underflows in it.
+PRECISIONS = ("auto", "bf16", "no")
+
+M = TypeVar("M", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,9 @@ class Runtime:
     memory_format: torch.memory_format
     reason: str
 
-    def place(self, module: torch.nn.Module) -> torch.nn.Module:
-        """The module on the device, in the memory format that is fastest there."""
-        return module.to(self.device, memory_format=self.memory_format)
+    def place(self, module: M) -> M:
+        """The module itself, moved to the device, in the memory format that is fastest there."""
+        return module.to(self.device).to(memory_format=self.memory_format)
 
     def autocast(self) -> torch.autocast:
         """The mixed-precision context of this runtime."""
@@ -61,49 +60,54 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """
     from accelerate import Accelerator
 
-    if device not in DEVICES:
-        raise UsageError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    _check_device(device)
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: no CUDA device is visible to torch; use --device cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: torch sees no Apple GPU; use --device cpu")
-    kind = (
-        device
-        if device != "auto"
-        else (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
-    )
-    mixed, why = (precision, "as asked") if precision != "auto" else _native_precision(kind)
+    kind = _best_device() if device == "auto" else device
+    if precision == "auto":
+        precision, why = _native_precision(kind)
+    else:
+        why = "as asked"
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     accelerator = Accelerator(cpu=several and kind == "cpu", mixed_precision="no")
-    chosen = accelerator.device if several else torch.device(kind)
-    name = (
-        torch.cuda.get_device_name()
-        if kind == "cuda"
-        else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    )
-    words = f"{kind} ({name}), {'float32' if mixed == 'no' else mixed} ({why}), channels_last"
-    return Runtime(accelerator, chosen, mixed, torch.channels_last, words)
+    place = accelerator.device if several else torch.device(kind)
+    shown = "float32" if precision == "no" else precision
+    reason = f"{kind} ({_hardware(kind)}), {shown} ({why}), channels_last"
+    return Runtime(accelerator, place, precision, torch.channels_last, reason)
+
+
+def _check_device(device: str) -> None:
+    if device not in DEVICES:
+        raise UsageError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device 'cuda': no CUDA device is visible to torch; use device 'cpu'")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device 'mps': torch sees no Apple GPU; use device 'cpu'")
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _hardware(kind: str) -> str:
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def _native_precision(kind: str) -> tuple[str, str]:
+    """The precision that a kind of device is fastest in, and why."""
     if kind == "cuda":
-        return (
-            ("bf16", "tensor cores")
-            if torch.cuda.is_bf16_supported()
-            else ("no", "this GPU has no bf16 arithmetic")
-        )
+        if torch.cuda.is_bf16_supported():
+            return "bf16", "tensor cores"
+        return "no", "this GPU has no bf16 arithmetic"
     if kind == "cpu":
         flags = _cpu_flags()
-        if "avx512_bf16" in flags or "amx_bf16" in flags:
-            return "bf16", f"{'amx_bf16' if 'amx_bf16' in flags else 'avx512_bf16'} found"
+        for name in ("amx_bf16", "avx512_bf16"):
+            if name in flags:
+                return "bf16", f"{name} found"
         return "no", "this CPU has no bf16 arithmetic"
     return "no", "the safe choice on this device"
 
@@ -111,6 +115,7 @@ def _native_precision(kind: str) -> tuple[str, str]:
 def _cpu_flags() -> set[str]:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return set(next((line for line in file if line.startswith("flags")), "").split())
+            first = next((line for line in file if line.startswith("flags")), "")
+            return set(first.split())
     except OSError:
         return set()

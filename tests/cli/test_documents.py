@@ -9,6 +9,7 @@ arguments. A block that is fenced as `sh slow` is not run, only parsed.
 """
 
 import argparse
+import dataclasses
 import importlib
 import runpy
 import shlex
@@ -28,6 +29,7 @@ from pass_transfer.files import write_tensors
 from pass_transfer.networks import BackboneSpec, build_backbone
 from pass_transfer.study import load_study
 from pass_transfer.tasks import registry
+from pass_transfer.tasks.digits import DIGITS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -166,6 +168,16 @@ def by_weights(networks, image_size, batch_sizes, rounds):
     }
 
 
+def few_digits(name, data_dir):
+    """The first 100 digits of each split."""
+    names, sources = DIGITS.load(name, data_dir)
+    few = {}
+    for key, source in sources.items():
+        fingerprint = f"few {source.fingerprint}"
+        few[key] = dataclasses.replace(source, labels=source.labels[:100], fingerprint=fingerprint)
+    return names, few
+
+
 @pytest.fixture
 def world(entry, photos, tmp_path, monkeypatch):
     """The folder that examples run in."""
@@ -196,16 +208,9 @@ def world(entry, photos, tmp_path, monkeypatch):
         "pass_transfer.networks.weights._torchvision_state",
         lambda architecture, name: weights(1000),
     )
-    whole = registry._digits_sources
-
-    def few_digits():
-        names, sources = whole()
-        return names, {
-            key: registry.Source(s.fetch, s.labels[:100], f"few {s.fingerprint}", s.describe)
-            for key, s in sources.items()
-        }
-
-    monkeypatch.setattr(registry, "_digits_sources", few_digits)
+    few = dataclasses.replace(DIGITS, load=few_digits)
+    others = [source for source in registry.SOURCES if source is not DIGITS]
+    monkeypatch.setattr(registry, "SOURCES", (few, *others))
     monkeypatch.setattr(latency_budget, "measure_latency", by_weights)
     return here
 

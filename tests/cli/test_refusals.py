@@ -8,7 +8,7 @@ WRONG_VALUES = [
     (["--transfer", "both"], "prompt, mask"),
     (["--budget", "huge"], "quick, full"),
     (["--device", "tpu"], "cpu"),
-    (["--device", "cuda"], "--device cpu"),
+    (["--device", "cuda"], "device 'cpu'"),
     (["--precision", "int8"], "bf16"),
     (["--label-mapping", "best"], "frequency"),
     (["--macs", "0"], "--macs"),
@@ -108,7 +108,7 @@ def test_an_existing_run_needs_resume_or_force(refused, call, adapting, finished
     arguments = adapting("--out", finished)
     before = sorted((p.name, p.stat().st_mtime_ns) for p in finished.iterdir())
     message = refused(*arguments)
-    assert "--resume" in message and "--force" in message
+    assert "resume" in message and "force" in message
     assert "macs was 0.5, now 0.4" in refused(*arguments, "--resume", "--macs", "0.4")
     assert "seed was 0, now 1" in refused(*arguments, "--resume", "--seed", "1")
     assert sorted((p.name, p.stat().st_mtime_ns) for p in finished.iterdir()) == before

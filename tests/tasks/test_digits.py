@@ -6,9 +6,8 @@ from pass_transfer.tasks import load_task
 
 
 def test_digits_are_all_there_in_three_splits(digits):
-    assert (
-        digits.classes == 10 and digits.class_names == tuple("0123456789") and digits.skipped == 0
-    )
+    assert digits.classes == 10 and digits.class_names == tuple("0123456789")
+    assert digits.skipped == 0
     assert len(digits.train) + len(digits.held_out) + len(digits.test) == 1797
     assert len(digits.test) == 1797 // 5 and 0.08 < len(digits.held_out) / (1797 - 359) < 0.12
 
@@ -29,10 +28,8 @@ def test_held_out_digits_are_a_tenth_of_every_class_and_the_same_in_every_run(di
     assert np.array_equal(digits.train.indices, again.train.indices)
     assert not set(digits.held_out.indices) & set(digits.train.indices)
     for c in range(10):
-        share = (digits.held_out.labels == c).sum() / (
-            (digits.held_out.labels == c).sum() + (digits.train.labels == c).sum()
-        )
-        assert 0.09 < share < 0.11
+        held_out, trained_on = (digits.held_out.labels == c).sum(), (digits.train.labels == c).sum()
+        assert 0.09 < held_out / (held_out + trained_on) < 0.11
 
 
 def test_digits_may_not_be_mirrored(digits):

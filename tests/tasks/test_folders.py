@@ -22,7 +22,7 @@ def number_of(image) -> int:
 
 @pytest.fixture
 def make(tmp_path):
-    """make({"cat": 12, "train/cat": 5, ...}) -> root; every image of the folder has its own number."""
+    """make({"cat": 12, "train/cat": 5, ...}) -> root; every image has a number of its own."""
     painted = iter(range(10_000))
 
     def write(counts: dict[str, int], root=tmp_path / "photos"):
@@ -40,6 +40,14 @@ def numbers(split) -> list[int]:
     return sorted(number_of(i) for i in images)
 
 
+def split_numbers(task) -> list[list[int]]:
+    return [numbers(split) for split in (task.train, task.held_out, task.test)]
+
+
+def all_numbers(task) -> list[int]:
+    return sorted(sum(split_numbers(task), []))
+
+
 def load(root, size: int = SIZE):
     return load_task(f"folder:{root}", size)
 
@@ -47,9 +55,7 @@ def load(root, size: int = SIZE):
 def test_a_folder_of_classes_is_split_in_three_without_overlap(make):
     task = load(make({"cat": 20, "dog": 20, "eel": 10}))
     assert task.class_names == ("cat", "dog", "eel")
-    assert sorted(numbers(task.train) + numbers(task.held_out) + numbers(task.test)) == list(
-        range(50)
-    )
+    assert all_numbers(task) == list(range(50))
     assert [int((task.test.labels == c).sum()) for c in range(3)] == [4, 4, 2]
     assert set(task.held_out.labels) == set(task.train.labels) == {0, 1, 2}
 
@@ -63,42 +69,25 @@ def test_labels_follow_the_folders(make):
 
 def test_the_split_is_the_same_every_time(make):
     root = make({"cat": 20, "dog": 20})
-    first, second = load(root), load(root, 2 * SIZE)
-    assert all(
-        numbers(getattr(first, part)) == numbers(getattr(second, part))
-        for part in ("train", "held_out", "test")
-    )
+    assert split_numbers(load(root)) == split_numbers(load(root, 2 * SIZE))
 
 
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("training", "validation", "testing")])
 def test_given_splits_are_used_as_they_are(make, names):
     train, val, test = names
-    task = load(
-        make(
-            {
-                f"{train}/cat": 4,
-                f"{train}/dog": 4,
-                f"{val}/cat": 2,
-                f"{val}/dog": 2,
-                f"{test}/cat": 3,
-                f"{test}/dog": 3,
-            }
-        )
-    )
-    assert (
-        numbers(task.train) == list(range(8))
-        and numbers(task.held_out) == list(range(8, 12))
-        and numbers(task.test) == list(range(12, 18))
-    )
+    counts = {train: 4, val: 2, test: 3}
+    folders = {f"{split}/{c}": count for split, count in counts.items() for c in ("cat", "dog")}
+    task = load(make(folders))
+    assert numbers(task.train) == list(range(8))
+    assert numbers(task.held_out) == list(range(8, 12))
+    assert numbers(task.test) == list(range(12, 18))
 
 
 def test_without_a_test_folder_val_is_the_test(make):
     task = load(make({"train/cat": 20, "train/dog": 20, "val/cat": 3, "val/dog": 3}))
     assert numbers(task.test) == list(range(40, 46))
-    assert (
-        sorted(numbers(task.train) + numbers(task.held_out)) == list(range(40))
-        and len(task.held_out) == 4
-    )
+    assert sorted(numbers(task.train) + numbers(task.held_out)) == list(range(40))
+    assert len(task.held_out) == 4
 
 
 def test_without_a_val_folder_a_part_of_train_is_held_out(make):
@@ -119,9 +108,7 @@ def test_damaged_images_are_skipped_counted_and_named(make, capsys):
     (root / "dog" / "002.png").write_bytes(b"")
     task = load(root)
     assert task.skipped == 3
-    assert sorted(numbers(task.train) + numbers(task.held_out) + numbers(task.test)) == sorted(
-        set(range(20)) - {0, 11, 12}
-    )
+    assert all_numbers(task) == sorted(set(range(20)) - {0, 11, 12})
     told = capsys.readouterr().err
     assert "3 of 20" in told and "000.png" in told and "002.png" in told
 
@@ -231,7 +218,7 @@ def test_a_changed_image_or_another_size_is_decoded_again(make, decoded):
     paint(9999).resize((5, 5)).save(root / "cat" / "003.png")
     task = load(root)
     assert len(decoded) == 40
-    assert 9999 in numbers(task.train) + numbers(task.held_out) + numbers(task.test)
+    assert 9999 in all_numbers(task)
     load(root, SIZE + 1)
     assert len(decoded) == 60
 
@@ -260,10 +247,7 @@ def test_a_task_too_large_for_the_cache_is_decoded_on_the_way(make, monkeypatch)
     monkeypatch.setattr(tasks_images, "CACHE_LIMIT", 100)
     streamed = load(root)
     assert streamed.skipped == 1
-    assert all(
-        numbers(getattr(cached, part)) == numbers(getattr(streamed, part))
-        for part in ("train", "held_out", "test")
-    )
+    assert split_numbers(cached) == split_numbers(streamed)
     shutil.rmtree(root)
     with pytest.raises(TaskError, match="no longer"):
         streamed.test.__getitems__([0])

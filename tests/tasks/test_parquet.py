@@ -18,6 +18,10 @@ def png(number: int) -> bytes:
     return file.getvalue()
 
 
+def image_cells(first: int) -> list[dict]:
+    return [{"bytes": png(first + n), "path": None} for n in range(COUNT)]
+
+
 def write(
     folder,
     split: str,
@@ -29,11 +33,13 @@ def write(
     parts: int = 1,
     **columns,
 ):
-    """Parquet files as the hub has them: image structs, labels with class names. Row n is an image of number first + n."""
+    """Parquet files as the hub has them: image structs, labels with class names.
+
+    Row n is an image of number first + n.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    cells = (
-        [{"bytes": png(first + n), "path": None} for n in range(COUNT)] if cells is None else cells
-    )
+    if cells is None:
+        cells = image_cells(first)
     kind = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
     features = {image: datasets.Image(), label: kind} | {
         name: datasets.Value("int64") for name in columns
@@ -64,20 +70,16 @@ def test_a_task_is_read_from_the_hubs_parquet_files(folder):
     assert numbers(task.test) == list(range(100, 130))
     assert task.test.labels.tolist() == [n % 3 for n in range(30)]
     assert sorted(numbers(task.train) + numbers(task.held_out)) == list(range(30))
-    assert all(
-        n % 3 == label
-        for split in (task.train, task.held_out)
-        for n, label in zip(numbers(split), split.labels)
-    )
+    for split in (task.train, task.held_out):
+        assert [n % 3 for n in numbers(split)] == split.labels.tolist()
 
 
 def test_the_columns_of_cifar100_are_understood_and_the_fine_labels_used(tmp_path):
     for split, first in (("train", 0), ("test", 100)):
         write(tmp_path, split, first, image="img", label="fine_label", coarse_label=[1] * COUNT)
     task = load_task("cifar100", 8, tmp_path)
-    assert task.class_names == tuple(NAMES) and task.test.labels.tolist() == [
-        n % 3 for n in range(30)
-    ]
+    assert task.class_names == tuple(NAMES)
+    assert task.test.labels.tolist() == [n % 3 for n in range(30)]
 
 
 def test_labels_without_names_are_numbered(tmp_path):
@@ -94,9 +96,8 @@ def test_files_may_lie_in_a_folder_below(tmp_path):
 
 def test_no_image_is_in_two_splits_and_the_split_is_the_same_every_time(folder):
     first, second = load_task("tiny-imagenet", 8, folder), load_task("tiny-imagenet", 16, folder)
-    assert numbers(first.train) == numbers(second.train) and numbers(first.held_out) == numbers(
-        second.held_out
-    )
+    assert numbers(first.train) == numbers(second.train)
+    assert numbers(first.held_out) == numbers(second.held_out)
     assert not set(numbers(first.train)) & set(numbers(first.held_out))
 
 

@@ -227,7 +227,7 @@ def test_a_loss_that_is_no_number_stops_the_run(little, digits, cpu, bad):
     stage = Classify(little, digits, cpu)
     real = stage.step
     stage.step = lambda *a: real(*a) | ({"loss": bad} if a[-1] == 2 else {})
-    with pytest.raises(DivergedError, match="classify: loss is .* in epoch 1, step 3.*--lr"):
+    with pytest.raises(DivergedError, match="classify: loss is .* in epoch 1, step 3.*lr"):
         run_stage(stage, digits.train, LOOP, cpu)
 
 
