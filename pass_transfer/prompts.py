@@ -13,7 +13,8 @@ from torch import nn
 from pass_transfer.errors import UsageError
 
 KINDS = ("additive", "expansive")
-INITIAL_SPREAD = 0.002  # next to nothing, as a frame of zeros gives the prior's masks; what it should say is learned
+# Next to nothing, as a frame of zeros gives the prior's masks; what it should say is learned.
+INITIAL_SPREAD = 0.002
 
 
 class Prompt(nn.Module):
@@ -26,13 +27,16 @@ class Prompt(nn.Module):
         seed: of the initial values.
     """
 
+    border: torch.Tensor
+
     def __init__(self, kind: str = "additive", size: int = 64, pad: int = 5, seed: int = 0):
         super().__init__()
         if kind not in KINDS:
             raise UsageError(f"unknown prompt {kind!r}; choose one of {', '.join(KINDS)}")
         if not 1 <= pad < size / 2:
             raise UsageError(
-                f"a prompt of {pad} pixels does not fit images of {size}; give 1 to {(size - 1) // 2}"
+                f"a prompt of {pad} pixels does not fit images of {size}; "
+                f"give 1 to {(size - 1) // 2}"
             )
         self.kind, self.size, self.pad = kind, size, pad
         border = torch.ones(1, size, size)
@@ -52,8 +56,8 @@ class Prompt(nn.Module):
         """The prompt as an image (3, S, S), zero inside the frame."""
         return self.values * self.border
 
-    def silence(self) -> None:
-        """All values zero: a frame that says nothing, whose masks are the prior's."""
+    def zero_(self) -> None:
+        """Set all values to zero: the masks of such a prompt are the prior's."""
         with torch.no_grad():
             self.values.zero_()
 

@@ -217,7 +217,7 @@ def adapt(
     check_free(out, resume=resume, force=force)
     trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
     entry = trained if backbone is None else read_backbone(trained, backbone)
-    if config.transfer == "selection" and not entry.net.config.hears_prompt:
+    if config.transfer == "selection" and not entry.net.config.uses_prompt:
         raise UsageError(
             f"--transfer selection: the hypernetwork of {entry.name} hears no prompt, so that no prompt keeps it from correcting that order"
         )
@@ -365,7 +365,7 @@ class _Adapter:
         if self.config.transfer == "prompt":
             self._tune(prompt)
         elif self.config.transfer == "selection":
-            prompt.silence()
+            prompt.zero_()
         seconds = self.folder.seconds - start
         write_tensors(self.folder.path / PROMPT, prompt.state_dict())
         write_json(note, {"seconds": seconds})

@@ -56,9 +56,7 @@ def make_entry(
     started = time.monotonic()
     check_free(out, resume=resume, force=force)
     note, stored = _read_backbone(Path(backbone))
-    spec = BackboneSpec(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in note["spec"].items()}
-    )
+    spec = BackboneSpec.from_saved(note["spec"])
     dense = build_backbone(spec)
     dense.load_state_dict(stored)
     runtime = choose_runtime(device, precision)

@@ -81,9 +81,7 @@ def verify_entry(name: str | Path) -> dict[str, str]:
 
 
 def _load(folder: Path, config: dict[str, Any], name: str) -> PretrainedHypernet:
-    spec = BackboneSpec(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in config["backbone"].items()}
-    )
+    spec = BackboneSpec.from_saved(config["backbone"])
     stored = read_tensors(folder / "backbone.safetensors")
     if fingerprint(stored) != config["fingerprint"]:
         raise ZooError(
@@ -96,7 +94,7 @@ def _load(folder: Path, config: dict[str, Any], name: str) -> PretrainedHypernet
         raise ZooError(
             f"{folder}: the channel groups found in {spec.architecture} are not those of {CONFIG}"
         )
-    net = Hypernet(HypernetConfig(**config["hypernet"]), backbone, groups)
+    net = Hypernet(HypernetConfig.from_saved(config["hypernet"]), backbone, groups)
     _load_state(net, read_tensors(folder / "hypernet.safetensors"), folder / "hypernet.safetensors")
     prompt = Prompt(**config["prompt"])
     _load_state(prompt, read_tensors(folder / "prompt.safetensors"), folder / "prompt.safetensors")

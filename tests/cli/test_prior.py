@@ -134,7 +134,7 @@ def test_a_hypernetwork_that_hears_no_prompt_cannot_leave_the_order_as_it_is(
     few_photos, entry, tmp_path
 ):
     deaf = pt.load_hypernet(entry)
-    deaf.net.config = dataclasses.replace(deaf.net.config, hears_prompt=False)
+    deaf.net.config = dataclasses.replace(deaf.net.config, uses_prompt=False)
     with pytest.raises(UsageError, match="--transfer selection: .* hears no prompt"):
         pt.adapt(deaf, str(few_photos), out=tmp_path / "run", transfer="selection")
     assert not (tmp_path / "run").exists()

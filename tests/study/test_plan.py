@@ -75,7 +75,7 @@ def test_a_method_may_come_in_variants(tmp_path):
     assert (
         method == METHODS["pass_from_scratch"]
         and settings.steps == 2
-        and not settings.shape().hears_prompt
+        and not settings.shape().uses_prompt
     )
     known = study.identity(study.cells()[0])["settings"]
     assert (

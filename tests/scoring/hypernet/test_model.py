@@ -171,7 +171,7 @@ def test_with_an_mlp_no_layer_hears_of_another_and_with_convolutions_the_next_on
 
 
 def test_without_the_prompt_all_prompts_are_one_and_scores_still_learn(networks, prior):
-    net = Hypernet(HypernetConfig(hears_prompt=False), *networks("resnet18"), prior).double()
+    net = Hypernet(HypernetConfig(uses_prompt=False), *networks("resnet18"), prior).double()
     scores = net(frame(1))
     assert torch.equal(scores, net(frame(2))) and not torch.equal(scores, net.prior)
     scores.square().sum().backward()
