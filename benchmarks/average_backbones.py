@@ -37,9 +37,7 @@ def main() -> None:
     start = time.monotonic()
     notes = [read_json(folder / "backbone.json") for folder in options.folders]
     states = [read_tensors(folder / "backbone.safetensors") for folder in options.folders]
-    spec = BackboneSpec(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in notes[0]["spec"].items()}
-    )
+    spec = BackboneSpec.from_saved(notes[0]["spec"])
     mean = {
         n: torch.stack([s[n].float() for s in states]).mean(0) if t.is_floating_point() else t
         for n, t in states[0].items()

@@ -8,6 +8,9 @@ from typing import Any
 
 OTHER_NAMES = {"image_size": "--size"}  # arguments that a flag has another name for
 
+# steps=50, but not in "--set steps=50" or a path
+KEYWORD = r"(?<![\w=/.-])(?<!--set )([a-z_]+)=((?:[\w.]+(?<!\.))?)"
+
 # Flags of version 0.1, and what they are now.
 RENAMED = {
     "--transfer": "--method",
@@ -51,7 +54,7 @@ def in_flags(message: str, argument: str | None, command: Any) -> str:
         return f"({flag(match[1]) or match[1]})"
 
     message = re.sub(r"\(([a-z_]+)\)", in_brackets, message)
-    return re.sub(r"(?<![\w=-])([a-z_]+)=((?:[\w.]+(?<!\.))?)", as_flag, message)
+    return re.sub(KEYWORD, as_flag, message)
 
 
 def _flags(command: Any) -> Iterator[str]:

@@ -55,8 +55,8 @@ class Prompt(nn.Module):
         """The prompt as an image (3, S, S), zero inside the frame."""
         return self.values * self.border
 
-    def silence(self) -> None:
-        """Set all values to zero; the masks of such a prompt are the prior's."""
+    def zero_(self) -> None:
+        """Set all values to zero: the masks of such a prompt are the prior's."""
         with torch.no_grad():
             self.values.zero_()
 

@@ -7,15 +7,16 @@ score of a dropped channel has a gradient, which before BatchNorm or ReLU it has
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from pass_transfer import ops
-from pass_transfer.networks import ChannelGroups
+from pass_transfer.networks import ChannelGroups, LayerKind, kind_of, named_layers
 from pass_transfer.networks.modes import eval_mode
 
 
@@ -42,47 +43,63 @@ def masked(
 def mask_layers(
     backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]
 ) -> list[RemovableHandle]:
-    """Put a backbone under fixed masks until the handles are removed; a copy of it stays under them.
+    """Put a backbone under fixed masks until the handles are removed; its copies stay under them.
 
-    What a convolution writes is masked too, so that a network whose masks cannot be removed
+    What a layer writes is masked too, so that a network whose masks cannot be removed
     (independent coupling) computes with no more than they leave: a channel of a residual
     stream then carries what its other convolutions, and this one's BatchNorm, add to it.
     """
-    written = [
-        backbone.get_submodule(layer).register_forward_hook(_multiply_output(masks[name], units))
-        for name, group in groups.items()
-        for layer, units in group.writes.items()
-        if isinstance(backbone.get_submodule(layer), nn.Conv2d)
-    ]
-    return _mask_readers(backbone, groups, masks) + written
+    handles = _mask_readers(backbone, groups, masks)
+    for name, group in groups.items():
+        for layer, units in group.writes.items():
+            module = backbone.get_submodule(layer)
+            if kind_of(module).makes_channels:
+                hook = _multiply_output(kind_of(module), masks[name], units)
+                handles.append(module.register_forward_hook(hook))
+    return handles
 
 
 def _mask_readers(
     backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]
 ) -> list[RemovableHandle]:
-    return [
-        backbone.get_submodule(reader).register_forward_pre_hook(_multiply(masks[name], units))
-        for name, group in groups.items()
-        for reader, units in group.reads.items()
-    ]
+    handles = []
+    for name, group in groups.items():
+        for reader, units in group.reads.items():
+            module = backbone.get_submodule(reader)
+            hook = _multiply(kind_of(module), masks[name], units)
+            handles.append(module.register_forward_pre_hook(hook))
+    return handles
 
 
-def _multiply(mask: torch.Tensor, units: torch.Tensor):
+def _multiply(kind: LayerKind[Any], mask: torch.Tensor, units: torch.Tensor) -> Callable[..., Any]:
     channels = mask[..., units.to(mask.device)] if len(units) != mask.shape[-1] else mask
 
-    def hook(_, args):
-        return (ops.mask_channels(args[0], channels.to(args[0].device)), *args[1:])
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (_masked_channels(kind, args[0], channels), *args[1:])
 
     return hook
 
 
-def _multiply_output(mask: torch.Tensor, units: torch.Tensor):
+def _multiply_output(
+    kind: LayerKind[Any], mask: torch.Tensor, units: torch.Tensor
+) -> Callable[..., Any]:
     channels = mask[units.to(mask.device)]
 
-    def hook(_, __, given):
-        return ops.mask_channels(given, channels.to(given.device))
+    def hook(_: nn.Module, __: tuple[Any, ...], made: torch.Tensor) -> torch.Tensor:
+        return _masked_channels(kind, made, channels)
 
     return hook
+
+
+def _masked_channels(
+    kind: LayerKind[Any], value: torch.Tensor, channels: torch.Tensor
+) -> torch.Tensor:
+    """A layer's input or output times a mask (C,), or (B, C), on the axis of its channels."""
+    channels = channels.to(value.device)
+    axis = kind.channel_axis % value.ndim
+    if axis == 1:
+        return ops.mask_channels(value, channels)
+    return ops.mask_channels(value.movedim(axis, 1), channels).movedim(1, axis)
 
 
 @contextmanager
@@ -92,17 +109,11 @@ def batch_statistics(backbone: nn.Module) -> Iterator[None]:
     Masks change what flows through the network, so its stored statistics do not fit, and
     a search must not overwrite them.
     """
-    norms = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    stored = [(n.track_running_stats, n.running_mean, n.running_var) for n in norms]
+    norms = named_layers(backbone, lambda kind: kind.running_statistics)
     with eval_mode(backbone):
-        for norm in norms:
-            norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
+        undo = [kind.use_batch_statistics(norm) for _, norm, kind in norms]
         try:
             yield
         finally:
-            for norm, (tracks, mean, variance) in zip(norms, stored):
-                norm.track_running_stats, norm.running_mean, norm.running_var = (
-                    tracks,
-                    mean,
-                    variance,
-                )
+            for put_back in undo:
+                put_back()

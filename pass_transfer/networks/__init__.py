@@ -1,29 +1,38 @@
-"""Networks: how they are built and loaded, what they cost, and which channels may be cut together."""
+"""Networks: how they are built and loaded, what they cost, and which channels go together."""
 
+from pass_transfer.networks.builders import architectures, build_backbone, register_builder
+from pass_transfer.networks.classifier import classifier_name, set_classifier
 from pass_transfer.networks.cost import CostTable, count_macs, count_parameters
 from pass_transfer.networks.groups import COUPLINGS, ChannelGroup, ChannelGroups, find_groups
-from pass_transfer.networks.spec import (
-    ARCHITECTURES,
-    BackboneSpec,
-    build_backbone,
-    classifier_name,
-    set_classifier,
+from pass_transfer.networks.layers import (
+    LayerKind,
+    kind_of,
+    layer_kind,
+    named_layers,
+    register_layer_kind,
 )
+from pass_transfer.networks.spec import BackboneSpec
 from pass_transfer.networks.weights import load_checkpoint, load_weights
 
 __all__ = [
-    "ARCHITECTURES",
     "COUPLINGS",
     "BackboneSpec",
     "ChannelGroup",
     "ChannelGroups",
     "CostTable",
+    "LayerKind",
+    "architectures",
     "build_backbone",
     "classifier_name",
     "count_macs",
     "count_parameters",
     "find_groups",
+    "kind_of",
+    "layer_kind",
     "load_checkpoint",
     "load_weights",
+    "named_layers",
+    "register_builder",
+    "register_layer_kind",
     "set_classifier",
 ]

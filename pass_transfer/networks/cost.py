@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pass_transfer.networks.groups import ChannelGroups
+from pass_transfer.networks.classifier import classifier_name
+from pass_transfer.networks.groups import ChannelGroup, ChannelGroups, blank_image
+from pass_transfer.networks.layers import LayerCost, kind_of, layer_kind
 from pass_transfer.networks.modes import eval_mode
 
 
 def count_macs(network: nn.Module, image_size: int) -> int:
-    """Multiply-accumulates of convolutions and linear layers for one image, as torch counts them (two FLOPs each)."""
-    parameter = next(network.parameters())
+    """Multiply-accumulates for one image, as torch counts them: two FLOPs each.
+
+    Convolutions and linear layers count; what is done channel by channel does not.
+    """
     with torch.no_grad(), eval_mode(network), FlopCounterMode(display=False) as counter:
-        network(
-            torch.zeros(
-                1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype
-            )
-        )
+        network(blank_image(network, image_size))
     return counter.get_total_flops() // 2
 
 
@@ -32,18 +32,33 @@ def count_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
+FREE = LayerCost(0, 0, 0)
+
+
 @dataclass(frozen=True)
-class _LayerCost:
-    """A layer has positions * area * outputs * inputs MACs and area * outputs * inputs weights, both as the masks leave them; and so many parameters an output."""
+class _Layer:
+    """A layer in the network; outputs and inputs are for each unit of their group, if any."""
 
     name: str
     positions: int
-    area: int
-    each_output: int
+    cost: LayerCost
     outputs: int
     inputs: int
     out_group: str | None
     in_group: str | None
+
+    def size(self, kept: Mapping[str, int]) -> LayerSize:
+        """The layer when group g keeps kept[g] units."""
+        outputs = self.outputs if self.out_group is None else self.outputs * kept[self.out_group]
+        inputs = self.inputs if self.in_group is None else self.inputs * kept[self.in_group]
+        return LayerSize(
+            self.name,
+            self.positions,
+            inputs,
+            outputs,
+            self.cost.macs(self.positions, outputs, inputs),
+            self.cost.parameters(outputs, inputs),
+        )
 
 
 @dataclass(frozen=True)
@@ -59,14 +74,15 @@ class LayerSize:
 
 
 class CostTable:
-    """The MACs and parameters of a backbone with any number of units kept in each group, without building it.
+    """MACs and parameters of a backbone with any number of units kept, without building it.
 
     Agrees exactly with count_macs and count_parameters of the network after removal.
     """
 
     def __init__(self, backbone: nn.Module, groups: ChannelGroups, image_size: int):
         self.groups = groups
-        self.layers = _layer_costs(backbone, groups, image_size)
+        self.layers = _layers(backbone, groups, image_size)
+        self.classifier = classifier_name(backbone)
         self.others = count_parameters(backbone) - self._parameters_of_layers(self._whole)
 
     @property
@@ -86,15 +102,15 @@ class CostTable:
     def with_classes(self, classes: int) -> CostTable:
         """The same network with a classifier for another number of classes."""
         other = copy.copy(self)
-        other.layers = [*self.layers[:-1], dataclasses.replace(self.layers[-1], outputs=classes)]
+        other.layers = [
+            dataclasses.replace(layer, outputs=classes) if layer.name == self.classifier else layer
+            for layer in self.layers
+        ]
         return other
 
     def macs(self, kept: Mapping[str, int]) -> int:
         """MACs for one image when group g keeps kept[g] units."""
-        return sum(
-            layer.positions * layer.area * outputs * inputs
-            for layer, outputs, inputs in self._sizes(kept)
-        )
+        return sum(layer.size(kept).macs for layer in self.layers)
 
     def parameters(self, kept: Mapping[str, int]) -> int:
         """Parameters when group g keeps kept[g] units."""
@@ -102,86 +118,58 @@ class CostTable:
 
     def by_layer(self, kept: Mapping[str, int]) -> list[LayerSize]:
         """Every convolution and linear layer as masks leave it, in the order they run."""
-        return [
-            LayerSize(
-                layer.name,
-                layer.positions,
-                inputs,
-                outputs,
-                layer.positions * layer.area * outputs * inputs,
-                layer.area * outputs * inputs + layer.each_output * outputs,
-            )
-            for layer, outputs, inputs in self._sizes(kept)
-            if layer.area
-        ]
+        return [layer.size(kept) for layer in self.layers if layer.cost.joining]
 
     def _parameters_of_layers(self, kept: Mapping[str, int]) -> int:
-        return sum(
-            layer.area * outputs * inputs + layer.each_output * outputs
-            for layer, outputs, inputs in self._sizes(kept)
-        )
-
-    def _sizes(self, kept: Mapping[str, int]) -> Iterator[tuple[_LayerCost, int, int]]:
-        for layer in self.layers:
-            yield (
-                layer,
-                layer.outputs if layer.out_group is None else layer.outputs * kept[layer.out_group],
-                layer.inputs if layer.in_group is None else layer.inputs * kept[layer.in_group],
-            )
+        return sum(layer.size(kept).parameters for layer in self.layers)
 
 
-def _layer_costs(backbone: nn.Module, groups: ChannelGroups, image_size: int) -> list[_LayerCost]:
+def _layers(backbone: nn.Module, groups: ChannelGroups, image_size: int) -> list[_Layer]:
+    """The layers that cost something, in the order they run."""
     positions: dict[str, int] = {}
-    handles = [
-        m.register_forward_hook(
-            lambda _, __, out, n=n: positions.__setitem__(n, out[0].numel() // out.shape[1])
-        )
-        for n, m in backbone.named_modules()
-        if isinstance(m, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))
-    ]
-    parameter = next(backbone.parameters())
-    with torch.no_grad(), eval_mode(backbone):
-        backbone(
-            torch.zeros(
-                1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype
+
+    def note(name: str, places: Callable[[torch.Tensor], int], made: torch.Tensor) -> None:
+        positions[name] = places(made)
+
+    handles = []
+    for name, module in backbone.named_modules():
+        kind = layer_kind(module)
+        if kind is not None and kind.cost(module) is not None:
+            handles.append(
+                module.register_forward_hook(
+                    lambda _, __, made, name=name, kind=kind: note(name, kind.positions, made)
+                )
             )
-        )
-    for handle in handles:
-        handle.remove()
+    try:
+        with torch.no_grad(), eval_mode(backbone):
+            backbone(blank_image(backbone, image_size))
+    finally:
+        for handle in handles:
+            handle.remove()
     writers = {n: g for g in groups.values() for n in g.writes}
     readers = {n: g for g in groups.values() for n in g.reads}
     return [
-        _layer_cost(backbone.get_submodule(n), p, writers.get(n), readers.get(n), n)
-        for n, p in positions.items()
+        _layer(name, backbone.get_submodule(name), places, writers.get(name), readers.get(name))
+        for name, places in positions.items()
     ]
 
 
-def _layer_cost(layer: nn.Module, positions: int, out_group, in_group, name: str) -> _LayerCost:
-    each_output = 0 if getattr(layer, "bias", None) is None else 1
-    if isinstance(layer, nn.BatchNorm2d):
-        area, outputs, inputs, each_output, in_group = (
-            0,
-            layer.num_features,
-            0,
-            2 * layer.affine,
-            None,
-        )
-    elif isinstance(layer, nn.Linear):
-        area, outputs, inputs = 1, layer.out_features, layer.in_features
-    else:
-        area = layer.kernel_size[0] * layer.kernel_size[1]
-        outputs, inputs = layer.out_channels, layer.in_channels // layer.groups
-        if layer.groups > 1:
-            in_group = None  # a unit of a grouped convolution takes its own inputs along
-    outputs = outputs if out_group is None else len(out_group.writes[name]) // out_group.width
-    inputs = inputs if in_group is None else len(in_group.reads[name]) // in_group.width
-    return _LayerCost(
-        name,
-        positions,
-        area,
-        each_output,
-        outputs,
-        inputs,
-        out_group and out_group.name,
-        in_group and in_group.name,
-    )
+def _layer(
+    name: str,
+    module: nn.Module,
+    positions: int,
+    writer: ChannelGroup | None,
+    reader: ChannelGroup | None,
+) -> _Layer:
+    kind = kind_of(module)
+    cost = kind.cost(module) or FREE
+    if not kind.mixes_channels:
+        reader = None  # a block of channels takes its own inputs along
+    outputs, inputs = kind.output_channels(module), cost.inputs
+    if writer is not None:
+        outputs = len(writer.writes[name]) // writer.width
+    if reader is not None:
+        inputs = len(reader.reads[name]) // reader.width
+    out_group = None if writer is None else writer.name
+    in_group = None if reader is None else reader.name
+    return _Layer(name, positions, cost, outputs, inputs, out_group, in_group)

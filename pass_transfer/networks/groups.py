@@ -1,4 +1,4 @@
-"""Channel groups: what must be kept or removed together, found with Torch-Pruning's dependency graph.
+"""Channel groups: what must be kept or removed together, by Torch-Pruning's dependency graph.
 
 A residual stream (stem, every block's output, downsample) is one group, a convolution's
 private output is another; a grouped convolution moves whole groups of its channels.
@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from pass_transfer.errors import BackboneError
+from pass_transfer.networks.classifier import classifier_name
+from pass_transfer.networks.layers import kind_of, layer_kind, named_layers
 from pass_transfer.networks.modes import eval_mode
-from pass_transfer.networks.spec import classifier_name
 
 if TYPE_CHECKING:
     import torch_pruning
@@ -37,8 +38,8 @@ class ChannelGroup:
     Fields:
         name: of the first member in forward order.
         width: number of units.
-        writes: for each layer that produces these channels (convolutions in forward
-            order, then BatchNorm): the unit of each of its output channels.
+        writes: for each layer that produces these channels (those that make them in forward
+            order, then those that pass them on): the unit of each of its output channels.
         reads: for each layer that takes them in (forward order): the unit of each input.
     """
 
@@ -51,9 +52,9 @@ class ChannelGroup:
 class ChannelGroups(Mapping[str, ChannelGroup]):
     """All groups of a backbone by name, in forward order of their first member.
 
-    `steps` names the convolutions in forward order, shortcut projections left out: the
-    recurrence steps over them. `coupling` is "grouped", or "independent" for one group a
-    convolution, which can be masked but not removed.
+    `steps` names the layers that the recurrence steps over, in forward order: convolutions
+    without shortcut projections, and linear layers that write a group. `coupling` is
+    "grouped", or "independent" for one group a step, which can be masked but not removed.
     """
 
     def __init__(self, groups: Mapping[str, ChannelGroup], steps: tuple[str, ...], coupling: str):
@@ -87,7 +88,10 @@ class ChannelGroups(Mapping[str, ChannelGroup]):
         return torch.tensor([max(1, math.ceil(FLOOR * group.width)) for group in self.values()])
 
     def bounds_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """(offsets, floors) on a device, where they stay: a step that is captured in a CUDA graph can fetch nothing."""
+        """(offsets, floors) on a device, where they stay.
+
+        A step that is captured in a CUDA graph can fetch nothing.
+        """
         if device not in self._bounds:
             self._bounds[device] = self.offsets.to(device), self.floors.to(device)
         return self._bounds[device]
@@ -105,10 +109,10 @@ def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped")
     """Find a backbone's channel groups.
 
     Args:
-        backbone: any network of convolutions and linear layers that Torch-Pruning can trace.
+        backbone: any network that Torch-Pruning can trace.
         image_size: side of its input in pixels.
-        coupling: "grouped" (can be removed), or "independent": every convolution on its
-            own, as arXiv 2407.17412 masks them; such masks on a shared stream only mask.
+        coupling: "grouped" (can be removed), or "independent": every layer on its own,
+            as arXiv 2407.17412 masks them; such masks on a shared stream only mask.
 
     Raises:
         BackboneError: unknown coupling, or no group found.
@@ -118,27 +122,28 @@ def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped")
             f"coupling is {coupling!r}; it can be {' or '.join(map(repr, COUPLINGS))}"
         )
     order = _forward_order(backbone, image_size)
-    found = [
-        g
-        for g in (
-            _to_group(parts, backbone, order) for parts in dependency_groups(backbone, image_size)
-        )
-        if g
-    ]
+    parts = dependency_groups(backbone, image_size)
+    made = [_to_group(part, backbone, order) for part in parts]
+    found = [group for group in made if group is not None]
     found = _merge_grouped_convolutions(found, backbone, order)
     if not found:
         raise BackboneError(f"no removable channels found in {type(backbone).__name__}")
-    steps = tuple(
-        n for n in order if isinstance(backbone.get_submodule(n), nn.Conv2d) and not is_shortcut(n)
-    )
+    steps = _steps(found, backbone, order)
     if coupling == "independent":
         found = [part for group in found for part in _separate(group, order, steps)]
     found.sort(key=lambda group: order.index(group.name))
     return ChannelGroups({group.name: group for group in found}, steps, coupling)
 
 
+def _steps(groups: list[ChannelGroup], backbone: nn.Module, order: list[str]) -> tuple[str, ...]:
+    """What the recurrence steps over: layers that always are a step, and writers of a group."""
+    writers = {name for group in groups for name in group.writes}
+    always = {name for name in order if kind_of(backbone.get_submodule(name)).always_step}
+    return tuple(n for n in order if n in writers | always and not is_shortcut(n))
+
+
 def is_shortcut(name: str) -> bool:
-    """Whether a convolution is a residual block's shortcut projection (torchvision calls it downsample)."""
+    """Whether a layer is a residual block's shortcut projection (torchvision: downsample)."""
     return "downsample" in name.split(".")
 
 
@@ -146,21 +151,17 @@ def dependency_graph(backbone: nn.Module, image_size: int) -> torch_pruning.Depe
     """Torch-Pruning's graph of a backbone (in eval mode, on its own device)."""
     import torch_pruning
 
-    example = torch.zeros(
-        1,
-        3,
-        image_size,
-        image_size,
-        device=next(backbone.parameters()).device,
-        dtype=next(backbone.parameters()).dtype,
-    )
+    from pass_transfer.networks.unknown_layers import pruners_of
+
     required = [p.requires_grad for p in backbone.parameters()]
     backbone.requires_grad_(True)  # the graph is traced through autograd
     try:
         with warnings.catch_warnings(), torch.enable_grad(), eval_mode(backbone):
             warnings.simplefilter("ignore")
             return torch_pruning.DependencyGraph().build_dependency(
-                backbone, example_inputs=example
+                backbone,
+                example_inputs=blank_image(backbone, image_size),
+                customized_pruners=pruners_of(backbone),
             )
     finally:
         for parameter, value in zip(backbone.parameters(), required):
@@ -171,30 +172,32 @@ def dependency_groups(backbone: nn.Module, image_size: int) -> Iterator[torch_pr
     """Torch-Pruning's own groups of everything but the classifier."""
     head = backbone.get_submodule(classifier_name(backbone))
     graph = dependency_graph(backbone, image_size)
-    yield from graph.get_all_groups(ignored_layers=[head], root_module_types=[nn.Conv2d, nn.Linear])
+    makers = {type(layer) for _, layer, _ in named_layers(backbone, lambda k: k.makes_channels)}
+    yield from graph.get_all_groups(ignored_layers=[head], root_module_types=list(makers))
 
 
 def reads_channels(item: Any) -> bool:
-    """Whether a layer in Torch-Pruning's group takes the group's channels in, rather than giving them out."""
+    """Whether a layer in Torch-Pruning's group takes the group's channels in."""
     return item.dep.handler.__name__ == "prune_in_channels"
 
 
+def blank_image(network: nn.Module, image_size: int) -> torch.Tensor:
+    """A black image (1, 3, S, S) on a network's device, in its dtype."""
+    parameter = next(network.parameters())
+    size = (1, 3, image_size, image_size)
+    return torch.zeros(size, device=parameter.device, dtype=parameter.dtype)
+
+
 def _forward_order(backbone: nn.Module, image_size: int) -> list[str]:
-    """Names of convolutions and linear layers in the order they run."""
+    """Names of the layers that make channels, in the order they run."""
     order: list[str] = []
     handles = [
         module.register_forward_hook(lambda *_, name=name: order.append(name))
-        for name, module in backbone.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.Linear))
+        for name, module, _ in named_layers(backbone, lambda kind: kind.makes_channels)
     ]
-    parameter = next(backbone.parameters())
     try:
         with torch.no_grad(), eval_mode(backbone):
-            backbone(
-                torch.zeros(
-                    1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype
-                )
-            )
+            backbone(blank_image(backbone, image_size))
     finally:
         for handle in handles:
             handle.remove()
@@ -204,28 +207,30 @@ def _forward_order(backbone: nn.Module, image_size: int) -> list[str]:
 def _to_group(
     parts: torch_pruning.Group, backbone: nn.Module, order: list[str]
 ) -> ChannelGroup | None:
-    """A Torch-Pruning group as ours, or None for one that no convolution writes or nothing reads."""
+    """A Torch-Pruning group as ours, or None for one that no layer writes or nothing reads."""
     names = {module: name for name, module in backbone.named_modules()}
-    writes, reads, norms = {}, {}, {}
+    writes: dict[str, torch.Tensor] = {}
+    reads: dict[str, torch.Tensor] = {}
+    holders: dict[str, torch.Tensor] = {}
     for item in parts:
         module = item.dep.target.module
-        name = names.get(module)
+        kind = layer_kind(module)
+        if kind is None:
+            continue
         units = torch.empty(len(item.idxs), dtype=torch.int64)
         units[torch.tensor(item.idxs)] = torch.tensor(item.root_idxs)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            norms[name] = units
-        elif isinstance(module, (nn.Conv2d, nn.Linear)):
-            (reads if reads_channels(item) else writes)[name] = units
+        if kind.holds_channels:
+            holders[names[module]] = units
+        elif kind.takes_channels and reads_channels(item):
+            reads[names[module]] = units
+        elif kind.makes_channels:
+            writes[names[module]] = units
     if not writes or not reads:
         return None
     width = int(max(int(u.max()) for u in writes.values())) + 1
-    writes = {n: writes[n] for n in sorted(writes, key=order.index)}
-    return ChannelGroup(
-        next(iter(writes)),
-        width,
-        writes | norms,
-        {n: reads[n] for n in sorted(reads, key=order.index)},
-    )
+    makers = {n: writes[n] for n in sorted(writes, key=order.index)}
+    readers = {n: reads[n] for n in sorted(reads, key=order.index)}
+    return ChannelGroup(next(iter(makers)), width, makers | holders, readers)
 
 
 def _merge_grouped_convolutions(
@@ -239,29 +244,32 @@ def _merge_grouped_convolutions(
     merged = list(groups)
     for name in order:
         layer = backbone.get_submodule(name)
-        if not isinstance(layer, nn.Conv2d) or layer.groups == 1:
-            continue
+        blocks = kind_of(layer).block_count(layer)
         before = next((g for g in merged if name in g.reads), None)
         after = next((g for g in merged if name in g.writes), None)
-        if before is None or after is None or before is after:
+        if blocks == 1 or before is None or after is None or before is after:
             continue
         merged = [g for g in merged if g is not before and g is not after]
-        shrink_in, shrink_out = before.width // layer.groups, after.width // layer.groups
-        convolutions = {n: u // shrink_in for n, u in before.writes.items()} | {
-            n: u // shrink_out for n, u in after.writes.items()
-        }
-        ordered = sorted(convolutions, key=lambda n: order.index(n) if n in order else len(order))
-        reads = {n: u // shrink_in for n, u in before.reads.items()} | {
-            n: u // shrink_out for n, u in after.reads.items()
-        }
-        merged.append(
-            ChannelGroup(before.name, layer.groups, {n: convolutions[n] for n in ordered}, reads)
-        )
+        merged.append(_of_blocks(before, after, blocks, order))
     return merged
 
 
+def _of_blocks(
+    before: ChannelGroup, after: ChannelGroup, blocks: int, order: list[str]
+) -> ChannelGroup:
+    """Two groups joined by a layer of so many blocks, which become the units."""
+    in_block, out_block = before.width // blocks, after.width // blocks
+    writes = {n: u // in_block for n, u in before.writes.items()}
+    writes |= {n: u // out_block for n, u in after.writes.items()}
+    reads = {n: u // in_block for n, u in before.reads.items()}
+    reads |= {n: u // out_block for n, u in after.reads.items()}
+    last = len(order)
+    ordered = sorted(writes, key=lambda n: order.index(n) if n in order else last)
+    return ChannelGroup(before.name, blocks, {n: writes[n] for n in ordered}, reads)
+
+
 def _separate(group: ChannelGroup, order: list[str], steps: tuple[str, ...]) -> list[ChannelGroup]:
-    """One group for each convolution of a group; a reader follows the last convolution that ran before it."""
+    """One group for each step of a group; a reader follows the last of them that ran before it."""
     members = [n for n in group.writes if n in steps]
     reads: dict[str, dict[str, torch.Tensor]] = {name: {} for name in members}
     for reader, units in group.reads.items():

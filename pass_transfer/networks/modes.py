@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
-    """A network in eval mode; afterwards every module is in the mode it was in, also where they differed."""
+    """A network in eval mode; afterwards every module is in the mode it was in before."""
     before = [(module, module.training) for module in network.modules()]
     try:
         yield network.eval()

@@ -19,6 +19,9 @@ class Network(nn.Module):
         prompt: an nn.Module on images in [0, 1], or None.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from pass_transfer.networks.classifier import classifier_name, set_classifier
 from pass_transfer.networks.cost import CostTable
 from pass_transfer.networks.groups import ChannelGroups
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.removal import remove_channels
-from pass_transfer.networks.spec import BackboneSpec, classifier_name, set_classifier
+from pass_transfer.networks.spec import BackboneSpec
 
 
 class PretrainedBackbone:

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from pass_transfer.errors import MaskError
-from pass_transfer.networks import ChannelGroups, find_groups
+from pass_transfer.networks.groups import ChannelGroups, find_groups
+from pass_transfer.networks.layers import kind_of, layer_kind
+from pass_transfer.networks.layers.kind import resize_tensors
 
 ANY_SIZE = 64  # grouping does not depend on the input size, so a small one will do
 
@@ -35,34 +37,38 @@ def remove_channels(
     groups = groups or find_groups(backbone, ANY_SIZE)
     if groups.coupling != "grouped":
         raise MaskError(
-            "masks with independent coupling cannot be removed: the layers of a residual stream keep different channels"
+            "masks with independent coupling cannot be removed: "
+            "the layers of a residual stream keep different channels"
         )
-    wrong = sorted(
-        n
-        for n in {*masks, *groups}
-        if n not in masks or n not in groups or masks[n].shape != (groups[n].width,)
-    )
-    if wrong:
-        raise MaskError(
-            f"these masks belong to another network: {wrong[0]} is not a channel group of this width here"
-        )
+    _check_fit(masks, groups)
     small = copy.deepcopy(backbone)
     for name, group in groups.items():
         for layer, units in group.writes.items():
-            _keep_outputs(
-                small.get_submodule(layer),
-                masks[name][units].nonzero().flatten(),
-                int(masks[name].sum()),
-            )
+            kind = kind_of(backbone.get_submodule(layer))  # a cut layer may look like another kind
+            kept = masks[name][units].nonzero().flatten()
+            kind.keep_outputs(small.get_submodule(layer), kept)
         for layer, units in group.reads.items():
-            if getattr(backbone.get_submodule(layer), "groups", 1) > 1:
-                continue  # a grouped convolution's inputs leave with its groups
-            _keep_inputs(small.get_submodule(layer), masks[name][units].nonzero().flatten())
+            kind = kind_of(backbone.get_submodule(layer))
+            kept = masks[name][units].nonzero().flatten()
+            kind.keep_inputs(small.get_submodule(layer), kept)
     return small
 
 
+def _check_fit(masks: Mapping[str, torch.Tensor], groups: ChannelGroups) -> None:
+    """Refuse masks that lack a group, or have one of another name or width."""
+    for name in sorted({*masks, *groups}):
+        known = name in masks and name in groups
+        if not known or masks[name].shape != (groups[name].width,):
+            raise MaskError(
+                "these masks belong to another network: "
+                f"{name} is not a channel group of this width here"
+            )
+
+
 def resize_like(backbone: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
-    """Give a freshly built network the layer sizes of a smaller one, by its tensors' shapes; weights become empty.
+    """Give a freshly built network the layer sizes of a smaller one, by its tensors' shapes.
+
+    Weights become empty.
 
     Raises:
         MaskError: a tensor that the network lacks, or that is missing for it.
@@ -73,55 +79,20 @@ def resize_like(backbone: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
         raise MaskError(
             f"the tensor {odd} is {'missing' if odd in own else 'unknown to this architecture'}"
         )
-    for name, layer in backbone.named_modules():
-        shape = shapes.get(f"{name}.weight")
-        if shape is None:
-            continue
-        if isinstance(layer, nn.Conv2d):
-            _resize_convolution(layer, shape)
-        elif isinstance(layer, nn.Linear):
-            layer.out_features, layer.in_features = shape
-        elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.num_features = shape[0]
-        for key in layer.state_dict():
-            _set(
-                layer,
-                key,
-                torch.empty(shapes[f"{name}.{key}"], dtype=layer.state_dict()[key].dtype),
-            )
+    for name, module in backbone.named_modules():
+        of_module = _of_module(name, shapes)
+        kind = layer_kind(module)
+        if kind is not None:
+            kind.resize(module, of_module)
+        else:
+            resize_tensors(module, of_module)
 
 
-def _resize_convolution(layer: nn.Conv2d, shape: torch.Size) -> None:
-    outputs, inputs = shape[0], shape[1]
-    if layer.groups > 1:
-        layer.groups = outputs // (layer.out_channels // layer.groups)
-    layer.out_channels, layer.in_channels = outputs, inputs * layer.groups
-
-
-def _keep_outputs(layer: nn.Module, kept: torch.Tensor, units: int) -> None:
-    for key, tensor in list(layer.state_dict(keep_vars=True).items()):
-        if tensor.ndim > 0:
-            _set(layer, key, tensor.detach().index_select(0, kept.to(tensor.device)))
-    if isinstance(layer, nn.Conv2d):
-        if layer.groups > 1:
-            layer.in_channels = layer.in_channels // layer.groups * units
-            layer.groups = units
-        layer.out_channels = len(kept)
-    elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
-        layer.num_features = len(kept)
-
-
-def _keep_inputs(layer: nn.Module, kept: torch.Tensor) -> None:
-    _set(layer, "weight", layer.weight.detach().index_select(1, kept.to(layer.weight.device)))
-    if isinstance(layer, nn.Linear):
-        layer.in_features = len(kept)
-    else:
-        layer.in_channels = len(kept)
-
-
-def _set(layer: nn.Module, key: str, tensor: torch.Tensor) -> None:
-    old = getattr(layer, key)
-    if isinstance(old, nn.Parameter):
-        setattr(layer, key, nn.Parameter(tensor, requires_grad=old.requires_grad))
-    else:
-        setattr(layer, key, tensor)
+def _of_module(name: str, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
+    """The shapes of a module's own tensors, by their names in it."""
+    found = {}
+    for tensor, shape in shapes.items():
+        owner, _, leaf = tensor.rpartition(".")
+        if owner == name:
+            found[leaf] = shape
+    return found

@@ -6,18 +6,25 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from pass_transfer.errors import BackboneError
 from pass_transfer.files import read_tensors
-from pass_transfer.networks.spec import BackboneSpec, build_backbone, classifier_name
+from pass_transfer.networks.builders import build_backbone
+from pass_transfer.networks.classifier import classifier_name
+from pass_transfer.networks.spec import BackboneSpec
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
-CONVERSION = """{old} is a pickle, which could run code; --backbone reads safetensors. If you trust the file, convert it once in Python:
-    import torch, safetensors.torch
-    safetensors.torch.save_file({{n: t.contiguous() for n, t in torch.load({old!r}, "cpu", weights_only=True).items()}}, {new!r})"""
+CONVERSION = (
+    "{old} is a pickle, which could run code; --backbone reads safetensors. "
+    "If you trust the file, convert it once in Python:\n"
+    "    import torch, safetensors.torch\n"
+    "    safetensors.torch.save_file({{n: t.contiguous() for n, t in "
+    'torch.load({old!r}, "cpu", weights_only=True).items()}}, {new!r})'
+)
 
 
 def load_weights(backbone: nn.Module, architecture: str, weights: str | Path) -> list[str]:
@@ -43,7 +50,7 @@ def load_weights(backbone: nn.Module, architecture: str, weights: str | Path) ->
 
 
 def load_checkpoint(path: str | Path, spec: BackboneSpec) -> tuple[nn.Module, BackboneSpec]:
-    """A network of one's own: weights of a spec's architecture, with a classifier for any number of classes.
+    """A network of one's own: weights of a spec's architecture, for any number of classes.
 
     Args:
         path: a .safetensors file. Names may begin with "module." or, where PrunedModel
@@ -65,7 +72,8 @@ def load_checkpoint(path: str | Path, spec: BackboneSpec) -> tuple[nn.Module, Ba
         )
     if path.suffix != ".safetensors":
         raise BackboneError(
-            f"{path} is no .safetensors file; give the file with the state dict of a {spec.architecture}"
+            f"{path} is no .safetensors file; "
+            f"give the file with the state dict of a {spec.architecture}"
         )
     state = _plain_names(read_tensors(path))
     head = f"{classifier_name(build_backbone(spec))}.weight"
@@ -91,8 +99,12 @@ def _fill(
     state: Mapping[str, torch.Tensor],
     left_out: tuple[str, ...] = (),
 ) -> list[str]:
-    """Load a state dict, all of it but what begins with one of `left_out` and does not fit; returns the names of what was left as it was."""
+    """Load a state dict; returns the names of what was left as it was.
+
+    What begins with one of `left_out` may be missing or have another shape, nothing else.
+    """
     own = backbone.state_dict()
+    not_these = f"these are not weights of {architecture}"
     kept = {}
     for name, tensor in own.items():
         given = state.get(name)
@@ -104,18 +116,17 @@ def _fill(
                 if given is None
                 else f"has shape {tuple(given.shape)}, not {tuple(tensor.shape)}"
             )
-            raise BackboneError(
-                f"{weights}: the tensor {name} {what}; these are not weights of {architecture}"
-            )
+            raise BackboneError(f"{weights}: the tensor {name} {what}; {not_these}")
     unknown = sorted(set(state) - set(own))
     if unknown:
         raise BackboneError(
-            f"{weights}: unknown tensor {unknown[0]} (and {len(unknown) - 1} more); these are not weights of {architecture}"
+            f"{weights}: unknown tensor {unknown[0]} (and {len(unknown) - 1} more); {not_these}"
         )
     for name, tensor in kept.items():
         if tensor.is_floating_point() != own[name].is_floating_point():
             raise BackboneError(
-                f"{weights}: the tensor {name} is {tensor.dtype}, not {own[name].dtype}; these are not weights of {architecture}"
+                f"{weights}: the tensor {name} is {tensor.dtype}, not {own[name].dtype}; "
+                f"{not_these}"
             )
         if tensor.is_floating_point() and not bool(
             torch.isfinite(tensor.to(own[name].dtype)).all()
@@ -139,6 +150,7 @@ def _plain_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _read_state(architecture: str, weights: str | Path) -> Mapping[str, torch.Tensor]:
     path = Path(weights).expanduser()
+    state: Mapping[str, Any]
     if path.suffix == ".safetensors":
         state = read_tensors(path)
     elif path.suffix in PICKLES:
@@ -166,15 +178,16 @@ def _torchvision_state(architecture: str, name: str) -> Mapping[str, torch.Tenso
     known = get_model_weights(architecture).__members__
     if name not in known:
         raise BackboneError(
-            f"{name!r} is neither a .pth or .safetensors file nor torchvision weights of {architecture}; "
-            f"torchvision has {', '.join(known)}"
+            f"{name!r} is neither a .pth or .safetensors file "
+            f"nor torchvision weights of {architecture}; torchvision has {', '.join(known)}"
         )
     try:
         return known[name].get_state_dict(progress=False, check_hash=True)
     except Exception as error:  # urllib and torch.hub raise many kinds
         raise BackboneError(
-            f"cannot download the torchvision weights {name} of {architecture} ({type(error).__name__}: "
-            f"{error}). Without a network, give a .pth or .safetensors file."
+            f"cannot download the torchvision weights {name} of {architecture} "
+            f"({type(error).__name__}: {error}). "
+            "Without a network, give a .pth or .safetensors file."
         ) from error
 
 

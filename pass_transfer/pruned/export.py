@@ -1,4 +1,7 @@
-"""A small network for other runtimes: ONNX, or torch.export's .pt2, with what is needed to feed it in the metadata."""
+"""A small network for other runtimes: ONNX, or torch.export's .pt2.
+
+The file's metadata say what is needed to feed it.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,15 @@ import io
 import json
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pass_transfer.errors import StorageError, UsageError
 from pass_transfer.files import PART, make_folder
+from pass_transfer.pruned.deployed import DeployedNetwork
 
 FORMATS = ("onnx", "pt2")
 BATCHES = (1, 4, 32)  # at which a file is compared with the network it was made from
@@ -24,11 +28,14 @@ TOLERANCE = 1e-4  # of the largest logit
 METADATA = "pass_transfer"
 
 
-def export_model(model: nn.Module, path: str | Path, format: str | None = None) -> dict[str, Any]:
-    """Write a PrunedModel as one file that takes "images", RGB in [0, 1], any number of them, and gives "logits".
+def export_model(
+    model: DeployedNetwork, path: str | Path, format: str | None = None
+) -> dict[str, Any]:
+    """Write a PrunedModel as one file from "images" to "logits".
 
-    The file is run at several batch sizes and compared before it gets its name. Its
-    metadata `pass_transfer` is JSON: architecture, image size, class names.
+    Images are RGB in [0, 1], any number of them. The file is run at several batch sizes and
+    compared before it gets its name. Its metadata `pass_transfer` is JSON: architecture,
+    image size, class names.
 
     Args:
         model: left as it is; written in float32, wherever and in whatever dtype it is.
@@ -51,14 +58,14 @@ def export_model(model: nn.Module, path: str | Path, format: str | None = None) 
         raise StorageError(f"{path} is a folder; give the name of a file")
     make_folder(path.parent)
     part = path.with_name(f".{path.name}{PART}")
-    plain = (
-        copy.deepcopy(model).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
-    )
+    plain = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    plain = plain.to(memory_format=torch.contiguous_format)
     try:
         difference = (_write_onnx if chosen == "onnx" else _write_pt2)(plain, part)
         if not difference <= TOLERANCE:
             raise StorageError(
-                f"the exported network differs from torch's by {difference:.1e} of the largest logit; nothing is written to {path}"
+                f"the exported network differs from torch's by {difference:.1e} of the largest "
+                f"logit; nothing is written to {path}"
             )
         os.replace(part, path)
     except OSError as error:
@@ -75,7 +82,7 @@ def export_model(model: nn.Module, path: str | Path, format: str | None = None) 
     }
 
 
-def metadata(model: nn.Module) -> str:
+def metadata(model: DeployedNetwork) -> str:
     """What a user of the file needs to know, as JSON."""
     spec = dataclasses.asdict(model.spec)
     return json.dumps(
@@ -90,7 +97,7 @@ def metadata(model: nn.Module) -> str:
     )
 
 
-def _images(model: nn.Module, batch: int) -> torch.Tensor:
+def _images(model: DeployedNetwork, batch: int) -> torch.Tensor:
     size = model.spec.image_size
     return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(batch))
 
@@ -100,14 +107,14 @@ def _dynamic() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """The exporters talk on stdout, which is for results, and warn of what users cannot change."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
 
-def _write_onnx(model: nn.Module, path: Path) -> float:
+def _write_onnx(model: DeployedNetwork, path: Path) -> float:
     import onnxruntime
 
     with _quiet():
@@ -121,6 +128,8 @@ def _write_onnx(model: nn.Module, path: Path) -> float:
             external_data=False,
             verbose=False,
         )
+        if program is None:
+            raise StorageError("torch.onnx gave no network")
         program.model.metadata_props[METADATA] = metadata(model)
         program.save(str(path), external_data=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -130,7 +139,7 @@ def _write_onnx(model: nn.Module, path: Path) -> float:
     )
 
 
-def _write_pt2(model: nn.Module, path: Path) -> float:
+def _write_pt2(model: DeployedNetwork, path: Path) -> float:
     with _quiet():
         program = torch.export.export(model, (_images(model, 2),), dynamic_shapes=_dynamic())
         with open(path, "wb") as file:
@@ -141,7 +150,7 @@ def _write_pt2(model: nn.Module, path: Path) -> float:
 
 
 @torch.no_grad()
-def _difference(model: nn.Module, exported) -> float:
+def _difference(model: DeployedNetwork, exported: Callable[[torch.Tensor], torch.Tensor]) -> float:
     """Largest difference from the network's own logits, as a share of the largest."""
     shares = []
     for batch in BATCHES:

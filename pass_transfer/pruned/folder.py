@@ -1,4 +1,4 @@
-"""A small network on disk: model.safetensors, and the JSON that rebuilds it and says what the weights must be."""
+"""A small network on disk: model.safetensors, and the JSON that rebuilds and vouches for it."""
 
 from __future__ import annotations
 
@@ -22,72 +22,64 @@ from pass_transfer.files import (
     write_tensors,
 )
 from pass_transfer.hub import HUB_PREFIX, download
-from pass_transfer.networks import BackboneSpec, build_backbone
+from pass_transfer.networks import BackboneSpec, build_backbone, kind_of
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.removal import resize_like
 from pass_transfer.prompts import Prompt
-from pass_transfer.pruned.model import PrunedModel
+from pass_transfer.pruned.deployed import DeployedNetwork
 
 FORMAT = 2
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 FIELDS = {"format", "library", "backbone", "class_names", "prompt", "widths", "kept", "sha256"}
-VOUCHED = {
+VOUCHED = {  # a run's own
     WEIGHTS,
     "masks.safetensors",
+    "scores.safetensors",
     "prompt.safetensors",
     "prior.safetensors",
     "evaluation.safetensors",
-}  # a run's own
+}
 WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5"}
 
 
-def save_pruned(model: PrunedModel, folder: str | Path) -> None:
-    """Write model.json and model.safetensors. Raises StorageError; a reader never sees half a file."""
+def write_folder(folder: str | Path, model: DeployedNetwork) -> None:
+    """Write model.json and model.safetensors. Raises StorageError; a reader sees no half a file."""
     folder = make_folder(folder)
+    spec, kept = model.spec, model.kept
     tensors, prompt = model.network.state_dict(), model.network.prompt
     write_tensors(folder / WEIGHTS, tensors)
+    sizes = _sizes(spec, kept, tensors)
+    widths = {
+        name: _width(len(units), small, dense)
+        for (name, units), (small, dense) in zip(kept.items(), sizes)
+    }
+    weights_digest = {WEIGHTS: sha256(folder / WEIGHTS)}
     note = {
         "format": FORMAT,
         "library": __version__,
-        "backbone": dataclasses.asdict(model.spec),
+        "backbone": dataclasses.asdict(spec),
         "class_names": list(model.class_names),
         "prompt": None if prompt is None else prompt.shape,
-        "widths": {
-            name: _width(len(units), *sizes)
-            for (name, units), sizes in zip(
-                model.kept.items(), _sizes(model.spec, model.kept, tensors)
-            )
-        },
-        "kept": model.kept,
-        "sha256": {WEIGHTS: sha256(folder / WEIGHTS)},
+        "widths": widths,
+        "kept": kept,
+        "sha256": weights_digest,
     }
-    write_json(
-        folder / DESCRIPTION, note | {"sha256": note["sha256"] | {DESCRIPTION: _digest(note)}}
-    )
+    digests = weights_digest | {DESCRIPTION: _digest(note)}
+    write_json(folder / DESCRIPTION, note | {"sha256": digests})
 
 
-def load_pruned(folder: str | Path) -> PrunedModel:
-    """Load the model of a run, in eval mode, on the CPU, in float32.
-
-    Args:
-        folder: a run folder of adapt, what PrunedModel.save wrote, or hf-hub:owner/name with these two files.
-
-    Raises:
-        RunError: no model there, or not to be had from the hub.
-        StorageError: a file that is damaged, altered, does not fit its description, or
-            does not belong to it.
-    """
-    folder = (
-        download(str(folder), RunError, (DESCRIPTION, WEIGHTS))
-        if str(folder).startswith(HUB_PREFIX)
-        else Path(folder)
-    )
+def read_folder(folder: str | Path) -> DeployedNetwork:
+    """Read and check both files, and rebuild the network; see load_pruned for what is raised."""
+    if str(folder).startswith(HUB_PREFIX):
+        folder = download(str(folder), RunError, (DESCRIPTION, WEIGHTS))
+    folder = Path(folder)
     if not (folder / DESCRIPTION).is_file():
-        what = (
-            f"holds no {DESCRIPTION}: it is not a finished run. Continue it with pass-transfer adapt --resume."
-            if folder.is_dir()
-            else "is no folder, so it is not a finished run"
-        )
+        what = "is no folder, so it is not a finished run"
+        if folder.is_dir():
+            what = (
+                f"holds no {DESCRIPTION}: it is not a finished run. "
+                "Continue it with pass-transfer adapt --resume."
+            )
         raise RunError(f"{folder} {what}")
     _check_files(folder)
     note = read_json(folder / DESCRIPTION)
@@ -99,7 +91,7 @@ def load_pruned(folder: str | Path) -> PrunedModel:
         ) from error
 
 
-def _rebuild(folder: Path, note: dict[str, Any]) -> PrunedModel:
+def _rebuild(folder: Path, note: dict[str, Any]) -> DeployedNetwork:
     where = folder / DESCRIPTION
     if note["format"] != FORMAT:
         older = isinstance(note["format"], int) and note["format"] < FORMAT
@@ -115,9 +107,7 @@ def _rebuild(folder: Path, note: dict[str, Any]) -> PrunedModel:
         raise StorageError(
             f"{folder / WEIGHTS} is missing or not the file that was saved (its sha-256 differs)"
         )
-    spec = BackboneSpec(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in note["backbone"].items()}
-    )
+    spec = BackboneSpec.from_saved(note["backbone"])
     names = note["class_names"]
     if (
         not isinstance(names, list)
@@ -132,18 +122,17 @@ def _rebuild(folder: Path, note: dict[str, Any]) -> PrunedModel:
             f"{where} was altered or is damaged: its sha-256 is not the one it names"
         )
     backbone = build_backbone(spec)
-    resize_like(
-        backbone,
-        {
-            n.removeprefix("backbone."): t.shape
-            for n, t in tensors.items()
-            if n.startswith("backbone.")
-        },
-    )
+    resize_like(backbone, _backbone_shapes(tensors))
     prompt = Prompt(**note["prompt"]) if note["prompt"] else None
     network = Network(backbone, spec.mean, spec.std, prompt)
     network.load_state_dict(tensors, strict=True)
-    return PrunedModel(network, spec, names, note["kept"]).eval()
+    return DeployedNetwork(network, spec, names, note["kept"])
+
+
+def _backbone_shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """The shapes of the backbone's tensors, by their names in it."""
+    own = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
+    return {name.removeprefix("backbone."): tensor.shape for name, tensor in own.items()}
 
 
 def _digest(note: Mapping[str, Any]) -> str:
@@ -156,7 +145,8 @@ def _check_files(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in WEIGHT_FILES and path.name not in VOUCHED:
             raise StorageError(
-                f"{path} does not belong to the model: {DESCRIPTION} vouches for {WEIGHTS} alone; move it elsewhere"
+                f"{path} does not belong to the model: {DESCRIPTION} vouches for {WEIGHTS} alone; "
+                "move it elsewhere"
             )
 
 
@@ -177,28 +167,35 @@ def _check_kept(
         if sorted(set(units)) != units:
             raise StorageError(f"{where}: kept of {name} holds a channel twice or is not sorted")
         if units[0] < 0 or units[-1] >= width:
+            wrong = units[0] if units[0] < 0 else units[-1]
             raise StorageError(
-                f"{where}: kept of {name} holds channel {units[0] if units[0] < 0 else units[-1]}, out of range for {width} channels"
+                f"{where}: kept of {name} holds channel {wrong}, out of range for {width} channels"
             )
         if _width(len(units), small, dense) != width:
             raise StorageError(
-                f"{where}: kept of {name} has {len(units)} of {width} channels, the weights {small} of {dense}"
+                f"{where}: kept of {name} has {len(units)} of {width} channels, "
+                f"the weights {small} of {dense}"
             )
 
 
 def _sizes(
     spec: BackboneSpec, kept: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> list[tuple[int, int]]:
-    """Output channels of each group's first convolution, as saved and in the dense network."""
+    """Output channels of each group's first layer, as saved and in the dense network."""
     with torch.device("meta"):
         dense = build_backbone(spec)
-    return [
-        (len(tensors[f"backbone.{name}.weight"]), dense.get_submodule(name).out_channels)
-        for name in kept
-    ]
+    sizes = []
+    for name in kept:
+        layer = dense.get_submodule(name)
+        small = len(tensors[f"backbone.{name}.weight"])
+        sizes.append((small, kind_of(layer).output_channels(layer)))
+    return sizes
 
 
 def _width(units: int, small: int, dense: int) -> int:
-    """Units of a group of which `units` are left, with `small` of `dense` channels; 0 where they do not divide evenly."""
+    """Units of a group of which `units` are left, with `small` of `dense` channels.
+
+    0 where they do not divide evenly.
+    """
     each, rest = divmod(small, units)
     return 0 if rest or each == 0 or dense % each else dense // each

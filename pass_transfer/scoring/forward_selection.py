@@ -1,5 +1,6 @@
-"""Forward selection: channels in the order in which, with least squares from those before, they explain what their readers compute.
+"""Forward selection: channels in the order in which they explain what their readers compute.
 
+What a channel adds is measured with least squares from those chosen before it.
 A reader is a layer that takes a group's channels in. Of what it makes of all of them, a set
 of channels explains a part (the regression that shrinking/reconstruct.py does after removal);
 what is left over is weighted by the squared gradient of the loss to the reader's outputs.
@@ -18,7 +19,7 @@ from torch import nn
 from pass_transfer.errors import BackboneError
 from pass_transfer.float64 import to_float64
 from pass_transfer.masking import batch_statistics
-from pass_transfer.networks import ChannelGroups
+from pass_transfer.networks import ChannelGroups, kind_of
 from pass_transfer.progress import progress_bar
 
 PLACES = 16  # of every map that are looked at: neighbours say the same
@@ -43,21 +44,7 @@ def forward_selection(
     Raises:
         BackboneError: a group that only convolutions with groups of their own read.
     """
-    readers = {
-        name: _Reader(backbone.get_submodule(name), group.width, units)
-        for group in groups.values()
-        for name, units in group.reads.items()
-        if getattr(backbone.get_submodule(name), "groups", 1) == 1
-    }
-    unread = [
-        name
-        for name, group in groups.items()
-        if not any(reader in readers for reader in group.reads)
-    ]
-    if unread:
-        raise BackboneError(
-            f"forward selection cannot rank {unread[0]}: no layer but grouped convolutions reads its channels"
-        )
+    readers = _readers(backbone, groups)
     handles = [
         backbone.get_submodule(name).register_forward_hook(
             lambda layer, given, made, reader=reader: reader.look(given[0], made, draw)
@@ -75,60 +62,71 @@ def forward_selection(
     found = {}
     with progress_bar("forward selection", groups.total, "channels") as bar:
         for name, group in groups.items():
-            found[name] = order(
-                [readers[reader].moments() for reader in group.reads if reader in readers],
-                group.width,
-            )
+            moments = [readers[reader].moments() for reader in group.reads if reader in readers]
+            found[name] = order(moments, group.width)
             bar.advance(group.width)
     return found
+
+
+def _readers(backbone: nn.Module, groups: ChannelGroups) -> dict[str, _Reader]:
+    """By name, the layers that mix a group's channels. Raises BackboneError for a group without."""
+    readers: dict[str, _Reader] = {}
+    for group in groups.values():
+        for name, units in group.reads.items():
+            layer = backbone.get_submodule(name)
+            if kind_of(layer).mixes_channels:
+                readers[name] = _Reader(layer, group.width, units)
+        if not any(name in readers for name in group.reads):
+            raise BackboneError(
+                f"forward selection cannot rank {group.name}: "
+                "no layer but grouped convolutions reads its channels"
+            )
+    return readers
 
 
 class _Reader:
     """What a layer sees of its input units, and how much the loss cares for each of its outputs.
 
     Args:
-        layer: a convolution without groups, or a linear layer.
+        layer: one that mixes its channels.
         width: units of the group that it reads.
         units: (inputs,), the unit of each input; a unit has as many inputs as every other.
     """
 
     def __init__(self, layer: nn.Module, width: int, units: torch.Tensor):
-        self.width = width
+        self.width, self.kind = width, kind_of(layer)
         self.inputs = torch.argsort(units, stable=True)  # unit by unit
-        weight = (
-            layer.weight.detach().flatten(2)
-            if layer.weight.ndim > 2
-            else layer.weight.detach()[:, :, None]
-        )
-        self.weight = to_float64(
-            weight[:, self.inputs.to(weight.device)].reshape(len(weight), width, -1)
-        )  # (outputs, units, the rest)
-        self.count, self.sums, self.products, self.slopes = 0, 0.0, 0.0, 0.0
+        weight = self.kind.weight_by_input(layer)
+        by_unit = weight[:, self.inputs.to(weight.device)].reshape(len(weight), width, -1)
+        self.weight = to_float64(by_unit)  # (outputs, units, the rest)
+        self.count = 0
+        self.sums = self.weight.new_zeros(width)
+        self.products = self.weight.new_zeros(width, width)
+        self.slopes = self.weight.new_zeros(len(weight))
 
     def look(self, given: torch.Tensor, made: torch.Tensor, draw: torch.Generator) -> None:
         """Inputs (B, C, ...) and outputs of one batch."""
         with torch.autocast(given.device.type, enabled=False):
-            maps = (
-                given.detach()
-                .float()[:, self.inputs.to(given.device)]
-                .reshape(len(given), self.width, -1)
-            )  # a unit's inputs are places of its map
+            channels = self.kind.channels_first(given.detach().float())
+            by_unit = channels[:, self.inputs.to(given.device)]
+            maps = by_unit.reshape(len(given), self.width, -1)  # a unit's inputs are its places
             places = torch.randperm(maps.shape[2], generator=draw)[:PLACES].to(given.device)
             rows = to_float64(maps[:, :, places].transpose(1, 2).flatten(0, 1))
             self.count += len(rows)
-            self.sums, self.products = self.sums + rows.sum(0), self.products + rows.T @ rows
+            self.sums = self.sums + rows.sum(0)
+            self.products = self.products + rows.T @ rows
         made.register_hook(self._weigh)
 
     def _weigh(self, gradient: torch.Tensor) -> None:
-        squares = to_float64(gradient.detach()).square()
-        self.slopes = (
-            self.slopes + squares.flatten(2).sum((0, 2))
-            if squares.ndim > 2
-            else self.slopes + squares.sum(0)
-        )
+        squares = to_float64(self.kind.channels_first(gradient.detach())).square()
+        of_batch = squares.flatten(2).sum((0, 2)) if squares.ndim > 2 else squares.sum(0)
+        self.slopes = self.slopes + of_batch
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Covariance (C, C) of the inputs, and what their errors cost, (C, C), in shares of what losing all of them would."""
+        """Covariance (C, C) of the inputs, and what their errors cost, (C, C).
+
+        The cost is in shares of what losing all of them would cost.
+        """
         mean = self.sums / self.count
         covariance = self.products / self.count - torch.outer(mean, mean)
         covariance.diagonal().add_(RIDGE * covariance.diagonal().mean().clamp(min=1e-12))
@@ -138,15 +136,17 @@ class _Reader:
 
 
 def order(moments: list[tuple[torch.Tensor, torch.Tensor]], width: int) -> torch.Tensor:
-    """Scores (width,) float64 by greedy forward selection over several readers of the same channels.
+    """Scores (width,) float64 by greedy forward selection over readers of the same channels.
 
     Args:
-        moments: of each reader, the inputs' covariance (C, C) and the cost of their errors (C, C).
+        moments: of each reader, the inputs' covariance (C, C) and the cost of their errors,
+            (C, C).
     """
     device = moments[0][0].device
     left = torch.ones(width, dtype=torch.bool, device=device)
     scores = torch.zeros(width, dtype=torch.float64, device=device)
-    # R, what is not yet explained of the inputs, and the diagonal of R Q R, which is that as the readers' cost sees it.
+    # R, what is not yet explained of the inputs, and the diagonal of R Q R, which is that as
+    # the readers' cost sees it.
     rest = [covariance.clone() for covariance, _ in moments]
     priced = [((covariance @ cost) * covariance).sum(1) for covariance, cost in moments]
     for place in range(width, 0, -1):

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 def by_importance(
     importance: Importance, backbone: nn.Module, groups: ChannelGroups, image_size: int
 ) -> dict[str, torch.Tensor]:
-    """Scores (width,) of every group by an importance of Torch-Pruning, on that importance's own scale; the mean over a unit's channels.
+    """Scores (width,) of every group by an importance of Torch-Pruning: means over units.
 
-    With independent coupling a convolution's scores are of the layers that its channels belong to alone.
+    They are on that importance's own scale. With independent coupling a layer's scores are
+    of the layers that its channels belong to alone.
     """
     names = {module: name for name, module in backbone.named_modules()}
     found: dict[str, list[torch.Tensor]] = {name: [] for name in groups}
@@ -41,26 +42,24 @@ def by_importance(
 def _of_groups(
     parts: torch_pruning.Group, groups: ChannelGroups, names: Mapping[nn.Module, str]
 ) -> Iterator[tuple[ChannelGroup, torch_pruning.Group]]:
-    """What of Torch-Pruning's group is whose: all of it one of our groups', or, with independent coupling, some layers each."""
+    """What of Torch-Pruning's group is whose.
+
+    All of it is one of our groups'; with independent coupling each has some layers.
+    """
     if groups.coupling == "grouped":
         root = names[parts[0].dep.target.module]
         yield from ((group, parts) for group in groups.values() if root in group.writes)
         return
     for group in groups.values():
         own = type(parts)()
-        written = [
-            item
-            for item in parts
-            if not reads_channels(item) and names.get(item.dep.target.module) in group.writes
-        ]
-        own.items.extend(
-            written
-            + [
-                item
-                for item in parts
-                if reads_channels(item) and names.get(item.dep.target.module) in group.reads
-            ]
-        )
+        written, read = [], []
+        for item in parts:
+            name = names.get(item.dep.target.module)
+            if reads_channels(item) and name in group.reads:
+                read.append(item)
+            elif not reads_channels(item) and name in group.writes:
+                written.append(item)
+        own.items.extend(written + read)
         if written:
             yield group, own
 

@@ -27,9 +27,13 @@ def standardise(scores: Mapping[str, torch.Tensor], limit: float = 2.5) -> dict[
 
 
 def blend(*parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Several scorings (width,) of each group in equal shares, each standardised first, and standardised together."""
+    """Several scorings (width,) of each group in equal shares, standardised alone and together."""
     equal = [standardise(part) for part in parts]
-    return standardise({name: sum(part[name] for part in equal) for name in equal[0]})
+    first, *others = equal
+    total = dict(first)
+    for part in others:
+        total = {name: values + part[name] for name, values in total.items()}
+    return standardise(total)
 
 
 def make_prior(
@@ -43,13 +47,12 @@ def make_prior(
 
     Args:
         kind: of HypernetConfig.prior.
-        importance: measures Taylor importance (width,) of every group, where the kind asks for it; without it magnitude stands alone.
+        importance: measures Taylor importance (width,) of every group, where the kind asks
+            for it; without it magnitude stands alone.
     """
     if kind == "none":
         return None
     magnitude = group_l1(backbone, groups, image_size)
-    return (
-        standardise(magnitude)
-        if kind == "l1" or importance is None
-        else blend(magnitude, importance())
-    )
+    if kind == "l1" or importance is None:
+        return standardise(magnitude)
+    return blend(magnitude, importance())

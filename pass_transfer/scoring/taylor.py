@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from pass_transfer.errors import BackboneError
 from pass_transfer.masking import batch_statistics, masked
 from pass_transfer.networks import ChannelGroups
 
@@ -28,6 +29,9 @@ def taylor(
         backbone: the network `forward` runs; its parameters need no gradient.
         samples: batches of images (B, 3, S, S) in [0, 1] and labels (B,), on the backbone's device.
         forward: images to logits (B, classes), through the backbone.
+
+    Raises:
+        BackboneError: logits that do not depend on any group.
     """
     total, count = torch.zeros(groups.total, dtype=torch.float64), 0
     for images, labels in samples:
@@ -36,6 +40,8 @@ def taylor(
         with batch_statistics(backbone), masked(backbone, groups, parts):
             logits = forward(images).float()
         nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+        if gates.grad is None:
+            raise BackboneError("the logits do not depend on any channel group")
         total += gates.grad.double().square().sum(0).cpu()
         count += len(images)
     return groups.split(total / count)

@@ -21,16 +21,19 @@ from pass_transfer.tasks import Split
 from pass_transfer.training.batches import batches, generator, to_images
 from pass_transfer.training.runtime import Runtime
 
-IMAGES = 20_000  # 200 for each of 100 classes: the means of 512 features are then known to 0.07 standard deviations
+# 200 for each of 100 classes: the means of 512 features are then known to 0.07 standard deviations.
+IMAGES = 20_000
 SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
 SEARCH_IMAGES = 4096  # for the classifier of a search, which learns along or is only measured with
 BATCH = 256
-TRAINING_NORM = 2.0  # of a classifier's rows before training; calibrated ones have 10 to 20, and their gradients tear the backbone up
+# Norm of a classifier's rows before training; calibrated ones have 10 to 20, and their
+# gradients tear the backbone up.
+TRAINING_NORM = 2.0
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 
 
 def some_batches(split: Split, images: int, seed: int) -> DataLoader:
-    """Batches of `images` images of a split, rounded up to whole batches, or of all where there are fewer."""
+    """Batches of `images` images of a split, rounded up to whole batches; at most all of them."""
     order = torch.randperm(len(split), generator=generator(seed, 0)).split(BATCH)
     return batches(split, BATCH, order=order[: math.ceil(images / BATCH)])
 
@@ -44,7 +47,11 @@ def class_features(
     seed: int = 0,
     view: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the classifier sees: features (N, D) float32 and labels (N,), for up to `images` images of a split (through a view)."""
+    """What the classifier sees of up to `images` images of a split, through a view.
+
+    Returns:
+        Features (N, D) float32 and labels (N,).
+    """
     caught: list[torch.Tensor] = []
     layer = network.backbone.get_submodule(classifier_name(network.backbone))
     handle = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0].float().cpu()))
@@ -94,7 +101,10 @@ def class_mean_head(features: torch.Tensor, labels: torch.Tensor, classes: int) 
 
 
 def tempered(head: nn.Linear, norm: float = TRAINING_NORM) -> nn.Linear:
-    """The same predictions, less surely: logits scaled in place so that the mean norm of a row is at most `norm`."""
+    """The same predictions, less surely.
+
+    Logits are scaled in place so that the mean norm of a row is at most `norm`.
+    """
     with torch.no_grad():
         scale = (norm / head.weight.norm(dim=1).mean()).clamp(max=1.0)
         head.weight.mul_(scale)
@@ -103,7 +113,7 @@ def tempered(head: nn.Linear, norm: float = TRAINING_NORM) -> nn.Linear:
 
 
 def fit_head(network: Network, split: Split, classes: int, runtime: Runtime, seed: int = 0) -> None:
-    """Give a network that is going to be trained a new, tempered classifier from the class means of a split's images."""
+    """Give a network that will be trained a new, tempered classifier from a split's class means."""
     features, labels = class_features(network, split, runtime, seed=seed)
     set_classifier(
         network.backbone, runtime.place(tempered(class_mean_head(features, labels, classes)))
@@ -118,7 +128,10 @@ def with_task_head(
     seed: int,
     view: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Network:
-    """A frozen copy of a network with a calibrated classifier for a task, for use with batch statistics."""
+    """A frozen copy of a network with a calibrated classifier for a task.
+
+    It is for use with batch statistics.
+    """
     own = runtime.place(copy.deepcopy(network)).requires_grad_(False)
     with batch_statistics(own.backbone):
         features, labels = class_features(own, split, runtime, SEARCH_IMAGES, seed, view)

@@ -7,11 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from pass_transfer.networks import named_layers
 from pass_transfer.tasks import Split
 from pass_transfer.training.batches import batches, to_images
 from pass_transfer.training.runtime import Runtime
 
-IMAGES = 4096  # the statistics' error falls with the root of this; 4,096 leave under 2 % of a standard deviation
+# The statistics' error falls with the root of this; 4,096 leave under 2 % of a standard deviation.
+IMAGES = 4096
 BATCH = 256
 
 
@@ -27,24 +29,24 @@ def recalibrate(
 ) -> None:
     """Set running mean and variance of every BatchNorm to the average over training images.
 
+    A network without any is left in eval mode, and no image is read.
+
     Args:
         network: changed in place, left in eval mode.
         split: training images, without augmentation.
         forward: how to run it on images in [0, 1], if not network(images).
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    before = [norm.momentum for norm in norms]
     network.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
-        norm.train()
+    norms = named_layers(network, lambda kind: kind.running_statistics)
+    undo = [kind.restart_statistics(norm) for _, norm, kind in norms]
+    if not undo:
+        return
     chosen = min(images, len(split))
     for step, (pixels, _) in enumerate(batches(split, min(BATCH, chosen), seed=seed)):
         if step * BATCH >= chosen:
             break
         with runtime.autocast():
             (forward or network)(to_images(pixels, runtime.device))
-    for norm, momentum in zip(norms, before):
-        norm.momentum = momentum
+    for put_back in undo:
+        put_back()
     network.eval()

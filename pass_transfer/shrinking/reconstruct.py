@@ -1,4 +1,4 @@
-"""Reconstruction after removal: what cut channels carried is given to the kept ones, as far as they can carry it.
+"""Reconstruction after removal: kept channels take over what cut ones carried, as far as they can.
 
 A layer that loses input channels gets the weights whose outputs on images of the task are
 nearest to the dense layer's (feature-map reconstruction, arXiv 1707.06168, equation 5, in
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pass_transfer.float64 import to_float64
-from pass_transfer.networks import ChannelGroups
+from pass_transfer.networks import ChannelGroups, kind_of
 from pass_transfer.networks.network import Network
 from pass_transfer.tasks import Split
 from pass_transfer.training import Runtime, batches, to_images
@@ -22,9 +22,9 @@ from pass_transfer.training.batches import generator
 
 IMAGES = 4096
 BATCH = 128
-ROWS = (
-    4 * IMAGES
-)  # of inputs, for a layer: places of a map are drawn for every batch, as neighbours say the same
+# Rows of inputs, for a layer: places of a map are drawn for every batch, as neighbours say
+# the same.
+ROWS = 4 * IMAGES
 RIDGE = 1e-2  # of the mean variance: what the kept inputs hardly explain is left as it was
 
 
@@ -43,51 +43,70 @@ def reconstruct_readers(
     """Change the weights (and biases) of a backbone's layers that lost inputs.
 
     Args:
-        dense: the whole network on images in [0, 1], in eval mode, with the task's statistics in its BatchNorm.
-        small: its backbone after removal, or under masks that cannot be removed; changed in place.
+        dense: the whole network on images in [0, 1], in eval mode, with the task's
+            statistics in its BatchNorm.
+        small: its backbone after removal, or under masks that cannot be removed; changed
+            in place.
         masks: bool (width,) of each group.
         split: training images of the task, without augmentation.
         images: how many of them are looked at.
     """
-    inputs = {
-        layer: masks[group.name][units]
-        for group in groups.values()
-        for layer, units in group.reads.items()
-    }
     removed = groups.coupling == "grouped"
-    outputs = (
-        {
-            layer: masks[group.name][units]
-            for group in groups.values()
-            for layer, units in group.writes.items()
-        }
-        if removed
-        else {}
-    )
-    fits = {}
-    for name, kept in inputs.items():
-        layer = dense.backbone.get_submodule(name)
-        if not bool(kept.all()) and getattr(layer, "groups", 1) == 1:
-            weight = layer.weight.detach()
-            fits[name] = _Fit(
-                weight[outputs[name].to(weight.device)] if name in outputs else weight,
-                kept.to(weight.device),
-            )
+    outputs = _kept_outputs(masks, groups) if removed else {}
+    fits: dict[str, _Fit | _FitOfPlaces] = {}
+    for group in groups.values():
+        for name, units in group.reads.items():
+            layer = dense.backbone.get_submodule(name)
+            if not bool(masks[group.name].all()) and kind_of(layer).mixes_channels:
+                fits[name] = _fit_of(layer, masks[group.name], units, outputs.get(name))
     _observe(fits, dense, split, runtime, images, seed)
     for name, fit in fits.items():
         added, shift = fit.solve()
-        target = small.get_submodule(name)
         if not removed:
             added = added.new_zeros(len(added), len(fit.kept)).index_copy(
                 1, fit.kept.nonzero().flatten(), added
             )
-        target.weight.add_(added.view_as(target.weight).to(target.weight))
-        if target.bias is not None:
-            target.bias.add_(shift.to(target.bias))
+        _add(small.get_submodule(name), added, shift)
+
+
+def _kept_outputs(
+    masks: Mapping[str, torch.Tensor], groups: ChannelGroups
+) -> dict[str, torch.Tensor]:
+    """Of each layer that writes a group: which of its outputs stay, bool."""
+    kept = {}
+    for group in groups.values():
+        for layer, units in group.writes.items():
+            kept[layer] = masks[group.name][units]
+    return kept
+
+
+def _fit_of(
+    layer: nn.Module, mask: torch.Tensor, units: torch.Tensor, outputs: torch.Tensor | None
+) -> _Fit | _FitOfPlaces:
+    """The regression for a layer that reads units under a mask and keeps some outputs, or all."""
+    kind = kind_of(layer)
+    weight = layer.get_parameter("weight").detach()
+    if outputs is not None:
+        weight = weight[outputs.to(weight.device)]
+    places = len(units) // len(mask)
+    if kind.inputs_hold_places and places > 1:
+        of_units = torch.argsort(units, stable=True).view(len(mask), places)
+        return _FitOfPlaces(weight, mask.to(weight.device), of_units.to(weight.device))
+    return _Fit(weight, mask[units].to(weight.device))
+
+
+def _add(layer: nn.Module, added: torch.Tensor, shift: torch.Tensor) -> None:
+    weight = layer.get_parameter("weight")
+    weight.add_(added.view_as(weight).to(weight))
+    bias = layer.bias
+    if isinstance(bias, torch.Tensor):
+        bias.add_(shift.to(bias))
 
 
 class _Fit:
-    """Ridge regression of what a layer made of its cut inputs on its kept ones, from sums over rows of inputs.
+    """Ridge regression of what a layer made of its cut inputs on its kept ones.
+
+    It is solved from sums over rows of inputs.
 
     Args:
         weight: (O, C, ...) of the outputs that stay.
@@ -97,13 +116,14 @@ class _Fit:
     def __init__(self, weight: torch.Tensor, kept: torch.Tensor):
         self.kept = kept.repeat_interleave(weight[0, 0].numel())
         self.lost_weight = weight.flatten(1)[:, ~self.kept]
-        self.count, self.sums = 0, None
+        self.count = 0
+        self.sums: list[torch.Tensor] = []
 
     def add(self, rows: torch.Tensor) -> None:
         """Rows (N, D) of inputs."""
         x, y = rows[:, self.kept], rows[:, ~self.kept] @ self.lost_weight.T.to(rows)
         sums = [x.sum(0), y.sum(0), x.T @ x, x.T @ y]
-        self.sums = sums if self.sums is None else torch._foreach_add(self.sums, sums)
+        self.sums = [a + b for a, b in zip(self.sums, sums)] if self.sums else sums
         self.count += len(rows)
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,8 +135,44 @@ class _Fit:
         return added, y - added @ x
 
 
+class _FitOfPlaces:
+    """The same for a layer behind a flattening: channels stand in for others at their own place.
+
+    One regression of the cut channels on the kept ones serves all places, so that its size
+    is that of the channels, not of channels times places.
+
+    Args:
+        weight: (O, D) of the outputs that stay.
+        mask: bool (C,), the channels that stay.
+        inputs: (C, P), where each channel's places are among the D inputs.
+    """
+
+    def __init__(self, weight: torch.Tensor, mask: torch.Tensor, inputs: torch.Tensor):
+        self.weight, self.mask, self.inputs = weight, mask, inputs
+        self.kept = torch.zeros(weight.shape[1], dtype=torch.bool, device=mask.device)
+        self.kept[inputs[mask].flatten()] = True
+        every_channel = torch.eye(len(mask), dtype=weight.dtype, device=weight.device)
+        self.fit = _Fit(every_channel, mask)
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Rows (N, D) of inputs."""
+        of_channels = rows[:, self.inputs]  # (N, C, P)
+        self.fit.add(of_channels.transpose(1, 2).flatten(0, 1))
+
+    def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What to add to the weights of the kept inputs, (O, K), and to the bias, (O,)."""
+        of_lost, shift = self.fit.solve()  # (C, kept channels) and (C,)
+        weight = to_float64(self.weight)[:, self.inputs]  # (O, C, P)
+        added = torch.einsum("ocp,ck->okp", weight, of_lost)
+        full = torch.zeros_like(weight)
+        full[:, self.mask] = added
+        in_place = torch.empty_like(weight).flatten(1)
+        in_place[:, self.inputs.flatten()] = full.flatten(1)
+        return in_place[:, self.kept], weight.sum(2) @ shift
+
+
 def _observe(
-    fits: Mapping[str, _Fit],
+    fits: Mapping[str, _Fit | _FitOfPlaces],
     network: Network,
     split: Split,
     runtime: Runtime,
@@ -127,19 +183,17 @@ def _observe(
     draw = generator(seed, 11)
     chosen = torch.randperm(len(split), generator=generator(seed, 10))[:images]
     places = math.ceil(ROWS / len(chosen))
-    layers = {name: network.backbone.get_submodule(name) for name in fits}
 
-    def look(fit: _Fit, layer: nn.Module, given: torch.Tensor) -> None:
-        with torch.autocast(
-            runtime.device.type, enabled=False
-        ):  # sums of products rounded to 16 bits solve another problem
-            fit.add(_rows(layer, given.float(), places, draw))
+    def look(fit: _Fit | _FitOfPlaces, layer: nn.Module, given: torch.Tensor) -> None:
+        # Sums of products rounded to 16 bits would solve another problem.
+        with torch.autocast(runtime.device.type, enabled=False):
+            fit.add(kind_of(layer).rows(layer, given.float(), places, draw))
 
     handles = [
-        layer.register_forward_pre_hook(
-            lambda module, given, fit=fits[name]: look(fit, module, given[0])
+        network.backbone.get_submodule(name).register_forward_pre_hook(
+            lambda layer, given, fit=fit: look(fit, layer, given[0])
         )
-        for name, layer in layers.items()
+        for name, fit in fits.items()
     ]
     try:
         for pixels, _ in batches(split, BATCH, order=chosen.split(BATCH)):
@@ -148,25 +202,3 @@ def _observe(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _rows(
-    layer: nn.Module, given: torch.Tensor, places: int, draw: torch.Generator
-) -> torch.Tensor:
-    """Inputs (N, D) that a layer's weights meet, at so many places of each map."""
-    if not isinstance(layer, nn.Conv2d):
-        return given.flatten(0, -2)
-    (stride, step), (rise, run), (above, beside) = layer.stride, layer.dilation, layer.padding
-    tall, wide = layer.kernel_size
-    padded = nn.functional.pad(given, (beside, beside, above, above))
-    rows, columns = (
-        (padded.shape[2] - rise * (tall - 1) - 1) // stride + 1,
-        (padded.shape[3] - run * (wide - 1) - 1) // step + 1,
-    )
-    positions = torch.randperm(rows * columns, generator=draw)[:places]
-    y = stride * (positions // columns)[:, None] + rise * torch.arange(tall)
-    x = step * (positions % columns)[:, None] + run * torch.arange(wide)
-    patches = padded[
-        :, :, y[:, :, None].to(given.device), x[:, None, :].to(given.device)
-    ]  # (B, C, positions, tall, wide)
-    return patches.transpose(1, 2).flatten(2).flatten(0, 1)

@@ -43,9 +43,8 @@ def made_with(entry: PretrainedHypernet, runtime: Runtime) -> dict[str, Any]:
         "device": runtime.device.type,
         "precision": runtime.precision,
     }
-    threads = torch.get_num_threads()
-    if runtime.device.type == "cpu" and threads > 1:
-        found["threads"] = threads
+    if runtime.device.type == "cpu":
+        found["threads"] = torch.get_num_threads()
     return found
 
 

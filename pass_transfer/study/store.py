@@ -37,7 +37,8 @@ def read_cell(
     """A cell's content; None where it is not there.
 
     Args:
-        made_with: what it has to be made with (run.made_with), if that matters.
+        made_with: what it has to be made with (run.made_with), if that matters. Of what an
+            earlier version did not write down, nothing is asked.
 
     Raises:
         RunError: one that was made with other settings.
@@ -56,7 +57,7 @@ def read_cell(
         raise RunError(
             f"{path} was made with other settings than this study's ({changed}); {REMEDY}"
         )
-    odd = None if made_with is None else _difference(note["made_with"], made_with)
+    odd = None if made_with is None else _difference({**made_with, **note["made_with"]}, made_with)
     if odd:
         name, then, now = odd
         raise RunError(

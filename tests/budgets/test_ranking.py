@@ -1,3 +1,6 @@
+"""One ranking of all channels, and the budgets that it is cut at."""
+
+import json
 import math
 
 import pytest
@@ -5,20 +8,32 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pass_transfer.budgets.ranking import RankedCuts, select
+from pass_transfer.budgets import BUDGET_KINDS, ROUND_TO, Budget, CutNetwork, RankedCuts
 from pass_transfer.errors import MaskError, UsageError
 from pass_transfer.networks import CostTable
+
+SIDE = 32
 
 
 @pytest.fixture(scope="module")
 def table(networks):
-    return CostTable(*networks("resnet18"), 32)
+    return CostTable(*networks("resnet18"), SIDE)
 
 
 @pytest.fixture(scope="module")
 def scores(groups):
     draw = torch.Generator().manual_seed(3)
     return {name: torch.randn(group.width, generator=draw) for name, group in groups.items()}
+
+
+def never_built(masks):
+    raise AssertionError("what is counted needs no network")
+
+
+def select(scores, groups, table=None, **budget):
+    """The masks within Budget(**budget), of single channels unless it says otherwise."""
+    network = CutNetwork(groups, table, never_built, SIDE)
+    return Budget(**{"round_to": 1} | budget).cut(scores, network)
 
 
 def test_floors_keep_a_tenth_rounded_up(groups):
@@ -66,17 +81,17 @@ def test_a_smaller_budget_keeps_a_subset(groups, scores, table, shares, kind, un
 
 
 @settings(max_examples=25)
-@given(share=st.floats(0.3, 1), step=st.sampled_from([2, 8, 16, 1000]))
+@given(share=st.floats(0.3, 1), step=st.sampled_from([2, 8, 16]))
 def test_rounded_groups_keep_multiples_or_all_and_the_best(groups, scores, table, share, step):
-    masks = (
-        select(scores, groups, macs=share, table=table, round_to=step)
-        if step < 1000
-        else select(scores, groups, macs=1, table=table, round_to=step)
-    )
-    assert table.macs(masks.kept) <= share * table.dense or step == 1000
+    masks = select(scores, groups, macs=share, table=table, round_to=step)
+    assert table.macs(masks.kept) <= share * table.dense
     for name, mask in masks.items():
         assert int(mask.sum()) % step == 0 or bool(mask.all())
         assert bool(mask.all()) or scores[name][mask].min() > scores[name][~mask].max()
+
+
+def test_groups_narrower_than_the_multiple_stay_whole(groups, scores, table):
+    assert select(scores, groups, macs=1, table=table, round_to=1000).density == 1
 
 
 @pytest.mark.parametrize(
@@ -100,17 +115,18 @@ def test_a_pattern_that_no_layer_has_is_refused(groups, scores):
 @pytest.mark.parametrize("step", [0, -8, 1.5, True, "8"])
 def test_a_rounding_that_is_no_whole_number_is_refused(groups, scores, step):
     with pytest.raises(UsageError, match="round_to"):
-        select(scores, groups, density=0.5, round_to=step)
+        Budget(density=0.5, round_to=step)
+    with pytest.raises(UsageError, match="round_to"):
+        RankedCuts(scores, groups, round_to=step)
 
 
 def test_amounts_are_those_of_the_network(groups, scores, table):
     few = select(scores, groups, macs="20M", table=table)
-    assert table.macs(few.kept) <= 20e6 and table.macs(few.kept) > 19.5e6
+    assert 19.5e6 < table.macs(few.kept) <= 20e6
     small = select(scores, groups, params="3.5m", table=table)
     assert 3.4e6 < table.parameters(small.kept) <= 3.5e6
-    assert select(scores, groups, macs="0.5", table=table) == select(
-        scores, groups, macs=0.5, table=table
-    )
+    written = select(scores, groups, macs="0.5", table=table)
+    assert written == select(scores, groups, macs=0.5, table=table)
     with pytest.raises(MaskError, match=r"\d+ of \d+, which is the lowest"):
         select(scores, groups, macs="1K", table=table)
 
@@ -121,19 +137,19 @@ def test_a_macs_budget_is_never_exceeded_and_used_to_the_last_channel(
     groups, scores, table, share, uniform
 ):
     masks = select(scores, groups, macs=share, table=table, uniform=uniform)
+    count = sum(masks.kept.values())
     assert table.macs(masks.kept) <= share * table.dense
     if masks.density < 1:
-        more = select(
-            scores, groups, density=(sum(masks.kept.values()) + 1) / groups.total, uniform=uniform
-        )
-        assert masks.issubset(more) and sum(more.kept.values()) == sum(masks.kept.values()) + 1
+        one_more = (count + 1) / groups.total
+        more = select(scores, groups, density=one_more, uniform=uniform)
+        assert masks.issubset(more) and sum(more.kept.values()) == count + 1
         assert table.macs(more.kept) > share * table.dense
 
 
 def test_uniform_keeps_the_same_share_and_the_best_of_every_group(groups):
-    scores = {
-        name: torch.randn(group.width) * 10**n for n, (name, group) in enumerate(groups.items())
-    }
+    scores = {}
+    for number, (name, group) in enumerate(groups.items()):
+        scores[name] = torch.randn(group.width) * 10**number
     masks = select(scores, groups, density=0.5, uniform=True)
     for name, group in groups.items():
         assert abs(masks.kept[name] / group.width - 0.5) <= 1 / group.width
@@ -146,49 +162,108 @@ def test_a_whole_budget_keeps_everything(groups, scores, table):
     assert select(scores, groups, macs=1, table=table).density == 1
 
 
-@pytest.mark.parametrize(
-    "value", [0, -0.5, 1.5, float("nan"), float("inf"), "some", "1.5", "0G", "-1G", "nan", "1T", ""]
-)
+NO_SHARES = [0, -0.5, 1.5, float("nan"), float("inf"), "some", "1.5", "0G", "-1G", "nan", "1T", ""]
+
+
+@pytest.mark.parametrize("value", [*NO_SHARES, True])
 @pytest.mark.parametrize("kind", ["macs", "params", "density"])
-def test_a_share_out_of_range_is_refused(groups, scores, table, kind, value):
-    with pytest.raises(UsageError, match=kind):
-        select(scores, groups, table=table, **{kind: value})
+def test_a_share_out_of_range_is_refused(kind, value):
+    with pytest.raises(UsageError, match=f"^{kind} is "):
+        Budget(**{kind: value})
 
 
-@pytest.mark.parametrize("budget", [{}, {"macs": 0.5, "density": 0.5}])
-def test_exactly_one_budget_has_to_be_given(groups, scores, table, budget):
+def test_a_density_is_no_amount():
+    with pytest.raises(UsageError, match="density is 5M"):
+        Budget(density="5M")
+
+
+@pytest.mark.parametrize(
+    "bounds, here",
+    [
+        ({}, "none"),
+        ({"macs": None}, "none"),
+        ({"macs": 0.5, "density": 0.4}, "macs=0.5 and density=0.4"),
+    ],
+)
+def test_exactly_one_bound_has_to_be_given(bounds, here):
+    with pytest.raises(UsageError, match=f"exactly one budget of .*; here is {here}"):
+        Budget(**bounds)
+
+
+def test_a_bound_that_is_not_given_does_not_count():
+    assert Budget(macs=0.5, params=None, density=None, latency_ms=None) == Budget(macs=0.5)
+
+
+def test_an_unknown_bound_is_named_with_those_that_there_are():
+    with pytest.raises(UsageError, match="flops is no budget") as refusal:
+        Budget(flops=0.5)
+    assert all(kind in str(refusal.value) for kind in BUDGET_KINDS)
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5, True, "8"])
+def test_a_batch_that_is_no_number_of_images_is_refused(batch):
+    with pytest.raises(UsageError, match="batch is "):
+        Budget(macs=0.5, batch=batch)
+
+
+BUDGETS = [
+    Budget(macs=0.4),
+    Budget(macs="70M", round_to=1, fill=True),
+    Budget(params="3M", keep_layers=["layer1.*", "fc"]),
+    Budget(density=0.5, round_to=16, uniform=True),
+    Budget(latency_ms=60, batch=32),
+]
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: budget.kind)
+def test_what_is_saved_as_json_is_the_same_budget_again(budget):
+    saved = json.loads(json.dumps(budget.saved()))
+    assert Budget(**saved) == budget
+    assert saved[budget.kind] == budget.value
+
+
+def test_groups_keep_multiples_of_eight_unless_asked_for_others():
+    assert ROUND_TO == 8
+    assert Budget(macs=0.5) == Budget(macs=0.5, round_to=8)
+    assert Budget(macs=0.5).saved() == {"macs": 0.5, "round_to": 8, "keep_layers": []}
+
+
+def test_replacing_a_field_leaves_the_others_and_the_budget_itself():
+    budget = Budget(params="3M", keep_layers=["fc"], uniform=True)
+    other = budget.replace(round_to=1, uniform=False)
+    assert other == Budget(params="3M", keep_layers=["fc"], round_to=1)
+    assert budget == Budget(params="3M", keep_layers=["fc"], uniform=True)
     with pytest.raises(UsageError, match="exactly one"):
-        select(scores, groups, table=table, **budget)
+        budget.replace(macs=0.5)
 
 
-def test_a_macs_budget_needs_a_table(groups, scores):
-    with pytest.raises(UsageError, match="CostTable"):
-        select(scores, groups, macs=0.5)
+def test_a_budget_is_filled_up_where_it_keeps_single_channels():
+    assert Budget(macs=0.5, round_to=1).filled() == Budget(macs=0.5, round_to=1, fill=True)
+    assert Budget(macs=0.5).filled() == Budget(macs=0.5)
 
 
-@pytest.mark.parametrize("kind", ["macs", "density"])
+@pytest.mark.parametrize("kind", ["macs", "params", "density"])
 def test_a_budget_below_the_floors_is_refused_with_the_lowest_one(groups, scores, table, kind):
-    with pytest.raises(MaskError, match="lowest"):
-        select(scores, groups, table=table, **{kind: 0.001})
+    network = CutNetwork(groups, table, never_built, SIDE)
+    for refused in (Budget.cut, Budget.check):
+        with pytest.raises(MaskError, match=f"{kind} 0.001 cannot be met.*lowest"):
+            refused(Budget(**{kind: 0.001}), scores, network)
+        refused(Budget(**{kind: 0.5}), scores, network)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("uniform", [False, True])
 def test_scores_that_are_no_number_are_refused(groups, scores, value, uniform):
+    broken = scores["conv1"].index_fill(0, torch.tensor([3]), value)
     with pytest.raises(MaskError, match="NaN or infinite"):
-        select(
-            scores | {"conv1": scores["conv1"].index_fill(0, torch.tensor([3]), value)},
-            groups,
-            density=0.5,
-            uniform=uniform,
-        )
+        select(scores | {"conv1": broken}, groups, density=0.5, uniform=uniform)
 
 
 def test_scores_of_another_network_are_refused(groups, scores):
-    with pytest.raises(MaskError, match="another network"):
-        select({n: s for n, s in scores.items() if n != "conv1"}, groups, density=0.5)
-    with pytest.raises(MaskError, match="another network"):
-        select(scores | {"conv1": torch.zeros(65)}, groups, density=0.5)
+    fewer = {name: part for name, part in scores.items() if name != "conv1"}
+    for other in (fewer, scores | {"conv1": torch.zeros(65)}):
+        with pytest.raises(MaskError, match="another network"):
+            select(other, groups, density=0.5)
 
 
 @settings(max_examples=25)
@@ -209,25 +284,19 @@ def test_the_next_larger_cut_keeps_more_and_nothing_lies_between(groups, scores,
 def test_a_filled_cut_is_within_the_budget_and_no_unit_fits_any_more(
     groups, scores, table, share, uniform
 ):
-    plain, filled = (
-        select(scores, groups, macs=share, table=table, uniform=uniform, fill=fill)
-        for fill in (False, True)
-    )
-    assert plain.issubset(filled) and table.macs(filled.kept) <= share * table.dense
-    kept = filled.kept
+    plain = select(scores, groups, macs=share, table=table, uniform=uniform)
+    filled = select(scores, groups, macs=share, table=table, uniform=uniform, fill=True)
+    kept, limit = filled.kept, share * table.dense
+    assert plain.issubset(filled) and table.macs(kept) <= limit
     for name, group in groups.items():
-        assert (
-            kept[name] == group.width
-            or table.macs(kept | {name: kept[name] + 1}) > share * table.dense
-        )
+        if kept[name] == group.width:
+            continue
+        assert table.macs(kept | {name: kept[name] + 1}) > limit
         added = scores[name][filled[name] & ~plain[name]]
-        assert (
-            kept[name] == group.width
-            or not len(added)
-            or added.min() >= scores[name][~filled[name]].max()
-        ), "best first"
+        left = scores[name][~filled[name]]
+        assert not len(added) or added.min() >= left.max(), "best first"
 
 
-def test_filling_goes_with_single_units_alone(groups, scores, table):
+def test_filling_goes_with_single_units_alone():
     with pytest.raises(UsageError, match="fill"):
-        select(scores, groups, macs=0.5, table=table, round_to=8, fill=True)
+        Budget(macs=0.5, round_to=8, fill=True)

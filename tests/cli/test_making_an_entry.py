@@ -20,21 +20,8 @@ def weights(tmp_path_factory):
 
 def test_a_backbone_is_made_and_resumed_and_refused(call, refused, weights, tmp_path):
     out = tmp_path / "backbone"
-    arguments = [
-        "finetune",
-        "--weights",
-        weights,
-        "--task",
-        "digits",
-        "--size",
-        "32",
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-        "--out",
-        out,
-    ]
+    arguments = ["finetune", "--weights", weights, "--task", "digits", "--size", "32"]
+    arguments += ["--epochs", "1", "--device", "cpu", "--out", out]
     for flag, value in (("--epochs", "0"), ("--batch-size", "0"), ("--lr", "-1"), ("--size", "0")):
         assert refused(*arguments, flag, value, code=2)
     assert "no weights file" in refused(*arguments, "--weights", tmp_path / "none.pth")
@@ -49,9 +36,8 @@ def test_a_backbone_is_made_and_resumed_and_refused(call, refused, weights, tmp_
 
 
 def test_search_refuses_a_folder_without_a_backbone(refused, tmp_path):
-    assert "pass-transfer finetune" in refused(
-        "search", "--backbone", tmp_path, "--out", tmp_path / "run"
-    )
+    said = refused("search", "--backbone", tmp_path, "--out", tmp_path / "run")
+    assert "no backbone.json" in said and "finetune" in said
     assert not (tmp_path / "run").exists()
 
 
@@ -59,28 +45,13 @@ def test_a_search_on_an_entrys_backbone_keeps_it_and_trains_a_new_hypernetwork(
     call, entry, tmp_path
 ):
     out = tmp_path / "run"
-    arguments = [
-        "search",
-        "--backbone",
-        entry,
-        "--tasks",
-        "2",
-        "--steps",
-        "2",
-        "--batch-size",
-        "16",
-        "--device",
-        "cpu",
-        "--out",
-        out,
-    ]
+    arguments = ["search", "--backbone", entry, "--tasks", "2", "--steps", "2"]
+    arguments += ["--batch-size", "16", "--device", "cpu", "--out", out]
     code, _, err = call(*arguments)
     assert code == 0, err
     old, new = pt.load_hypernet(entry), pt.load_hypernet(out / "entry")
-    assert (
-        new.config["fingerprint"] == old.config["fingerprint"]
-        and new.fingerprint() != old.fingerprint()
-    )
+    assert new.config["fingerprint"] == old.config["fingerprint"]
+    assert new.fingerprint() != old.fingerprint()
     assert call("zoo", "verify", out / "entry")[0] == 0
     assert "is already finished" in call(*arguments, "--resume")[2]
     assert not (out / "checkpoint").exists(), "a finished run keeps neither checkpoints nor a lock"

@@ -35,68 +35,29 @@ def checkpoint(tmp_path_factory):
 def own_run(entry, checkpoint, few_photos, tmp_path_factory):
     """The folder of a finished run on the checkpoint, and its arguments."""
     folder = tmp_path_factory.mktemp("own") / "run"
-    arguments = [
-        "adapt",
-        "--hypernet",
-        entry,
-        "--backbone",
-        checkpoint,
-        "--task",
-        few_photos,
-        "--out",
-        folder,
-        "--epochs",
-        "1",
-        "--prompt-steps",
-        "1",
-        "--batch-size",
-        "8",
-        "--device",
-        "cpu",
-    ]
+    arguments = ["adapt", "--hypernet", entry, "--backbone", checkpoint, "--task", few_photos]
+    arguments += ["--out", folder, "--epochs", "1", "--set", "steps=1", "--batch-size", "8"]
+    arguments += ["--device", "cpu"]
     assert command_line([str(a) for a in arguments]) == 0
     return folder, arguments
 
 
-def test_forward_selection_is_measured_on_the_new_weights(
-    entry, checkpoint, few_photos, call, tmp_path
+@pytest.mark.parametrize("method", ["selection", "taylor"])
+def test_a_method_is_measured_on_the_new_weights(
+    entry, checkpoint, few_photos, call, tmp_path, method
 ):
-    given = [
-        "adapt",
-        "--hypernet",
-        entry,
-        "--task",
-        few_photos,
-        "--epochs",
-        "1",
-        "--batch-size",
-        "8",
-        "--device",
-        "cpu",
-        "--transfer",
-        "selection",
-    ]
-    assert (
-        call(*given, "--backbone", checkpoint, "--out", tmp_path / "mine")[0]
-        == call(*given, "--out", tmp_path / "its")[0]
-        == 0
-    )
-    mine, its = (read_tensors(tmp_path / name / "prior.safetensors") for name in ("mine", "its"))
+    given = ["adapt", "--hypernet", entry, "--task", few_photos, "--epochs", "1"]
+    given += ["--batch-size", "8", "--device", "cpu", "--method", method]
+    assert call(*given, "--backbone", checkpoint, "--out", tmp_path / "mine")[0] == 0
+    assert call(*given, "--out", tmp_path / "its")[0] == 0
+    mine, its = (read_tensors(tmp_path / name / "scores.safetensors") for name in ("mine", "its"))
     assert any(not torch.equal(mine[name], its[name]) for name in its)
     loaded = pt.own_backbone(pt.load_hypernet(entry), checkpoint, few_photos, device="cpu")
-    pt.adapt(
-        loaded,
-        str(few_photos),
-        out=tmp_path / "again",
-        epochs=1,
-        batch_size=8,
-        device="cpu",
-        transfer="selection",
-    )
-    again = read_tensors(tmp_path / "again" / "prior.safetensors")
-    assert all(torch.equal(again[name], mine[name]) for name in mine), (
-        "not the prior that the loaded one came with"
-    )
+    same_way = {"epochs": 1, "batch_size": 8, "device": "cpu", "method": method}
+    pt.adapt(loaded, str(few_photos), out=tmp_path / "again", **same_way)
+    again = read_tensors(tmp_path / "again" / "scores.safetensors")
+    for name in mine:
+        assert torch.equal(again[name], mine[name]), "not the prior that the loaded one came with"
 
 
 def test_the_hypernetwork_reads_the_new_weights_and_corrects_the_new_prior(entry):
@@ -104,26 +65,21 @@ def test_the_hypernetwork_reads_the_new_weights_and_corrects_the_new_prior(entry
     before = hypernet.fingerprint()
     other = hypernet.with_backbone(mine)
     prior = standardise(group_l1(mine, hypernet.groups, SIDE))
+    learned = {n: t for n, t in hypernet.net.state_dict().items() if n != "prior"}
     expected = Hypernet(hypernet.net.config, mine, hypernet.groups, prior)
-    expected.load_state_dict(
-        {n: t for n, t in hypernet.net.state_dict().items() if n != "prior"}, strict=False
-    )
+    expected.load_state_dict(learned, strict=False)
     prompt = hypernet.prompt()
     with torch.no_grad():
         prompt.values.mul_(100)
         scores = expected.double()(prompt.frame().double())
     assert torch.allclose(hypernet.groups.join(other.scores(prompt)), scores, atol=1e-9)
     only_prior = Hypernet(hypernet.net.config, hypernet.backbone(), hypernet.groups, prior)
-    only_prior.load_state_dict(
-        {n: t for n, t in hypernet.net.state_dict().items() if n != "prior"}, strict=False
-    )
-    assert not torch.allclose(only_prior.double()(prompt.frame().double()), scores, atol=1e-3), (
-        "the weights are heard apart from the prior"
-    )
+    only_prior.load_state_dict(learned, strict=False)
+    by_prior = only_prior.double()(prompt.frame().double())
+    assert not torch.allclose(by_prior, scores, atol=1e-3), "the weights count, too"
     assert hypernet.fingerprint() == before != other.fingerprint() and other.spec.classes == 3
-    assert all(
-        torch.equal(t, mine.state_dict()[n]) for n, t in other.backbone().state_dict().items()
-    )
+    taken, given = other.backbone().state_dict(), mine.state_dict()
+    assert all(torch.equal(tensor, given[name]) for name, tensor in taken.items())
 
 
 def test_a_network_of_another_architecture_and_a_prior_of_other_groups_are_refused(entry):
@@ -138,11 +94,10 @@ def test_channels_that_do_nothing_for_the_task_go_first_however_large_their_weig
     entry, few_photos, tmp_path
 ):
     mine = network()
-    with (
-        torch.no_grad()
-    ):  # outputs of a private convolution that BatchNorm silences: large, and of no use
-        mine.layer2[0].conv1.weight[:40] *= 3
-        mine.layer2[0].bn1.weight[:40], mine.layer2[0].bn1.bias[:40] = 0, 0
+    block = mine.layer2[0]
+    with torch.no_grad():  # outputs of a convolution that BatchNorm silences: large, of no use
+        block.conv1.weight[:40] *= 3
+        block.bn1.weight[:40], block.bn1.bias[:40] = 0, 0
     write_tensors(tmp_path / "w.safetensors", mine.state_dict())
     hypernet = pt.load_hypernet(entry)
     own = pt.own_backbone(hypernet, tmp_path / "w.safetensors", few_photos, device="cpu")
@@ -154,15 +109,12 @@ def test_channels_that_do_nothing_for_the_task_go_first_however_large_their_weig
 
 def test_a_run_on_ones_own_weights(own_run, few_photos, entry, call):
     folder, arguments = own_run
-    config, result = (
-        json.loads((folder / name).read_text()) for name in ("config.json", "result.json")
-    )
-    assert (
-        config["backbone"] == pt.load_hypernet(entry).with_backbone(network()).config["fingerprint"]
-    )
-    assert result["macs"] <= 0.5 * result["dense_macs"] and set(
-        read_tensors(folder / "prior.safetensors")
-    ) == set(result["channels_kept"])
+    names = ("config.json", "result.json")
+    config, result = (json.loads((folder / name).read_text()) for name in names)
+    own = pt.load_hypernet(entry).with_backbone(network())
+    assert config["backbone"] == own.config["fingerprint"]
+    assert result["macs"] <= 0.5 * result["dense_macs"]
+    assert read_tensors(folder / "scores.safetensors").keys() == result["channels_kept"].keys()
     code, out, _ = call("eval", folder, "--task", few_photos, "--device", "cpu", "--json")
     assert code == 0 and json.loads(out)["top1"] == result["top1"]
     assert json.loads(call(*arguments, "--resume", "--json")[1]) == result
@@ -173,21 +125,12 @@ def test_the_dry_run_of_a_run_on_ones_own_weights_needs_them(
 ):
     folder, _ = own_run
     kept = json.loads((folder / "result.json").read_text())["channels_kept"]
-    asked = [
-        "inspect",
-        "--hypernet",
-        entry,
-        "--run",
-        folder,
-        "--classes",
-        "2",
-        "--no-latency",
-        "--json",
-    ]
+    asked = ["inspect", "--hypernet", entry, "--run", folder, "--no-latency", "--json"]
     code, out, err = call(*asked, "--backbone", checkpoint)
-    assert code == 0 and {g["name"]: g["kept"] for g in json.loads(out)["groups"]} == kept
+    found = {group["name"]: group["kept"] for group in json.loads(out)["groups"]}
+    assert code == 0 and found == kept
     assert "was trained on its own backbone's weights" in err
-    assert "--backbone" in refused(*asked)
+    assert "as --backbone" in refused(*asked)
 
 
 def test_resume_with_other_weights_is_refused_and_with_the_same_in_another_place_is_not(
@@ -217,22 +160,17 @@ def test_the_classifier_is_kept_where_it_may_be_the_tasks(
 
 
 def test_adapt_takes_a_hypernetwork_on_ones_own_weights_with_the_prior_it_has(
-    entry, few_photos, monkeypatch, tmp_path
+    entry, few_photos, tmp_path
 ):
-    prior = {
-        name: torch.randn(group.width) for name, group in pt.load_hypernet(entry).groups.items()
-    }
-    hypernet = pt.load_hypernet(entry).with_backbone(network(), prior)
-    monkeypatch.setattr(
-        "pass_transfer.recipes.adapt._Adapter.run", lambda adapter: {"backbone": adapter.entry}
-    )
-    assert (
-        pt.adapt(hypernet, few_photos, out=tmp_path / "run", device="cpu")["backbone"] is hypernet
-    )
-    stored = read_tensors(tmp_path / "run" / "prior.safetensors")
-    assert stored.keys() == prior.keys() and all(
-        torch.equal(stored[name], prior[name]) for name in prior
-    )
+    trained, random = pt.load_hypernet(entry), torch.Generator().manual_seed(3)
+    widths = {name: group.width for name, group in trained.groups.items()}
+    prior = {name: torch.randn(width, generator=random) for name, width in widths.items()}
+    hypernet, out = trained.with_backbone(network(), prior), tmp_path / "run"
+    same_way = {"epochs": 1, "batch_size": 8, "device": "cpu", "reconstruct": False}
+    pt.adapt(hypernet, few_photos, out=out, settings={"steps": 0}, **same_way)
+    found, expected = read_tensors(out / "scores.safetensors"), hypernet.scores(hypernet.prompt())
+    assert found.keys() == prior.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in prior)
 
 
 @pytest.mark.parametrize(
@@ -247,10 +185,9 @@ def test_adapt_takes_a_hypernetwork_on_ones_own_weights_with_the_prior_it_has(
 def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_is_written(
     adapting, refused, tmp_path, change, word
 ):
-    write_tensors(
-        tmp_path / "w.safetensors",
-        {n: t for n, t in (network().state_dict() | change).items() if t is not None},
-    )
+    changed = network().state_dict() | change
+    kept = {name: tensor for name, tensor in changed.items() if tensor is not None}
+    write_tensors(tmp_path / "w.safetensors", kept)
     assert word in refused(*adapting("--backbone", tmp_path / "w.safetensors"))
     assert not (tmp_path / "run").exists()
 

@@ -1,12 +1,13 @@
 """Everything that is refused: one message, the right exit code, nothing left behind."""
 
 import json
+import re
 
 import pytest
 
 WRONG_VALUES = [
-    (["--transfer", "both"], "prompt, mask"),
-    (["--budget", "huge"], "quick, full"),
+    (["--method", "both"], "prompt, selection, "),
+    (["--effort", "huge"], "--effort is 'huge'; choose one of quick, full"),
     (["--device", "tpu"], "cpu"),
     (["--device", "cuda"], "device 'cpu'"),
     (["--precision", "int8"], "bf16"),
@@ -20,10 +21,18 @@ WRONG_VALUES = [
     (["--epochs", "0"], "--epochs"),
     (["--epochs", "two"], "--epochs"),
     (["--batch-size", "1"], "--batch-size"),
-    (["--prompt-steps", "-1"], "--prompt-steps"),
+    (["--set", "steps=-1"], "steps is -1"),
+    (["--set", "steps"], "--set steps: give KEY=VALUE, such as --set steps=50"),
+    (["--set", "=3"], "give KEY=VALUE"),
+    (["--set", "steps=many"], "steps is 'many'; it is a int, by default 150"),
+    (["--set", "steps=[1"], "this value cannot be read"),
+    (["--set", "stepz=1"], "unknown setting 'stepz'; prompt has uniform, coupling, steps, lr, "),
+    (["--method", "mask", "--set", "steps=1"], "mask has uniform, coupling, deploy_prompt"),
+    (["--method", "group_l1", "--set", "images=1"], "group_l1 has uniform, coupling"),
+    (["--method", "group_l1", "--set", "coupling=independent"], "a study compares them"),
     (["--lr", "0"], "--lr"),
     (["--lr", "nan"], "--lr"),
-    (["--prompt-lr", "-1"], "--prompt-lr"),
+    (["--set", "lr=-1"], "lr is -1"),
     (["--weight-decay", "-1"], "--weight-decay"),
     (["--seed", "-1"], "--seed"),
     (["--distill", "1.1"], "at most 1"),
@@ -37,12 +46,33 @@ WRONG_VALUES = [
 ]
 
 
+OLD_FLAGS = {
+    "--transfer": ("mask", "--method"),
+    "--prior": ("source", "--set prior=task|source"),
+    "--prompt-steps": ("20", "--set steps=N"),
+    "--prompt-lr": ("0.001", "--set lr=X"),
+    "--deploy-prompt": (None, "--set deploy_prompt=true"),
+    "--no-deploy-prompt": (None, "--set deploy_prompt=false"),
+    "--budget": ("quick", "--effort"),
+}
+
+
 @pytest.mark.parametrize("wrong, hint", WRONG_VALUES, ids=[" ".join(w) for w, _ in WRONG_VALUES])
 def test_a_wrong_value_is_wrong_usage_and_leaves_nothing(
     refused, adapting, tmp_path, wrong, hint, monkeypatch
 ):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert hint in refused(*adapting(*wrong), code=2)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("old", OLD_FLAGS)
+def test_a_flag_of_an_earlier_version_is_refused_with_its_new_name(
+    refused, adapting, tmp_path, old
+):
+    value, new = OLD_FLAGS[old]
+    given = [old] if value is None else [old, value]
+    assert refused(*adapting(*given), code=2).startswith(f"{old} is now {new}. See ")
     assert not (tmp_path / "run").exists()
 
 
@@ -53,9 +83,8 @@ def test_usage_errors_name_the_help_to_read(refused):
 
 
 def test_a_batch_is_refused_where_nothing_is_measured(refused, entry):
-    assert "--batch 4" in refused(
-        "inspect", "--hypernet", entry, "--no-latency", "--batch", "4", code=2
-    )
+    asked = ["inspect", "--hypernet", entry, "--no-latency", "--batch", "4"]
+    assert "--batch 4" in refused(*asked, code=2)
 
 
 def test_a_budget_below_the_floor_names_the_lowest(refused, adapting, tmp_path):
@@ -108,8 +137,14 @@ def test_an_existing_run_needs_resume_or_force(refused, call, adapting, finished
     arguments = adapting("--out", finished)
     before = sorted((p.name, p.stat().st_mtime_ns) for p in finished.iterdir())
     message = refused(*arguments)
-    assert "resume" in message and "force" in message
-    assert "macs was 0.5, now 0.4" in refused(*arguments, "--resume", "--macs", "0.4")
+    assert "--resume" in message and "--force" in message
+    other_budget = refused(*arguments, "--resume", "--macs", "0.4")
+    assert re.search(r"budget was .*'macs': 0.5.*, now .*'macs': 0.4", other_budget)
+    assert "--force" in other_budget
+    other_settings = refused(*arguments, "--resume", "--set", "steps=2")
+    assert re.search(r"settings was .*'steps': 1,.*, now .*'steps': 2,", other_settings)
+    other_method = refused(*adapting("--out", finished, "--method", "mask"), "--resume")
+    assert "method was 'prompt', now 'mask'" in other_method
     assert "seed was 0, now 1" in refused(*arguments, "--resume", "--seed", "1")
     assert sorted((p.name, p.stat().st_mtime_ns) for p in finished.iterdir()) == before
 
@@ -138,13 +173,14 @@ def test_an_out_that_cannot_be_made_is_refused(refused, adapting, tmp_path):
     assert "cannot create" in refused(*adapting("--out", tmp_path / "file" / "run"))
 
 
-def test_force_replaces_a_run_and_what_was_in_it(call, adapting, tmp_path):
-    assert call(*adapting())[0] == 0
-    (tmp_path / "run" / "old.txt").write_text("")
-    code, _, err = call(*adapting("--force", "--transfer", "mask"))
+def test_force_replaces_a_run_and_what_was_in_it(call, adapting, few_photos, tmp_path):
+    run = tmp_path / "run"
+    assert call(*adapting("--task", few_photos))[0] == 0
+    (run / "old.txt").write_text("")
+    code, _, err = call(*adapting("--task", few_photos, "--force", "--method", "mask"))
     assert code == 0, err
-    assert not (tmp_path / "run" / "old.txt").exists()
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["transfer"] == "mask"
+    assert not (run / "old.txt").exists()
+    assert json.loads((run / "result.json").read_text())["method"] == "mask"
 
 
 def test_eval_refuses_what_is_no_run_and_another_task(refused, finished, photos, tmp_path):

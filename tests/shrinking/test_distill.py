@@ -1,6 +1,10 @@
-"""Learning from a larger network: the loss by its formula, the teacher untouched, and what is learned."""
+"""Learning from a larger network: the loss by its formula, and what is learned.
+
+The teacher stays untouched.
+"""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -31,44 +35,36 @@ def test_the_divergence_is_that_of_the_softened_predictions(temperature):
     teacher, student = 3 * torch.randn(5, 7), 3 * torch.randn(5, 7)
     p, q = (softmax(logits.double().numpy() / temperature) for logits in (teacher, student))
     expected = temperature**2 * (p * np.log(p / q)).sum(1).mean()
-    assert softened_divergence(teacher, student, temperature).item() == pytest.approx(
-        expected, rel=1e-5
-    )
-    assert softened_divergence(teacher, teacher + 1, temperature).item() == pytest.approx(
-        0, abs=1e-5
-    ), "logits that differ by a constant say the same"
+    found = softened_divergence(teacher, student, temperature).item()
+    assert found == pytest.approx(expected, rel=1e-5)
+    shifted = softened_divergence(teacher, teacher + 1, temperature).item()
+    assert shifted == pytest.approx(0, abs=1e-5), "logits that differ by a constant say the same"
 
 
 def test_at_a_high_temperature_the_gradient_is_the_difference_of_centred_logits():
-    teacher, student = (
-        torch.randn(6, 10, dtype=torch.float64),
-        torch.randn(6, 10, dtype=torch.float64, requires_grad=True),
-    )
+    teacher = torch.randn(6, 10, dtype=torch.float64)
+    student = torch.randn(6, 10, dtype=torch.float64, requires_grad=True)
     softened_divergence(teacher, student, 1000.0).backward()
-    centred = [
-        logits.detach() - logits.detach().mean(1, keepdim=True) for logits in (student, teacher)
-    ]
-    assert torch.allclose(
-        student.grad, (centred[0] - centred[1]) / 10 / 6, rtol=1e-2, atol=1e-4
-    )  # arXiv 1503.02531, equation 4
+    apart = student.detach() - teacher
+    expected = (apart - apart.mean(1, keepdim=True)) / 10 / 6  # arXiv 1503.02531, equation 4
+    assert torch.allclose(student.grad, expected, rtol=1e-2, atol=1e-4)
 
 
 def stepped(network, digits, cpu, weight, labels):
-    """A copy of a network after one step with a teacher, and that teacher's state before and after."""
+    """The state of a copy of a network after one step with a teacher, which does not change."""
     torch.manual_seed(5)
     taught = Network(copy.deepcopy(network.backbone), MEAN, STD)
     torch.nn.init.normal_(taught.backbone.fc.weight)
     student, before = copy.deepcopy(network), copy.deepcopy(taught.state_dict())
-    stage = FinetuneStage(
-        student, digits, FinetuneConfig(lr=0.1), cpu, teacher=Teacher.of(taught, weight, 4.0, cpu)
-    )
+    teacher = Teacher.of(taught, weight, 4.0, cpu)
+    stage = FinetuneStage(student, digits, FinetuneConfig(lr=0.1), cpu, teacher=teacher)
     stage.start_epoch(0, 0)
     pixels, _ = digits.train.__getitems__(range(32))
     stage.step(pixels, labels, generator(0), 0)
-    assert not any(module.training for module in taught.modules()) and not any(
-        p.requires_grad for p in taught.parameters()
-    )
-    assert all(torch.equal(t, before[n]) for n, t in taught.state_dict().items()), (
+    assert not any(module.training for module in taught.modules())
+    assert not any(p.requires_grad for p in taught.parameters())
+    after = taught.state_dict()
+    assert all(torch.equal(t, before[n]) for n, t in after.items()), (
         "the teacher learns nothing, nor do its statistics"
     )
     return student.state_dict()
@@ -76,32 +72,26 @@ def stepped(network, digits, cpu, weight, labels):
 
 def test_labels_and_teacher_have_the_shares_that_the_weight_says(network, digits, cpu):
     one, other = torch.zeros(32, dtype=torch.int64), torch.ones(32, dtype=torch.int64)
-    weights = {
-        (w, n): stepped(network, digits, cpu, w, labels)["backbone.fc.weight"]
-        for w in (0.0, 0.5, 1.0)
-        for n, labels in enumerate((one, other))
-    }
-    assert torch.equal(weights[1.0, 0], weights[1.0, 1]) and not torch.allclose(
-        weights[0.0, 0], weights[0.0, 1]
-    )
-    middle = (weights[0.0, 0] + weights[1.0, 0]) / 2  # the first step of SGD is linear in the loss
-    assert torch.allclose(weights[0.5, 0], middle, atol=1e-5)
+
+    def weights(share, labels):
+        return stepped(network, digits, cpu, share, labels)["backbone.fc.weight"]
+
+    by_labels, by_teacher = weights(0.0, one), weights(1.0, one)
+    assert torch.equal(by_teacher, weights(1.0, other))
+    assert not torch.allclose(by_labels, weights(0.0, other))
+    middle = (by_labels + by_teacher) / 2  # the first step of SGD is linear in the loss
+    assert torch.allclose(weights(0.5, one), middle, atol=1e-5)
 
 
 def test_a_student_learns_from_its_teacher_what_wrong_labels_do_not_say(network, digits, cpu):
-    teacher = copy.deepcopy(network)
-    finetune(teacher, digits, FinetuneConfig(epochs=8, batch_size=32, lr=0.1), cpu)
+    recipe = FinetuneConfig(epochs=8, batch_size=32, lr=0.1)
+    knowing, untaught, student = (copy.deepcopy(network) for _ in range(3))
+    finetune(knowing, digits, recipe, cpu)
     shuffled = np.random.default_rng(0).permutation(digits.train.labels)
     wrong = Split(digits.train.images, digits.train.indices, shuffled)
-    students = [copy.deepcopy(network) for _ in range(2)]
-    finetune(students[0], digits, FinetuneConfig(epochs=8, batch_size=32, lr=0.1), cpu, train=wrong)
-    finetune(
-        students[1],
-        digits,
-        FinetuneConfig(epochs=8, batch_size=32, lr=0.1),
-        cpu,
-        train=wrong,
-        teacher=Teacher.of(teacher, 1.0, 4.0, cpu),
-    )
-    alone, taught, best = (evaluate(n, digits.held_out, cpu).top1 for n in (*students, teacher))
+    mislabelled = dataclasses.replace(digits, train=wrong)
+    finetune(untaught, mislabelled, recipe, cpu)
+    finetune(student, mislabelled, recipe, cpu, teacher=Teacher.of(knowing, 1.0, 4.0, cpu))
+    networks = (untaught, student, knowing)
+    alone, taught, best = (evaluate(n, digits.held_out, cpu).top1 for n in networks)
     assert alone < 40 and taught > 60 and taught > 0.8 * best, (alone, taught, best)

@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pass_transfer.networks import kind_of
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.removal import remove_channels
 from pass_transfer.shrinking.recalibrate import recalibrate
-from pass_transfer.shrinking.reconstruct import RIDGE, _Fit, _rows, reconstruct_readers
+from pass_transfer.shrinking.reconstruct import RIDGE, _Fit, _FitOfPlaces, reconstruct_readers
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime, to_images
 
@@ -53,6 +54,28 @@ def test_it_is_ridge_regression_of_the_lost_part(seed, kept, size):
     torch.testing.assert_close(shift, flat[:, ~stays] @ mean[~stays] - added @ mean[stays])
 
 
+def test_behind_a_flattening_every_place_has_the_regression_of_the_channels():
+    torch.manual_seed(0)
+    channels, places = 6, 5
+    weight = torch.randn(3, channels * places, dtype=torch.float64)
+    maps = torch.randn(300, channels, places, dtype=torch.float64) + 1
+    maps[:, 4] = 2 * maps[:, 1] - 3 * maps[:, 2] + 0.5  # a cut channel that others repeat
+    mask = torch.tensor([True, True, True, False, False, True])
+    inputs = torch.arange(channels * places).view(channels, places)
+    fit = _FitOfPlaces(weight, mask, inputs)
+    for part in maps.flatten(1).split(64):
+        fit.add(part)
+    added, shift = fit.solve()
+    of_channels = _Fit(torch.eye(channels, dtype=torch.float64), mask)
+    of_channels.add(maps.transpose(1, 2).flatten(0, 1))
+    stand_in, offset = of_channels.solve()
+    assert stand_in[4, 1:3] == pytest.approx([2, -3], rel=0.05)
+    by_place = weight.view(3, channels, places)
+    expected = [torch.einsum("oc,ck->ok", by_place[:, :, p], stand_in) for p in range(places)]
+    torch.testing.assert_close(added.view(3, 4, places), torch.stack(expected, 2))
+    torch.testing.assert_close(shift, by_place.sum(2) @ offset)
+
+
 @settings(max_examples=30)
 @given(
     seed=st.integers(0, 10**6),
@@ -67,7 +90,8 @@ def test_rows_are_what_the_layer_multiplies_its_weights_with(
 ):
     layer = torch.nn.Conv2d(4, 5, kernel, stride, padding, dilation, bias=False)
     images = torch.randn(3, 4, 7, 8, generator=torch.Generator().manual_seed(seed))
-    rows = _rows(layer, images, places, torch.Generator().manual_seed(seed))
+    draw = torch.Generator().manual_seed(seed)
+    rows = kind_of(layer).rows(layer, images, places, draw)
     made = layer(images).flatten(2)
     chosen = torch.randperm(made.shape[2], generator=torch.Generator().manual_seed(seed))[:places]
     torch.testing.assert_close(

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from pass_transfer.errors import UsageError
-from pass_transfer.scoring.registry import METHODS, method_of
+from pass_transfer.scoring.registry import METHODS, choose_method
 from pass_transfer.study import Cell, load_study
 
 GOOD = """\
@@ -15,7 +15,7 @@ tasks:
   digits:
 methods:
   random:
-  transfer_prompt:
+  prompt:
     steps: 3
 budgets: [0.5, 0.3]
 seeds: [0, 1]
@@ -32,16 +32,10 @@ def write(tmp_path, text):
 
 def test_a_study_is_all_its_combinations_seed_by_seed(tmp_path):
     study = load_study(write(tmp_path, GOOD))
-    assert study.tasks == {"cifar100": "data/c100", "digits": None} and study.methods == {
-        "random": {},
-        "transfer_prompt": {"steps": 3},
-    }
-    assert (study.budgets, study.seeds, study.epochs, str(study.out)) == (
-        (0.5, 0.3),
-        (0, 1),
-        2,
-        "results/core",
-    )
+    assert study.tasks == {"cifar100": "data/c100", "digits": None}
+    assert study.methods == {"random": {}, "prompt": {"steps": 3}}
+    assert (study.budgets, study.seeds) == ((0.5, 0.3), (0, 1))
+    assert (study.epochs, str(study.out)) == (2, "results/core")
     cells = study.cells()
     assert len(cells) == len(set(cells)) == len({cell.name for cell in cells}) == 16
     assert [cell.seed for cell in cells] == [0] * 8 + [1] * 8
@@ -49,41 +43,46 @@ def test_a_study_is_all_its_combinations_seed_by_seed(tmp_path):
 
 
 def test_plain_lists_and_single_values_do(tmp_path):
-    study = load_study(
-        write(tmp_path, "tasks: [digits]\nmethods: [random, group_l1]\nbudgets: 0.5\nseeds: 3\n")
-    )
+    text = "tasks: [digits]\nmethods: [random, group_l1]\nbudgets: 0.5\nseeds: 3\n"
+    study = load_study(write(tmp_path, text))
     assert [cell.name for cell in study.cells()] == ["digits-0.5-random-3", "digits-0.5-group_l1-3"]
-    assert (
-        study.epochs == 1
-        and study.train_images is None
-        and study.hypernet == "zoo/r18_tinyimnet"
-        and str(study.out) == "studies/core"
-    )
+    assert (study.epochs, study.train_images, study.round_to) == (1, None, 1)
+    assert (study.hypernet, str(study.out)) == ("zoo/r18_tinyimnet", "studies/core")
+
+
+DEAF = """\
+  deaf:
+    method: pass_from_scratch
+    uses_prompt: false
+    steps: 2"""
 
 
 def test_a_method_may_come_in_variants(tmp_path):
-    study = load_study(
-        write(
-            tmp_path,
-            GOOD.replace(
-                "  random:",
-                "  deaf:\n    method: pass_from_scratch\n    hears_prompt: false\n    steps: 2",
-            ),
-        )
-    )
-    method, settings = method_of("deaf", study.methods["deaf"])
-    assert (
-        method == METHODS["pass_from_scratch"]
-        and settings.steps == 2
-        and not settings.shape().hears_prompt
-    )
+    study = load_study(write(tmp_path, GOOD.replace("  random:", DEAF)))
+    chosen = choose_method("deaf", study.methods["deaf"])
+    assert chosen.method == METHODS["pass_from_scratch"]
+    assert chosen.settings.steps == 2 and not chosen.settings.shape().uses_prompt
     known = study.identity(study.cells()[0])["settings"]
-    assert (
-        known
-        == {"method": "pass_from_scratch", "uniform": False, "coupling": "grouped"}
-        | dataclasses.asdict(settings)
-        and known["images"] == 2048
-    )
+    own = {"method": "pass_from_scratch", "uniform": False, "coupling": "grouped"}
+    assert known == own | dataclasses.asdict(chosen.settings)
+    assert known["images"] == 2048
+
+
+def test_a_study_of_version_0_1_is_still_read_as_it_was_meant(tmp_path):
+    old = GOOD.replace("  prompt:", "  transfer_prompt:")
+    old = old.replace("  random:", DEAF.replace("uses_prompt", "hears_prompt"))
+    study = load_study(write(tmp_path, old))
+    deaf, _, tuned = study.cells()[:3]
+    assert not study.identity(deaf)["settings"]["uses_prompt"]
+    assert tuned.name == "cifar100-0.5-transfer_prompt-0"
+    settings = study.identity(tuned)["settings"]
+    assert (settings["method"], settings["steps"]) == ("prompt", 3)
+    assert (settings["prior"], settings["deploy_prompt"]) == ("source", False)
+
+
+def test_what_channels_are_rounded_to_decides_a_cell(tmp_path):
+    study = load_study(write(tmp_path, GOOD + "round_to: 8\n"))
+    assert study.round_to == 8 and study.identity(study.cells()[0])["round_to"] == 8
 
 
 @pytest.mark.parametrize(
@@ -102,6 +101,7 @@ def test_a_method_may_come_in_variants(tmp_path):
         ("[0, 1]", "[0, a]", 10, "seed is 'a'"),
         ("epochs: 2", "epochs: 0", 11, "epochs is 0"),
         ("epochs: 2", "reconstruct: 2", 11, "reconstruct is 2"),
+        ("epochs: 2", "round_to: 0", 11, "round_to is 0"),
         ("epochs: 2", "epoch: 2", 11, "unknown field 'epoch'"),
         ("    steps: 3", "    steps: many", 8, "steps is 'many'"),
         ("    steps: 3", "    step: 3", 8, "unknown setting 'step'"),
@@ -125,9 +125,9 @@ def test_a_method_may_come_in_variants(tmp_path):
         ),
         (
             "  random:",
-            "  mine:\n    method: pass_from_scratch\n    hears_prompt: 0",
+            "  mine:\n    method: pass_from_scratch\n    uses_prompt: 0",
             8,
-            "hears_prompt is 0",
+            "uses_prompt is 0",
         ),
         ("  random:", "  random: fast", 6, "given for random"),
         ("  random:", "  random:\n  random:", 7, "given twice"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pass_transfer.errors import UsageError
 
 PRIORS = ("taylor+l1", "l1", "none")
 CORES = ("lstm", "conv", "mlp")
+RENAMED = {"hears_prompt": "uses_prompt"}  # fields that version 0.1.0 called otherwise
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class HypernetConfig:
         reference_density: share of all channels kept in the masks that are fed.
         core: what joins the layers: "lstm", or, to see what the recurrence is worth, "conv",
             convolutions along the layers, or "mlp", every layer by itself.
-        reads_weights, hears_prompt: whether it does, to see what that is worth.
+        reads_weights, uses_prompt: whether it does, to see what that is worth.
     """
 
     hidden: int = 128
@@ -42,7 +45,7 @@ class HypernetConfig:
     reference_density: float = 0.7
     core: str = "lstm"
     reads_weights: bool = True
-    hears_prompt: bool = True
+    uses_prompt: bool = True
 
     def __post_init__(self) -> None:
         if self.prior not in PRIORS:
@@ -58,6 +61,11 @@ class HypernetConfig:
         object.__setattr__(self, "encoder", tuple(self.encoder))
 
     @classmethod
-    def from_saved(cls, saved):
-        """A config as JSON has it."""
-        return cls(**saved)
+    def from_saved(cls, saved: Mapping[str, Any]) -> HypernetConfig:
+        """The shape that was written as JSON, by this version or an earlier one.
+
+        Raises:
+            TypeError: an unknown field.
+            UsageError: a shape that makes no sense.
+        """
+        return cls(**{RENAMED.get(name, name): value for name, value in saved.items()})

@@ -1,4 +1,7 @@
-"""What may stand in the LSTM's place, to see what the recurrence is worth (the ablations of arXiv 2407.17412)."""
+"""What may stand in the LSTM's place, to see what the recurrence is worth.
+
+These are the ablations of arXiv 2407.17412.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ def make_core(kind: str, inputs: int, hidden: int) -> nn.Module:
     """A module from (steps, inputs) to (steps, hidden), of about as many parameters as the LSTM.
 
     Args:
-        kind: "conv", two convolutions along the layers; "mlp", the same two layers for every step by itself.
+        kind: "conv", two convolutions along the layers; "mlp", the same two layers for every
+            step by itself.
     """
     if kind == "conv":
         return Along(

@@ -9,7 +9,8 @@ SIDE = 64  # every prompt is read at this size
 STRIDE = 4  # of each of three layers: 64 -> 16 -> 4 -> 1
 PLACES = SIDE // STRIDE**2  # a side of the grid that the last layer reads
 SLOPE = 0.2  # of the activation below zero; with none, a frame of zeros could not be tuned
-CODE_SCALE = 0.016  # spread of a random image whose codes have a spread of 1; of a frame around it, about 0.03
+# Spread of a random image whose codes have a spread of 1; of a frame around it, about 0.03.
+CODE_SCALE = 0.016
 
 
 class PromptEncoder(nn.Module):
@@ -39,7 +40,7 @@ class PromptEncoder(nn.Module):
             self.last.weight /= self(CODE_SCALE * torch.randn(3, SIDE, SIDE)).std()
 
     def forward(self, frame: torch.Tensor) -> torch.Tensor:
-        """Codes (1 + steps, hidden) of a frame (3, S, S): the whole frame's, then what each step hears of it."""
+        """Codes (1 + steps, hidden) of a frame (3, S, S): the whole frame's, then each step's."""
         image = (
             nn.functional.adaptive_avg_pool2d(frame[None], SIDE)
             if frame.shape[-1] != SIDE

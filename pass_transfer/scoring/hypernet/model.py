@@ -1,11 +1,11 @@
-"""PASS: a recurrent hypernetwork that reads a prompt and a backbone's weights and scores its channels.
+"""PASS: a recurrent hypernetwork that reads a prompt and a backbone and scores its channels.
 
 arXiv 2407.17412, section 3: the encoded prompt is the LSTM's initial state, the layers'
 in-pruned weights are its inputs in forward order, one linear head a layer gives that
 layer's channel scores. Here every step also hears of the prompt itself (an initial state
 alone is forgotten), past the LSTM too. Scores are a prior and a bounded correction: what
 the heads say with the prompt, less what they would say without one. A channel group's
-correction joins those of its convolutions.
+correction joins those of its steps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from pass_transfer.budgets.ranking import top_share
-from pass_transfer.networks import ChannelGroups
+from pass_transfer.networks import ChannelGroup, ChannelGroups
 from pass_transfer.scoring.hypernet.config import HypernetConfig
 from pass_transfer.scoring.hypernet.cores import make_core
 from pass_transfer.scoring.hypernet.encoder import PromptEncoder
@@ -35,6 +35,8 @@ class Hypernet(nn.Module):
         groups: its channel groups.
         prior: scores (width,) for each group with mean 0 and variance 1, or None.
     """
+
+    prior: torch.Tensor
 
     def __init__(
         self,
@@ -55,25 +57,28 @@ class Hypernet(nn.Module):
             nn.Linear(config.hidden, _units(groups, step), bias=False) for step in groups.steps
         )
         for head in self.heads:
-            nn.init.normal_(head.weight, std=HEAD_SPREAD)
+            nn.init.normal_(head.get_parameter("weight"), std=HEAD_SPREAD)
         self.register_buffer("prior", _flat(groups, prior))
-        self.places: dict[str, dict[str, str]] = {
-            group.name: {} for group in groups.values()
-        }  # of each group's members, the buffer with their units
-        for number, (group, step) in enumerate(
-            (group, step)
-            for group in groups.values()
-            for step in group.writes
-            if step in groups.steps
-        ):
-            units = group.writes[step]
-            self.places[group.name][step] = f"units{number}"
-            self.register_buffer(
-                f"units{number}",
-                torch.argsort(units) if len(units) == group.width else units,
-                persistent=False,
-            )
+        self.places = self._register_units()
         self.weights = LayerWeights(backbone, groups, config.pooled)
+
+    def _register_units(self) -> dict[str, dict[str, str]]:
+        """Of each group's steps, the name of the buffer that says which unit is which channel."""
+        places: dict[str, dict[str, str]] = {}
+        number = 0
+        for group in self.groups.values():
+            places[group.name] = {}
+            for layer, units in group.writes.items():
+                if layer not in self.groups.steps:
+                    continue
+                name = f"units{number}"
+                one_each = len(units) == group.width
+                places[group.name][layer] = name
+                self.register_buffer(
+                    name, torch.argsort(units) if one_each else units, persistent=False
+                )
+                number += 1
+        return places
 
     def reading(self, backbone: nn.Module, prior: dict[str, torch.Tensor] | None) -> Hypernet:
         """A copy that reads another backbone of the same groups and corrects another prior."""
@@ -83,9 +88,12 @@ class Hypernet(nn.Module):
         return other
 
     def forward(self, frame: torch.Tensor) -> torch.Tensor:
-        """Scores (total,) over all groups for a prompt's frame (3, S, S), all on one scale; a frame of zeros has the prior's, if prompts are heard."""
+        """Scores (total,) over all groups for a prompt's frame (3, S, S), all on one scale.
+
+        A frame of zeros has the prior's scores, if the prompt is used at all.
+        """
         codes, prior = self.encoder(frame), self.prior.to(frame.dtype)
-        codes = codes if self.config.hears_prompt else torch.zeros_like(codes)
+        codes = codes if self.config.uses_prompt else torch.zeros_like(codes)
         fed = self._reference_mask(prior)
         scores = prior
         for number in range(self.config.iterations):
@@ -101,26 +109,34 @@ class Hypernet(nn.Module):
         """Bounded corrections (total,) with mean zero inside each group."""
         vectors = self.weights.vectors(fed).to(codes)
         vectors = vectors if self.config.reads_weights else torch.zeros_like(vectors)
-        if self.config.hears_prompt:
-            spoken, silent = self._recur(torch.stack([codes, torch.zeros_like(codes)]), vectors)
-            spoken = spoken - silent
+        if self.config.uses_prompt:
+            both = self._recur(torch.stack([codes, torch.zeros_like(codes)]), vectors)
+            with_prompt, without = both
+            said = with_prompt - without
         else:
-            (spoken,) = self._recur(codes[None], vectors)
-        raw = {step: head(row) for step, head, row in zip(self.groups.steps, self.heads, spoken)}
-        bound, parts = self.config.correction, []
-        for group in self.groups.values():
-            members = [
-                _per_unit(raw[n], getattr(self, place), group.width)
-                for n, place in self.places[group.name].items()
-            ]
-            inside = bound * torch.tanh(
-                torch.stack(members).sum(0) / (bound * math.sqrt(len(members)))
-            )
-            parts.append(inside - inside.mean())
-        return torch.cat(parts)
+            (said,) = self._recur(codes[None], vectors)
+        raw = {step: head(row) for step, head, row in zip(self.groups.steps, self.heads, said)}
+        corrections = [self._of_group(group, raw) for group in self.groups.values()]
+        return torch.cat(corrections)
+
+    def _of_group(self, group: ChannelGroup, raw: dict[str, torch.Tensor]) -> torch.Tensor:
+        """A group's correction (width,): its steps' joined, bounded, with mean zero."""
+        members = [
+            _per_unit(raw[step], self.get_buffer(place), group.width)
+            for step, place in self.places[group.name].items()
+        ]
+        bound = self.config.correction
+        spread = bound * math.sqrt(len(members))
+        inside = bound * torch.tanh(torch.stack(members).sum(0) / spread)
+        return inside - inside.mean()
 
     def _recur(self, codes: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        """What every step hears of each prompt's codes (prompts, 1 + steps, hidden) and the core makes of it and of the layers' vectors, (prompts, steps, hidden)."""
+        """What the core and the prompt say at every step, (prompts, steps, hidden).
+
+        Args:
+            codes: (prompts, 1 + steps, hidden), the whole prompt's and then each step's.
+            vectors: (steps, pooled), the layers' weights.
+        """
         whole, heard = codes[:, 0], codes[:, 1:]
         inputs = torch.cat([vectors.expand(len(codes), -1, -1), heard], dim=2)
         if self.config.core != "lstm":
@@ -139,14 +155,16 @@ def _flat(groups: ChannelGroups, prior: dict[str, torch.Tensor] | None) -> torch
 
 
 def _units(groups: ChannelGroups, step: str) -> int:
-    """Output channels of a step's convolution that a group holds; one for a convolution in none."""
+    """Output channels of a step's layer that a group holds; one for a layer in none."""
     return next((len(g.writes[step]) for g in groups.values() if step in g.writes), 1)
 
 
 def _per_unit(values: torch.Tensor, places: torch.Tensor, width: int) -> torch.Tensor:
-    """Mean of channel values (C,) over each unit's channels, (width,); places are the units' channels, or the channels' units where a unit has several."""
-    return (
-        values[places]
-        if len(values) == width
-        else values.new_zeros(width).index_add(0, places, values) * width / len(values)
-    )
+    """Mean of channel values (C,) over each unit's channels, (width,).
+
+    Args:
+        places: the channel of each unit; where a unit has several, the unit of each channel.
+    """
+    if len(values) == width:
+        return values[places]
+    return values.new_zeros(width).index_add(0, places, values) * width / len(values)

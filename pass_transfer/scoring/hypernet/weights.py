@@ -5,41 +5,37 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pass_transfer.networks import ChannelGroups
+from pass_transfer.networks import ChannelGroup, ChannelGroups, kind_of
 
 
 class LayerWeights(nn.Module):
-    """Averaged weights of every step's convolution (arXiv 2407.17412, section 3), as buffers in float64.
+    """Averaged weights of every step (arXiv 2407.17412, section 3), as buffers in float64.
 
     For each step, the kernel is averaged over its positions and its outputs are pooled to one
     length, once; `vectors` then averages over the inputs that a mask keeps, all steps together.
     """
 
+    weights: torch.Tensor
+    inputs: torch.Tensor
+    ends: torch.Tensor
+
     def __init__(self, backbone: nn.Module, groups: ChannelGroups, pooled: int):
         super().__init__()
         starts = dict(zip(groups, groups.offsets.tolist()))
-        read_by = {
-            reader: starts[group.name] + units
-            for group in groups.values()
-            for reader, units in group.reads.items()
-        }
-        kernels = [
-            backbone.get_submodule(step).weight.detach().cpu().double().mean(dim=(2, 3))
-            for step in groups.steps
-        ]
-        widest = max(kernel.shape[1] for kernel in kernels)
-        weights = torch.zeros(len(kernels), pooled, widest, dtype=torch.float64)
-        inputs = torch.full(
-            (len(kernels), widest), groups.total
-        )  # where a step's inputs are among all units; then one that is always 0, and one that is always 1
-        for number, (step, kernel) in enumerate(zip(groups.steps, kernels)):
-            own = read_by.get(step)
-            weights[number, :, : kernel.shape[1]] = nn.functional.adaptive_avg_pool1d(
-                kernel.T[None], pooled
-            )[0].T
-            inputs[number, : kernel.shape[1]] = (
-                own if own is not None and len(own) == kernel.shape[1] else groups.total + 1
-            )
+        read_by = {reader: g for g in groups.values() for reader in g.reads}
+        read = [_what_is_read(backbone, step, read_by.get(step)) for step in groups.steps]
+        widest = max(kernel.shape[1] for kernel, _ in read)
+        weights = torch.zeros(len(read), pooled, widest, dtype=torch.float64)
+        # Where a step's inputs are among all units; behind those stand one that is always 0,
+        # and one that is always 1.
+        inputs = torch.full((len(read), widest), groups.total)
+        for number, (step, (kernel, units)) in enumerate(zip(groups.steps, read)):
+            count = kernel.shape[1]
+            pooled_outputs = nn.functional.adaptive_avg_pool1d(kernel.T[None], pooled)[0].T
+            weights[number, :, :count] = pooled_outputs
+            inputs[number, :count] = groups.total + 1
+            if units is not None:
+                inputs[number, :count] = starts[read_by[step].name] + units
         self.register_buffer("weights", weights, persistent=False)
         self.register_buffer("inputs", inputs, persistent=False)
         self.register_buffer(
@@ -53,7 +49,26 @@ class LayerWeights(nn.Module):
             mask: (total,) over all groups, between 0 and 1.
         """
         kept = torch.cat([mask.to(self.weights), self.ends])[self.inputs]
-        rows = torch.bmm(self.weights, kept[:, :, None])[:, :, 0] / kept.sum(1, keepdim=True).clamp(
-            min=1e-6
-        )
+        count = kept.sum(1, keepdim=True).clamp(min=1e-6)
+        rows = torch.bmm(self.weights, kept[:, :, None])[:, :, 0] / count
         return rows / rows.std(1, keepdim=True).clamp(min=1e-12)
+
+
+def _what_is_read(
+    backbone: nn.Module, step: str, group: ChannelGroup | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A step's averaged weight (outputs, inputs) and the unit of each input.
+
+    Behind a flattening, the places of a channel's map are averaged, too. There are no units
+    where no mask reaches the inputs, as those of a grouped convolution.
+    """
+    layer = backbone.get_submodule(step)
+    kind = kind_of(layer)
+    weight = kind.averaged_weight(layer)
+    units = None if group is None else group.reads[step]
+    if group is None or units is None or len(units) != weight.shape[1]:
+        return weight, None
+    if kind.inputs_hold_places and len(units) > group.width:
+        by_unit = weight[:, torch.argsort(units, stable=True)].unflatten(1, (group.width, -1))
+        return by_unit.mean(2), torch.arange(group.width)
+    return weight, units

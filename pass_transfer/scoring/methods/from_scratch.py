@@ -38,7 +38,7 @@ class ScratchSettings:
     iterations: int = HypernetConfig.iterations
     core: str = HypernetConfig.core
     reads_weights: bool = HypernetConfig.reads_weights
-    uses_prompt: bool = HypernetConfig.hears_prompt
+    uses_prompt: bool = HypernetConfig.uses_prompt
     prompt: str = SearchConfig.prompt
     pad: int = SearchConfig.pad
     image_share: float = SearchConfig.image_share
@@ -57,7 +57,7 @@ class ScratchSettings:
             iterations=self.iterations,
             core=self.core,
             reads_weights=self.reads_weights,
-            hears_prompt=self.uses_prompt,
+            uses_prompt=self.uses_prompt,
         )
 
     def search(self, batch_size: int, seed: int, uniform: bool = False) -> SearchConfig:

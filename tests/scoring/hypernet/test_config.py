@@ -25,4 +25,10 @@ def test_a_shape_that_makes_no_sense_is_refused(change, word):
 
 def test_a_shape_comes_back_from_json():
     config = HypernetConfig(hidden=32, encoder=(4, 8))
-    assert HypernetConfig(**json.loads(json.dumps(vars(config)))) == config
+    assert HypernetConfig.from_saved(json.loads(json.dumps(vars(config)))) == config
+
+
+def test_the_name_that_version_0_1_0_had_for_a_field_is_read():
+    assert HypernetConfig.from_saved({"hears_prompt": False}) == HypernetConfig(uses_prompt=False)
+    with pytest.raises(TypeError, match="sees_prompt"):
+        HypernetConfig.from_saved({"sees_prompt": False})

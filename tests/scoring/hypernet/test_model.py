@@ -1,3 +1,5 @@
+"""From a prompt to scores: what a hypernetwork hears, reads, keeps and learns."""
+
 import copy
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pass_transfer.budgets.ranking import select
+from pass_transfer.budgets import Budget, CutNetwork
 from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
 from pass_transfer.scoring.magnitude import group_l1
@@ -27,6 +29,16 @@ def frame(seed: int = 0, size: int = 32) -> torch.Tensor:
     return 5 * Prompt(size=size, pad=3, seed=seed).frame().detach().double()
 
 
+def half_of(scores, groups, **how):
+    """The masks that keep half of the channels."""
+    network = CutNetwork(groups, None, None, 32)
+    return Budget(density=0.5, round_to=1, **how).cut(scores, network)
+
+
+def size_of(net):
+    return sum(p.numel() for p in net.parameters())
+
+
 def test_scores_are_finite_one_for_every_unit_and_the_same_every_time(net, groups):
     scores = net(frame())
     assert scores.shape == (groups.total,) and torch.isfinite(scores).all()
@@ -36,14 +48,14 @@ def test_scores_are_finite_one_for_every_unit_and_the_same_every_time(net, group
 def test_another_prompt_gives_other_scores_and_other_masks(net, groups):
     one, two = net(frame(1)).detach(), net(frame(2)).detach()
     assert (one - two).std() > 1e-3 * one.std()
-    masks = [select(groups.split(s), groups, density=0.5) for s in (one, two)]
+    masks = [half_of(groups.split(s), groups) for s in (one, two)]
     assert masks[0].difference(masks[1]) > 0
 
 
 def test_a_louder_prompt_corrects_more(net):
-    corrections = [
-        (net(factor * frame()) - net.prior).detach().square().mean() for factor in (0.5, 1, 2, 4)
-    ]
+    prior = net.prior
+    heard = [net(factor * frame()).detach() for factor in (0.5, 1, 2, 4)]
+    corrections = [(scores - prior).square().mean() for scores in heard]
     assert corrections == sorted(corrections) and corrections[0] > 0
 
 
@@ -77,14 +89,10 @@ def test_corrections_are_bounded_and_do_not_shift_a_group(net, groups, spread):
 def test_an_untrained_hypernetwork_mostly_keeps_the_priors_order(net, groups, prior):
     scores = net(frame()).detach()
     for name, values in groups.split(scores).items():
-        correlation = np.corrcoef(values.argsort().argsort(), prior[name].argsort().argsort())[0, 1]
-        assert correlation > 0.95
-    assert (
-        select(groups.split(scores), groups, density=0.5).difference(
-            select(prior, groups, density=0.5, uniform=True)
-        )
-        < 0.1
-    )
+        ranks = values.argsort().argsort(), prior[name].argsort().argsort()
+        assert np.corrcoef(*ranks)[0, 1] > 0.95
+    masks = half_of(groups.split(scores), groups)
+    assert masks.difference(half_of(prior, groups, uniform=True)) < 0.1
 
 
 def test_without_a_prior_scores_start_near_zero(networks, groups):
@@ -94,9 +102,7 @@ def test_without_a_prior_scores_start_near_zero(networks, groups):
 
 def test_at_the_published_width_it_has_about_the_published_number_of_parameters(networks):
     small = Hypernet(HypernetConfig(hidden=64, encoder=(8, 16)), *networks("resnet18"))
-    assert (
-        0.30e6 < sum(p.numel() for p in small.parameters()) < 0.34e6
-    )  # arXiv 2407.17412: 0.31 M for ResNet-18
+    assert 0.30e6 < size_of(small) < 0.34e6  # arXiv 2407.17412: 0.31 M for ResNet-18
 
 
 def test_the_gradient_reaches_the_frame_and_every_parameter(net, groups):
@@ -126,9 +132,8 @@ def test_a_saved_hypernetwork_gives_the_same_scores(networks, net):
 @pytest.mark.parametrize("architecture", ["resnet50", "resnext50_32x4d"])
 def test_bottleneck_networks_have_scores_too(networks, architecture):
     network, groups = networks(architecture)
-    scores = Hypernet(
-        HypernetConfig(), network, groups, standardise(group_l1(network, groups, 32))
-    )(frame().float())
+    prior = standardise(group_l1(network, groups, 32))
+    scores = Hypernet(HypernetConfig(), network, groups, prior)(frame().float())
     assert scores.shape == (groups.total,) and torch.isfinite(scores).all()
 
 
@@ -138,11 +143,8 @@ def test_other_cores_hear_the_prompt_and_are_of_about_the_same_size(networks, pr
     net = Hypernet(HypernetConfig(core=core), *networks("resnet18"), prior).double()
     assert not torch.allclose(net(frame(1)), net(frame(2)))
     assert torch.equal(net(torch.zeros(3, 32, 32, dtype=torch.float64)), net.prior)
-    lstm, own = (
-        sum(p.numel() for p in n.parameters())
-        for n in (Hypernet(HypernetConfig(), *networks("resnet18"), prior), net)
-    )
-    assert 0.8 < own / lstm < 1.25
+    lstm = Hypernet(HypernetConfig(), *networks("resnet18"), prior)
+    assert 0.8 < size_of(net) / size_of(lstm) < 1.25
 
 
 def test_with_an_mlp_no_layer_hears_of_another_and_with_convolutions_the_next_ones_do(
@@ -155,15 +157,8 @@ def test_with_an_mlp_no_layer_hears_of_another_and_with_convolutions_the_next_on
         codes = torch.randn(1 + len(vectors), net.config.hidden, dtype=torch.float64)
         before = net._recur(codes[None], vectors)[0]
         vectors[8] += 1
-        return (
-            (net._recur(codes[None], vectors)[0] - before)
-            .abs()
-            .sum(1)
-            .gt(1e-9)
-            .nonzero()
-            .flatten()
-            .tolist()
-        )
+        moved = (net._recur(codes[None], vectors)[0] - before).abs().sum(1)
+        return moved.gt(1e-9).nonzero().flatten().tolist()
 
     assert changed("mlp") == [8]
     assert changed("conv") == [6, 7, 8, 9, 10]
@@ -171,7 +166,7 @@ def test_with_an_mlp_no_layer_hears_of_another_and_with_convolutions_the_next_on
 
 
 def test_without_the_prompt_all_prompts_are_one_and_scores_still_learn(networks, prior):
-    net = Hypernet(HypernetConfig(hears_prompt=False), *networks("resnet18"), prior).double()
+    net = Hypernet(HypernetConfig(uses_prompt=False), *networks("resnet18"), prior).double()
     scores = net(frame(1))
     assert torch.equal(scores, net(frame(2))) and not torch.equal(scores, net.prior)
     scores.square().sum().backward()

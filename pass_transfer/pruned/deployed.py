@@ -1,0 +1,52 @@
+"""The small network with its preprocessing: what is saved and exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from pass_transfer.errors import UsageError
+from pass_transfer.networks import BackboneSpec
+from pass_transfer.networks.network import Network
+
+
+class DeployedNetwork(nn.Module):
+    """A plain, physically smaller network with everything around it, from images to logits.
+
+    Images go in as RGB in [0, 1] at `spec.image_size`; prompt, clamping, normalisation
+    and the classifier with one row per class are inside.
+
+    Args:
+        network: the small network.
+        spec: architecture, classes, size and preprocessing.
+        class_names: in the order of the logits.
+        kept: indices of the units kept in each channel group.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        spec: BackboneSpec,
+        class_names: Sequence[str],
+        kept: Mapping[str, Sequence[int]],
+    ):
+        super().__init__()
+        self.network = network
+        self.spec, self.class_names = spec, tuple(class_names)
+        self.kept = {name: list(units) for name, units in kept.items()}
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes) for images (B, 3, S, S) in [0, 1].
+
+        Raises:
+            UsageError: images of another shape.
+        """
+        size = self.spec.image_size
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise UsageError(
+                f"images are {tuple(images.shape)}; this model takes (batch, 3, {size}, {size}) "
+                "in [0, 1], and predict() takes image files of any size"
+            )
+        return self.network(images)
