@@ -3,16 +3,23 @@
 import copy
 import os
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from PIL import Image
 from torch import nn
 
 from pass_transfer.cli.main import run as command_line
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
+from pass_transfer.prompts import Prompt
+from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
+from pass_transfer.scoring.magnitude import group_l1
+from pass_transfer.scoring.prior import standardise
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime
+from pass_transfer.zoo.entry import save_entry
 
 SIDE = 32
 CLASSES = 10
@@ -153,3 +160,64 @@ def call(capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+def write_entry(folder, seed=0, architecture="resnet18", **shape):
+    """A zoo entry of a random backbone and an untrained hypernetwork."""
+    torch.manual_seed(seed)
+    spec = BackboneSpec(architecture, CLASSES, SIDE)
+    backbone = build_backbone(spec).eval()
+    groups = find_groups(backbone, SIDE)
+    net = Hypernet(
+        HypernetConfig(**shape), backbone, groups, standardise(group_l1(backbone, groups, SIDE))
+    )
+    source = {"task": "digits", "class_names": [str(n) for n in range(CLASSES)]}
+    save_entry(
+        folder,
+        net,
+        backbone.state_dict(),
+        spec,
+        Prompt("additive", SIDE, 3, seed),
+        source,
+        {},
+        {},
+        "# for tests\n",
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def entries(tmp_path_factory):
+    """(seed, architecture, shape) -> folder of an entry; shared, so tests copy before changes."""
+    made, root = {}, tmp_path_factory.mktemp("entries")
+
+    def get(seed=0, architecture="resnet18", **shape):
+        key = repr((seed, architecture, shape))
+        if key not in made:
+            made[key] = write_entry(root / str(len(made)), seed, architecture, **shape)
+        return made[key]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def entry(entries):
+    """The entry that most tests use."""
+    return entries()
+
+
+@pytest.fixture(scope="session")
+def photos():
+    """(folder, classes, count, size) -> the folder, with noise images by class."""
+
+    def write(root, classes=("cat", "dog"), count=8, size=20):
+        draw = np.random.default_rng(0)
+        for name in classes:
+            (root / name).mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(draw.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(
+                    root / name / f"{number}.png"
+                )
+        return root
+
+    return write

@@ -1,4 +1,4 @@
-"""A small zoo entry with random weights, and the command line as a user and as a test calls it."""
+"""The command line as a user and as a test calls it, on a small zoo entry with random weights."""
 
 import os
 import shutil
@@ -6,21 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from pass_transfer.cli.main import run as command_line
-from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
-from pass_transfer.prompts import Prompt
-from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
-from pass_transfer.scoring.magnitude import group_l1
-from pass_transfer.scoring.prior import standardise
-from pass_transfer.zoo.entry import save_entry
 
-SIDE = 32
-CLASSES = 10
 QUICK = [
     "--epochs",
     "1",
@@ -35,71 +24,10 @@ QUICK = [
 ]
 
 
-def write_entry(folder, seed=0, architecture="resnet18", **shape):
-    """A zoo entry of a random backbone and an untrained hypernetwork."""
-    torch.manual_seed(seed)
-    spec = BackboneSpec(architecture, CLASSES, SIDE)
-    backbone = build_backbone(spec).eval()
-    groups = find_groups(backbone, SIDE)
-    net = Hypernet(
-        HypernetConfig(**shape), backbone, groups, standardise(group_l1(backbone, groups, SIDE))
-    )
-    source = {"task": "digits", "class_names": [str(n) for n in range(CLASSES)]}
-    save_entry(
-        folder,
-        net,
-        backbone.state_dict(),
-        spec,
-        Prompt("additive", SIDE, 3, seed),
-        source,
-        {},
-        {},
-        "# for tests\n",
-    )
-    return folder
-
-
-@pytest.fixture(scope="session")
-def entries(tmp_path_factory):
-    """(seed, architecture, shape) -> folder of an entry; shared, so tests copy before they change anything."""
-    made, root = {}, tmp_path_factory.mktemp("entries")
-
-    def get(seed=0, architecture="resnet18", **shape):
-        key = repr((seed, architecture, shape))
-        if key not in made:
-            made[key] = write_entry(root / str(len(made)), seed, architecture, **shape)
-        return made[key]
-
-    return get
-
-
-@pytest.fixture(scope="session")
-def entry(entries):
-    """The entry that most tests use."""
-    return entries()
-
-
 @pytest.fixture
 def copied(entry, tmp_path):
     """An entry of one's own, to be damaged."""
     return Path(shutil.copytree(entry, tmp_path / "entry"))
-
-
-@pytest.fixture(scope="session")
-def photos():
-    """(folder, classes, count, size) -> the folder, with noise images by class."""
-
-    def write(root, classes=("cat", "dog"), count=8, size=20):
-        draw = np.random.default_rng(0)
-        for name in classes:
-            (root / name).mkdir(parents=True)
-            for number in range(count):
-                Image.fromarray(draw.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(
-                    root / name / f"{number}.png"
-                )
-        return root
-
-    return write
 
 
 @pytest.fixture(scope="session")
