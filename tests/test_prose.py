@@ -1,9 +1,12 @@
 """The documents are plain: short sentences in README.md, and no line of prose over 100 columns."""
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+
+import pass_transfer
 
 ROOT = Path(__file__).parents[1]
 MOST_WORDS = 25
@@ -78,3 +81,18 @@ def test_sentences_are_found_across_lines_and_outside_of_code():
         "an item",
         "a second item",
     ]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_link_to_a_file_leads_to_one(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#\s]+)", text)
+    assert [t for t in targets if "://" not in t and not (ROOT / t).exists()] == []
+
+
+def test_the_api_page_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    paths = re.findall(r"^::: (\S+)\.(\w+)$", page, re.MULTILINE)
+    assert sorted(name for _, name in paths) == pass_transfer.__all__
+    for module, name in paths:
+        assert getattr(importlib.import_module(module), name) is getattr(pass_transfer, name)
