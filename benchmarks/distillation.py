@@ -1,15 +1,16 @@
-"""What learning from the dense network adds: the same masks, fine-tuned alike with and without it, over seeds.
+"""What learning from the dense network adds: the same masks, fine-tuned with and without it.
 
     python benchmarks/distillation.py --data-dir ../shared/data/cifar100 --seeds 0 1 2
 
 Masks are those of the entry's own prompt. For each seed the dense network is fine-tuned once
-(or one is given: --dense RUN) and teaches at every weight and temperature asked for. Writes one JSON file a cell below --out,
-skips the cells that are there, and ends with the table.
+(or one is given: --dense RUN) and teaches at every weight and temperature asked for. Writes
+one JSON file a cell below --out, skips the cells that are there, and ends with the table.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import statistics
 import time
 
@@ -20,34 +21,24 @@ from pass_transfer.networks.network import Network
 from pass_transfer.runs.dense import find_dense, load_dense
 from pass_transfer.shrinking.distill import TEMPERATURE, Teacher
 from pass_transfer.shrinking.finetune import FinetuneConfig, finetune
-from pass_transfer.shrinking.shrink import shrink
+from pass_transfer.shrinking.shrink import ShrinkConfig, shrink
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime, evaluate
 
 
 class Bench:
-    """One task under one entry's masks; a seed's dense network is trained when it is first needed."""
+    """One task under one entry's masks; a seed's dense network is trained when it is needed."""
 
     def __init__(self, entry, task, runtime, given):
         self.entry, self.task, self.runtime, self.given = entry, task, runtime, given
-        self.masks = entry.generate_masks(entry.prompt(), macs=given.macs, classes=task.classes)
+        budget = pt.Budget(macs=given.macs, round_to=1)
+        self.masks = entry.generate_masks(entry.prompt(), budget, classes=task.classes)
         self.dense = functools.cache(self._dense)
 
     def start(self, seed: int, masks=None) -> Network:
         """A network before fine-tuning; the dense one without masks."""
-        spec = self.entry.spec
-        return shrink(
-            self.entry.backbone(),
-            self.entry.groups,
-            masks,
-            spec.mean,
-            spec.std,
-            None,
-            self.task,
-            "linear",
-            self.runtime,
-            seed,
-        )
+        entry, config = self.entry, ShrinkConfig(seed=seed)
+        return shrink(entry.dense, entry.groups, masks, None, self.task, config, self.runtime)
 
     def tuned(self, network: Network, seed: int, teacher: Teacher | None = None) -> dict:
         """Fine-tune a network in place; its accuracies and the seconds."""
@@ -91,7 +82,7 @@ class Bench:
         return figures | {
             "task": self.task.name,
             "macs_asked": given.macs,
-            "macs_share": self.entry.macs_share(self.masks, self.task.classes),
+            "macs_share": self.entry.dense.macs_share(self.masks.kept, self.task.classes),
             "epochs": given.epochs,
             "batch_size": given.batch_size,
             "dense": dense or None,
@@ -101,7 +92,10 @@ class Bench:
 
 
 def table(cells: list[dict]) -> str:
-    """Mean and standard deviation by weight and temperature, and of the difference from the same seed without a teacher; markdown."""
+    """By weight and temperature, mean and standard deviation, also of the gain; markdown.
+
+    The gain is the difference from the same seed without a teacher.
+    """
     lines = [
         "| weight | temperature | top-1 (test) | gain | seconds | teacher's top-1 | seeds |",
         "|---|---|---|---|---|---|---|",
@@ -112,8 +106,10 @@ def table(cells: list[dict]) -> str:
         gain = "" if not kind[0] else spread([r["top1"] - alone[r["seed"]] for r in rows])
         taught_by = "" if not kind[0] else spread([r["dense"]["top1"] for r in rows])
         seconds = statistics.mean(r["finetune_seconds"] for r in rows)
+        top1 = spread([r["top1"] for r in rows])
         lines.append(
-            f"| {kind[0]:g} | {kind[1] or ''} | {spread([r['top1'] for r in rows])} | {gain} | {seconds:.0f} | {taught_by} | {len(rows)} |"
+            f"| {kind[0]:g} | {kind[1] or ''} | {top1} | {gain} | {seconds:.0f} | {taught_by} | "
+            f"{len(rows)} |"
         )
     return "\n".join(lines)
 
@@ -132,15 +128,12 @@ def main() -> None:
         entry, load_task(given.task, entry.spec.image_size, given.data_dir), runtime, given
     )
     kinds = [(0.0, TEMPERATURE), *((w, t) for w in given.weights for t in given.temperatures)]
-    cells = [
-        make_cell(
-            given.out,
-            f"{given.task}-{given.macs}-{given.epochs}ep-{f'{weight:g}-T{temperature:g}' if weight else 'alone'}-{seed}",
-            functools.partial(bench.cell, weight, temperature, seed),
-        )
-        for seed in given.seeds
-        for weight, temperature in kinds
-    ]
+    cells = []
+    for seed, (weight, temperature) in itertools.product(given.seeds, kinds):
+        taught = f"{weight:g}-T{temperature:g}" if weight else "alone"
+        name = f"{given.task}-{given.macs}-{given.epochs}ep-{taught}-{seed}"
+        measure = functools.partial(bench.cell, weight, temperature, seed)
+        cells.append(make_cell(given.out, name, measure))
     print(table(cells))
 
 

@@ -19,7 +19,7 @@ from cells import make_cell, options, spread
 import pass_transfer as pt
 from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.prompt_tuning import PromptConfig, tune_prompt
-from pass_transfer.shrinking.shrink import shrink
+from pass_transfer.shrinking.shrink import ShrinkConfig, shrink
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime, evaluate
 
@@ -37,9 +37,8 @@ def shuffled(prompt: Prompt, seed: int) -> Prompt:
     inside = prompt.border.bool().expand(3, -1, -1)
     frame = torch.zeros_like(prompt.frame())
     values = prompt.frame().detach()[inside]
-    frame[inside] = values[
-        torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
-    ]
+    draw = torch.Generator().manual_seed(seed)
+    frame[inside] = values[torch.randperm(len(values), generator=draw)]
     return with_frame(prompt, frame)
 
 
@@ -55,25 +54,12 @@ def run_cell(seed: int, entry, task, digits, runtime, macs: float, steps: int) -
         "source": entry.prompt(),
         "digits": other,
     }
-    masks = {
-        name: entry.generate_masks(p, macs=macs, classes=task.classes)
-        for name, p in prompts.items()
-    }
-    accuracy = {}
+    budget, masks = pt.Budget(macs=macs, round_to=1), {}
+    for name, prompt in prompts.items():
+        masks[name] = entry.generate_masks(prompt, budget, classes=task.classes)
+    plain, accuracy = ShrinkConfig(reconstruct=False, seed=seed), {}
     for name, mask in masks.items():
-        network = shrink(
-            entry.backbone(),
-            entry.groups,
-            mask,
-            entry.spec.mean,
-            entry.spec.std,
-            None,
-            task,
-            "linear",
-            runtime,
-            seed,
-            reconstruct=False,
-        )
+        network = shrink(entry.dense, entry.groups, mask, None, task, plain, runtime)
         accuracy[name] = evaluate(network, task.held_out, runtime).top1
     pairs = (("its own", "source"), ("its own", "digits"), ("source", "digits"))
     return {
@@ -94,34 +80,25 @@ def main() -> None:
     parser.add_argument("--prompt-steps", type=int, default=PromptConfig.steps)
     given = parser.parse_args()
     entry, runtime = pt.load_hypernet(given.hypernet), choose_runtime()
-    task, digits = (
-        load_task(given.task, entry.spec.image_size, given.data_dir),
-        load_task("digits", entry.spec.image_size),
-    )
-    cells = [
-        make_cell(
-            given.out,
-            f"{given.task}-{given.macs}-{seed}",
-            functools.partial(
-                run_cell, seed, entry, task, digits, runtime, given.macs, given.prompt_steps
-            ),
-        )
-        for seed in given.seeds
-    ]
-    print(
-        "| masks by the prompt | held-out top-1 before fine-tuning (%) | its own prompt's minus this | channels unlike its own prompt's (%) |\n|---|---|---|---|"
-    )
+    size, cells = entry.spec.image_size, []
+    task, digits = load_task(given.task, size, given.data_dir), load_task("digits", size)
+    shared = (entry, task, digits, runtime, given.macs, given.prompt_steps)
+    for seed in given.seeds:
+        measure = functools.partial(run_cell, seed, *shared)
+        cells.append(make_cell(given.out, f"{given.task}-{given.macs}-{seed}", measure))
+    columns = ("masks by the prompt", "held-out top-1 before fine-tuning (%)")
+    columns += ("its own prompt's minus this", "channels unlike its own prompt's (%)")
+    print(f"| {' | '.join(columns)} |\n|---|---|---|---|")
     accuracy = [c["held_out_top1_before_finetuning"] for c in cells]
     for name in accuracy[0]:
-        print(
-            f"| {name} | {spread([a[name] for a in accuracy])} | {spread([a['its own'] - a[name] for a in accuracy])} "
-            f"| {spread([100 * c['differ_from_own'][name] for c in cells], 1)} |"
-        )
+        top1 = spread([a[name] for a in accuracy])
+        behind = spread([a["its own"] - a[name] for a in accuracy])
+        unlike = spread([100 * c["differ_from_own"][name] for c in cells], 1)
+        print(f"| {name} | {top1} | {behind} | {unlike} |")
     print()
     for pair in cells[0]["differ"]:
-        print(
-            f"{pair}: {spread([100 * c['differ'][pair] for c in cells], 1)} % of the channels differ"
-        )
+        unlike = spread([100 * c["differ"][pair] for c in cells], 1)
+        print(f"{pair}: {unlike} % of the channels differ")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What rounding the number of channels is worth: latency of networks of equal MACs, cut to multiples of 1, 8 and 16 channels.
+"""What rounding the number of channels is worth.
+
+Latency of networks of equal MACs, cut to multiples of 1, 8 and 16 channels.
 
     python benchmarks/rounding.py --image-size 224 --batch 32
 
@@ -14,7 +16,7 @@ import dataclasses
 import torch
 from provenance import provenance
 
-from pass_transfer.budgets.ranking import select
+from pass_transfer.budgets import Budget, CutNetwork
 from pass_transfer.files import make_folder, write_json
 from pass_transfer.networks import CostTable, count_macs
 from pass_transfer.networks.network import Network
@@ -42,46 +44,37 @@ def main() -> None:
     given = parser.parse_args()
     origin, entry = provenance(), load_hypernet(given.hypernet)
     spec = dataclasses.replace(entry.spec, image_size=given.image_size)
-    scores, table = (
-        entry.scores(entry.prompt()),
-        CostTable(entry.backbone(), entry.groups, given.image_size),
-    )
+    scores = entry.scores(entry.prompt())
+    table = CostTable(entry.backbone(), entry.groups, given.image_size)
+    target = CutNetwork(entry.groups, table, entry.network, given.image_size)
+    class_names = entry.config["source"]["class_names"]
     models, macs = {}, {}
     for step in (None, *given.round_to):
-        masks = (
-            None
-            if step is None
-            else select(scores, entry.groups, macs=given.macs, table=table, round_to=step)
-        )
-        small = entry.network(masks).backbone
-        name = "dense" if step is None else str(step)
-        models[name] = PrunedModel(
-            Network(small, spec.mean, spec.std), spec, entry.config["source"]["class_names"], {}
-        ).eval()
+        masks, name = None, "dense"
+        if step is not None:
+            masks, name = Budget(macs=given.macs, round_to=step).cut(scores, target), str(step)
+        network = Network(entry.network(masks).backbone, spec.mean, spec.std)
+        models[name] = PrunedModel(network, spec, class_names, {}).eval()
         macs[name] = count_macs(models[name], given.image_size)
-    rows = compare(
-        models,
-        BenchConfig(tuple(given.batch), tuple(given.engines), given.rounds),
-        torch.device(given.device),
-    )
+    config = BenchConfig(tuple(given.batch), tuple(given.engines), given.rounds)
+    rows = compare(models, config, torch.device(given.device))
     times = {(r["network"], r["engine"], r["batch"]): r["median_ms"] for r in rows}
     for row in rows:
         row["speed_up"] = round(times["dense", row["engine"], row["batch"]] / row["median_ms"], 3)
         row["gain"] = round(row["speed_up"] * macs[row["network"]] / macs["dense"], 3)
-    write_json(
-        make_folder(given.out)
-        / f"{entry.spec.architecture}-{given.image_size}-{given.macs}-{given.device}.json",
-        vars(given)
-        | {"macs_counted": macs, "threads": torch.get_num_threads(), "rows": rows}
-        | origin,
-    )
+    name = f"{entry.spec.architecture}-{given.image_size}-{given.macs}-{given.device}.json"
+    found = {"macs_counted": macs, "threads": torch.get_num_threads(), "rows": rows}
+    write_json(make_folder(given.out) / name, vars(given) | found | origin)
     print(
-        f"{'engine':<20} {'batch':>5} {'multiple of':>11} {'MACs':>7} {'ms':>9} {'quartiles':>17} {'speed-up':>8} {'gain':>6}"
+        f"{'engine':<20} {'batch':>5} {'multiple of':>11} {'MACs':>7} {'ms':>9} "
+        f"{'quartiles':>17} {'speed-up':>8} {'gain':>6}"
     )
     for row in rows:
+        share = macs[row["network"]] / macs["dense"]
         print(
-            f"{row['engine']:<20} {row['batch']:>5} {row['network']:>11} {macs[row['network']] / macs['dense']:>7.1%} {row['median_ms']:>9.2f} "
-            f"{row['q1_ms']:>8.2f}-{row['q3_ms']:<8.2f} {row['speed_up']:>8.2f} {row['gain']:>6.2f}"
+            f"{row['engine']:<20} {row['batch']:>5} {row['network']:>11} {share:>7.1%} "
+            f"{row['median_ms']:>9.2f} {row['q1_ms']:>8.2f}-{row['q3_ms']:<8.2f} "
+            f"{row['speed_up']:>8.2f} {row['gain']:>6.2f}"
         )
 
 

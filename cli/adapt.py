@@ -10,6 +10,7 @@ from pass_transfer.cli import options
 from pass_transfer.cli.options import Option
 
 
+@options.takes_budget
 def adapt(
     hypernet: options.Hypernet,
     task: options.Task,
@@ -18,13 +19,7 @@ def adapt(
     backbone: options.Backbone = None,
     method: Annotated[str, Option("--method", help=options.METHOD_HELP)] = "prompt",
     set_: options.Settings = None,
-    macs: options.Macs = None,
-    params: options.Params = None,
-    density: options.Density = None,
-    latency_ms: options.LatencyMs = None,
-    batch: options.Batch = 1,
-    round_to: options.RoundTo = options.ROUND_TO,
-    keep_layers: options.KeepLayers = None,
+    budget: Any = None,
     effort: Annotated[str, Option("--effort", help="quick or full training.")] = "quick",
     epochs: Annotated[
         int | None, Option("--epochs", help="Fine-tuning epochs, instead of what --effort gives.")
@@ -120,8 +115,7 @@ def adapt(
         precision=precision,
         resume=resume,
         force=force,
-        **options.bound(macs=macs, params=params, density=density, latency_ms=latency_ms),
-        **options.how(batch, round_to, keep_layers),
+        **budget,
     )
     _show(result, report, as_json)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,16 +12,11 @@ from pass_transfer.cli import options
 from pass_transfer.errors import UsageError
 
 
+@options.takes_budget
 def inspect(
     hypernet: options.Hypernet,
     backbone: options.Backbone = None,
-    macs: options.Macs = None,
-    params: options.Params = None,
-    density: options.Density = None,
-    latency_ms: options.LatencyMs = None,
-    batch: options.Batch = 1,
-    round_to: options.RoundTo = options.ROUND_TO,
-    keep_layers: options.KeepLayers = None,
+    budget: Any = None,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -64,8 +59,8 @@ def inspect(
     from pass_transfer.recipes.inspect import inspect as run_inspect
     from pass_transfer.report import check_picture, preview_picture, preview_table
 
-    if batch != 1 and not latency and latency_ms is None:
-        raise UsageError(f"--batch {batch} is for what --no-latency leaves out")
+    if budget["batch"] != 1 and not latency and "latency_ms" not in budget:
+        raise UsageError(f"--batch {budget['batch']} is for what --no-latency leaves out")
     if plot is not None:
         check_picture(plot)
     found = run_inspect(
@@ -75,8 +70,7 @@ def inspect(
         classes=classes,
         latency=latency,
         device=device,
-        **options.bound(macs=macs, params=params, density=density, latency_ms=latency_ms),
-        **options.how(batch, round_to, keep_layers),
+        **budget,
     )
     if plot is not None:
         preview_picture(found, plot)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,18 +105,56 @@ KeepLayers = Annotated[
 ]
 
 
-def bound(**bounds: Any) -> dict[str, Any]:
+# The bounds of a budget, by the name of their kind (budgets/kinds.py).
+BOUNDS: dict[str, Any] = {
+    "macs": Macs,
+    "params": Params,
+    "density": Density,
+    "latency_ms": LatencyMs,
+}
+HOW: dict[str, tuple[Any, Any]] = {
+    "batch": (Batch, 1),
+    "round_to": (RoundTo, ROUND_TO),
+    "keep_layers": (KeepLayers, None),
+}
+
+
+def takes_budget(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options of a budget in place of its argument `budget`.
+
+    The verb gets them as the arguments of Budget.
+    """
+    added = [_option(name, kind, None) for name, kind in BOUNDS.items()]
+    added += [_option(name, kind, default) for name, (kind, default) in HOW.items()]
+    whole: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(verb, eval_str=True).parameters.items():
+        whole += added if name == "budget" else [parameter]
+
+    @functools.wraps(verb)
+    def run(**given: Any) -> None:
+        bounds = {name: given.pop(name) for name in BOUNDS}
+        how = {name: given.pop(name) for name in HOW}
+        how["keep_layers"] = tuple(how["keep_layers"] or ())
+        verb(**given, budget=only_bound(bounds) | how)
+
+    run.__signature__ = inspect.Signature(whole)  # type: ignore[attr-defined]  # read by typer
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in whole}
+    del run.__wrapped__  # type: ignore[attr-defined]  # whose signature typer would read
+    return run
+
+
+def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(name, place, default=default, annotation=kind)
+
+
+def only_bound(bounds: dict[str, Any]) -> dict[str, Any]:
     """The bound that is given, if one is. Raises UsageError for several."""
     given = {name: value for name, value in bounds.items() if value is not None}
     if len(given) > 1:
         flags = [f"--{name.replace('_', '-')} {value}" for name, value in given.items()]
         raise UsageError(f"give exactly one budget; here are {' and '.join(flags)}")
     return given
-
-
-def how(batch: int, round_to: int, keep_layers: list[str] | None) -> dict[str, Any]:
-    """The other arguments of a budget."""
-    return {"batch": batch, "round_to": round_to, "keep_layers": tuple(keep_layers or ())}
 
 
 def settings(given: list[str] | None) -> dict[str, Any]:

@@ -1,9 +1,15 @@
 """How large the small network may be: a budget, and the masks that one ranking gives within it."""
 
+from pass_transfer.budgets import latency
 from pass_transfer.budgets.budget import ROUND_TO, Budget
-from pass_transfer.budgets.kinds import BudgetKind, CountedKind, CutNetwork
+from pass_transfer.budgets.kinds import (
+    BUDGET_KINDS,
+    BudgetKind,
+    CountedKind,
+    CutNetwork,
+    register_budget_kind,
+)
 from pass_transfer.budgets.ranking import RankedCuts, top_share
-from pass_transfer.budgets.registry import BUDGET_KINDS, register_budget_kind
 
 __all__ = [
     "BUDGET_KINDS",
@@ -13,6 +19,7 @@ __all__ = [
     "CountedKind",
     "CutNetwork",
     "RankedCuts",
+    "latency",
     "register_budget_kind",
     "top_share",
 ]

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from pass_transfer.budgets.kinds import BudgetKind, CutNetwork
+from pass_transfer.budgets.kinds import BUDGET_KINDS, BudgetKind, CutNetwork
 from pass_transfer.budgets.ranking import RankedCuts
-from pass_transfer.budgets.registry import BUDGET_KINDS
 from pass_transfer.errors import UsageError
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.settings import is_whole

@@ -1,7 +1,7 @@
 """Kinds of budget: a bound on one quantity of the small network.
 
 A kind says how its value is read, and how a ranking is cut within it. Those here count what
-is kept; budgets/latency.py has the one that measures. budgets/registry.py lists them all.
+is kept; budgets/latency.py has the one that measures. Each registers itself by name.
 """
 
 from __future__ import annotations
@@ -69,6 +69,14 @@ class BudgetKind(ABC):
     def filled(self, value: Any, batch: int, cuts: RankedCuts, network: CutNetwork) -> ChannelMasks:
         """The same, filled up with single units that still fit, where a kind can tell."""
         return self.masks(value, batch, cuts, network)
+
+
+BUDGET_KINDS: dict[str, BudgetKind] = {}
+
+
+def register_budget_kind(kind: BudgetKind) -> None:
+    """Make a kind of budget known by its name."""
+    BUDGET_KINDS[kind.name] = kind
 
 
 class CountedKind(BudgetKind):
@@ -160,6 +168,11 @@ class DensityKind(CountedKind):
 
     def _limit(self, value: float | str, dense: int) -> float:
         return round(float(value) * dense)
+
+
+register_budget_kind(MacsKind())
+register_budget_kind(ParamsKind())
+register_budget_kind(DensityKind())
 
 
 def check_share(name: str, value: Any) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from pass_transfer.budgets.kinds import BudgetKind, CutNetwork
+from pass_transfer.budgets.kinds import BudgetKind, CutNetwork, register_budget_kind
 from pass_transfer.budgets.ranking import RankedCuts
 from pass_transfer.errors import MaskError, UsageError
 from pass_transfer.latency import ROUNDS, measure_latency
@@ -52,6 +52,9 @@ class LatencyKind(BudgetKind):
     ) -> ChannelMasks:
         """The largest cut that was measured within the budget; it depends on the machine."""
         return fit_latency(cuts, network.build, LatencyBudget(value, batch), network.image_size)
+
+
+register_budget_kind(LatencyKind())
 
 
 def check_reachable(

@@ -1,4 +1,4 @@
-"""A finished run's folder as adapt leaves it, written in a moment, and a page as a reader sees it."""
+"""A finished run's folder as adapt leaves it, written in a moment; a page as a reader sees it."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ IMAGES = 400
 RESULT = {
     "task": "photos",
     "hypernet": "zoo/small",
-    "transfer": "prompt",
+    "method": "prompt",
     "seed": 3,
     "device": "cpu",
     "top5": 93.21,
@@ -48,24 +48,28 @@ CONFIG = {
     "data_dir": None,
     "classes": CLASSES,
     "images": 360,
-    "tuning": {"steps": 20, "rows": 5},
     "device": "cpu",
     "precision": "no",
-    "macs": "18.3M",
-    "params": None,
-    "density": None,
-    "round_to": 8,
-    "keep_layers": ["layer1.*", "fc"],
-    "transfer": "prompt",
-    "budget": "quick",
+    "method": "prompt",
+    "settings": {
+        "uniform": False,
+        "coupling": "grouped",
+        "steps": 20,
+        "lr": 0.001,
+        "image_share": 0.1,
+        "low": 0.4,
+        "high": 0.7,
+        "prior": "task",
+        "deploy_prompt": True,
+    },
+    "budget": {"macs": "18.3M", "round_to": 8, "keep_layers": ["layer1.*", "fc"]},
+    "effort": "quick",
     "epochs": 2,
     "batch_size": 64,
     "lr": 0.03,
     "weight_decay": 5e-4,
-    "prompt_steps": 20,
-    "prompt_lr": 0.001,
     "label_mapping": "auto",
-    "deploy_prompt": True,
+    "reconstruct": True,
     "seed": 3,
     "threads": 2,
     "versions": {"pass_transfer": "0.1.0", "python": "3.11.7", "torch": "2.15.0"},
@@ -81,15 +85,10 @@ def metrics(stage, epochs=2, held_out=True):
             * torch.tensor([3, 100, 3, 100, 100, 500])
         ).tolist()
         row = {"stage": stage, "epoch": epoch, "train_loss": loss, "train_top1": top1}
-        yield (
-            row
-            | (
-                {"held_out_top1": other_top1, "held_out_top5": top5, "held_out_loss": other_loss}
-                if held_out
-                else {}
-            )
-            | {"seconds": round(seconds, 2)}
-        )
+        if held_out:
+            row |= {"held_out_top1": other_top1, "held_out_top5": top5}
+            row |= {"held_out_loss": other_loss}
+        yield row | {"seconds": round(seconds, 2)}
 
 
 def confusion():
@@ -98,9 +97,8 @@ def confusion():
     labels = torch.randint(CLASSES, (IMAGES,), generator=draw)
     wrong = torch.rand(IMAGES, generator=draw) < 0.3
     predictions = torch.where(wrong, torch.randint(CLASSES, (IMAGES,), generator=draw), labels)
-    return torch.bincount(CLASSES * labels + predictions, minlength=CLASSES**2).view(
-        CLASSES, CLASSES
-    )
+    counts = torch.bincount(CLASSES * labels + predictions, minlength=CLASSES**2)
+    return counts.view(CLASSES, CLASSES)
 
 
 @pytest.fixture(scope="session")
@@ -109,36 +107,23 @@ def original(networks, random_masks, tmp_path_factory):
     network, groups = networks("resnet18")
     masks, spec = random_masks(groups, 0, 0.1), BackboneSpec("resnet18", CLASSES, SIDE)
     prompt, counts = Prompt("additive", SIDE, 3, seed=1), confusion()
-    small, units = (
-        Network(masks.apply(network), spec.mean, spec.std, prompt),
-        {name: mask.nonzero().flatten().tolist() for name, mask in masks.items()},
-    )
+    small = Network(masks.apply(network), spec.mean, spec.std, prompt)
+    units = {name: mask.nonzero().flatten().tolist() for name, mask in masks.items()}
     PrunedModel(small, spec, [f"class {n}" for n in range(CLASSES)], units).save(folder)
     masks.save(folder / "masks.safetensors")
+    scores = {name: mask.double() for name, mask in masks.items()}
+    write_tensors(folder / "scores.safetensors", scores)
     write_tensors(folder / "prompt.safetensors", Prompt("additive", SIDE, 3, seed=2).state_dict())
-    samples = torch.randint(
-        256, (4, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(6)
-    )
+    draw, shape = torch.Generator().manual_seed(6), (4, 3, SIDE, SIDE)
+    samples = torch.randint(256, shape, dtype=torch.uint8, generator=draw)
     Evaluation(counts, samples, torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 7, 3])).save(folder)
     top1 = 100 * int(counts.diag().sum()) / IMAGES
-    (folder / "result.json").write_text(
-        json.dumps(
-            RESULT
-            | {
-                "top1": top1,
-                "channels_kept": masks.kept,
-                "channels": masks.widths,
-                "run": "runs/my photos",
-            }
-        )
-    )
+    result = RESULT | {"top1": top1, "channels_kept": masks.kept, "channels": masks.widths}
+    (folder / "result.json").write_text(json.dumps(result | {"run": "runs/my photos"}))
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "metrics.jsonl").write_text(
-        "".join(
-            json.dumps(row) + "\n"
-            for row in [*metrics("prompt", 3, held_out=False), *metrics("finetune")]
-        )
-    )
+    rows = [*metrics("prompt", 3, held_out=False), *metrics("finetune")]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (folder / "metrics.jsonl").write_text("".join(lines))
     return folder
 
 
@@ -149,7 +134,7 @@ def finished(original, tmp_path):
 
 
 class Reader(HTMLParser):
-    """What a page says: its text, the cells of its tables, its elements and the alternatives of its images.
+    """What a page says: its text, tables, elements and the alternatives of its images.
 
     `errors` are end tags that close nothing and elements that are left open.
     """

@@ -1,4 +1,4 @@
-"""The report says what the run's files say, whatever is in them, and refuses what is not a run's."""
+"""The report says what the run's files say, whatever that is, and refuses what is not a run's."""
 
 import hashlib
 import json
@@ -289,6 +289,18 @@ def test_without_an_evaluation_the_rest_is_shown(finished, read):
     ) and "evaluation.safetensors" not in page.facts("model.json")
 
 
+def test_a_method_without_a_prompt_shows_none(finished, read):
+    (finished / "prompt.safetensors").unlink()
+    config = json.loads((finished / "config.json").read_text())
+    settings = {"uniform": False, "coupling": "grouped", "images": 512}
+    edit(finished / "config.json", **config | {"method": "taylor", "settings": settings})
+    edit(finished / "result.json", method="taylor", top1_without_prompt=None)
+    found, page = pt.write_report(finished), read(finished)
+    assert "prompt.png" not in [path.rsplit("/", 1)[-1] for path in found["pictures"]]
+    assert "--method taylor" in page.text and "--set images=512" in page.text
+    assert "scores.safetensors" in page.facts("model.json")
+
+
 def test_a_network_that_errs_never_has_no_confusion(finished, read):
     tensors = read_tensors(finished / "evaluation.safetensors")
     counts = tensors["confusion"]
@@ -376,11 +388,6 @@ DAMAGE = {
         ),
         StorageError,
         "model.safetensors",
-    ),
-    "no prompt": (
-        lambda run: (run / "prompt.safetensors").unlink(),
-        StorageError,
-        "prompt.safetensors",
     ),
     "another prompt": (
         lambda run: write_tensors(run / "prompt.safetensors", {"values": torch.zeros(3, 8, 8)}),
