@@ -1,11 +1,12 @@
-"""Every example of README.md, docs/ and the verbs' help is run, so that what is written there works.
+"""Every example of README.md, docs/ and the verbs' help is run, so that what is written works.
 
 A document's blocks run one after the other in one folder, which holds a small world: an entry
-of random weights as zoo/r18_tinyimnet, the studies with their cells, parquet files of a few images, photographs of noise, a
-checkpoint. Nothing is downloaded: data sets come from the parquet files, torchvision's weights
-are random, and a latency budget is met by a clock that goes by the number of weights. Commands run as they are written, but for SHORT, which makes them short; a run
-that is there already makes way. `make` and the benchmarks are checked as far as their
-arguments. A block that is fenced as `sh slow` is not run, only parsed.
+of random weights as zoo/r18_tinyimnet, the studies with their cells, parquet files of a few
+images, photographs of noise, a checkpoint. Nothing is downloaded: data sets come from the
+parquet files, torchvision's weights are random, and a latency budget is met by a clock that
+goes by the number of weights. Commands run as they are written, but for SHORT, which makes
+them short; a run that is there already makes way. `make` and the benchmarks are checked as far
+as their arguments. A block that is fenced as `sh slow` is not run, only parsed.
 """
 
 import argparse
@@ -46,44 +47,25 @@ HELP_ORDER = (
     "study",
     "zoo",
 )  # what a verb needs, the ones before it make
+QUICK = ["--epochs", "1", "--batch-size", "8", "--device", "cpu", "--force"]
 SHORT = {
-    "adapt": [
-        "--epochs",
-        "1",
-        "--prompt-steps",
-        "1",
-        "--batch-size",
-        "8",
-        "--device",
-        "cpu",
-        "--no-reconstruct",
-        "--no-report",
-        "--force",
-    ],
-    "finetune": [
-        "--epochs",
-        "1",
-        "--size",
-        "32",
-        "--batch-size",
-        "8",
-        "--device",
-        "cpu",
-        "--force",
-    ],
+    "adapt": [*QUICK, "--no-reconstruct", "--no-report"],
+    "finetune": [*QUICK, "--size", "32"],
     "search": ["--steps", "2", "--tasks", "2", "--batch-size", "8", "--device", "cpu", "--force"],
     "bench": ["--rounds", "1", "--batch", "1", "--engine", "eager", "--device", "cpu"],
 }
+SHORT_METHODS = {  # settings that make a method short
+    "prompt": ["--set", "steps=1"],
+    "selection": ["--set", "images=64"],
+    "taylor": ["--set", "images=64"],
+}
 WITH_DATA = ("adapt", "finetune", "search", "eval")  # take --data-dir
 PYTHON_SHORT = {
-    "adapt": {
-        "epochs": 1,
-        "prompt_steps": 1,
-        "batch_size": 8,
-        "device": "cpu",
-        "reconstruct": False,
-        "force": True,
-    }
+    "epochs": 1,
+    "batch_size": 8,
+    "device": "cpu",
+    "reconstruct": False,
+    "force": True,
 }
 
 
@@ -244,9 +226,12 @@ def run_shell(call, world, monkeypatch):
 
 def shortened(words, world):
     """A command's arguments made short, with the data set from the world."""
-    more = [
-        word for word in SHORT.get(words[0], []) if word != "--force" or "--resume" not in words
-    ]
+    more = list(SHORT.get(words[0], []))
+    if "--resume" in words:
+        more.remove("--force")
+    if words[0] == "adapt":
+        method = words[words.index("--method") + 1] if "--method" in words else "prompt"
+        more += SHORT_METHODS.get(method, [])
     if words[0] in WITH_DATA and "--data-dir" not in words:
         task = "tiny-imagenet" if words[0] == "search" else words[words.index("--task") + 1]
         more += ["--data-dir", world / "data" / task] if (world / "data" / task).is_dir() else []
@@ -276,19 +261,20 @@ def parse_script(path, arguments, monkeypatch):
 @pytest.fixture
 def run_python(world, monkeypatch):
     """Runs a block of Python in a namespace of its own, where `images` is a batch."""
-    for name, settings in PYTHON_SHORT.items():
-        module = importlib.import_module(f"pass_transfer.recipes.{name}")
-        real = getattr(module, name)
-        monkeypatch.setattr(
-            module,
-            name,
-            lambda *given, real=real, settings=settings, **more: real(
-                *given, **{**settings, **more}
-            ),
-        )
-    return lambda code, title: exec(
-        compile(code, title, "exec"), {"images": torch.rand(2, 3, 32, 32)}
-    )
+    module = importlib.import_module("pass_transfer.recipes.adapt")
+    real = module.adapt
+
+    def short_adapt(*given, **more):
+        if more.get("method", "prompt") == "prompt":
+            more["settings"] = {**more.get("settings", {}), "steps": 1}
+        return real(*given, **more | PYTHON_SHORT)
+
+    monkeypatch.setattr(module, "adapt", short_adapt)
+
+    def run(code, title):
+        exec(compile(code, title, "exec"), {"images": torch.rand(2, 3, 32, 32)})
+
+    return run
 
 
 def write_study(content):

@@ -285,7 +285,8 @@ def test_cells_that_were_altered_are_refused_by_name(study, call, refused, tmp_p
     change(note)
     file.write_text(json.dumps(note))
     said = refused("study", "run", path)
-    assert f"{file} " in said and why in said and "--cells" in said
+    assert f"{file} " in said and why in said
+    assert "another folder for the cells (the study's `out`), or remove that file" in said
 
 
 def test_a_study_can_be_made_again_in_another_folder(study, call, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import pass_transfer as pt
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import count_macs
+from pass_transfer.recipes import adapter
 from pass_transfer.study import Study, read_cells, run_study
 from pass_transfer.study.packing import unpacked
 
@@ -17,9 +18,21 @@ METHODS = {
     "mask": {},
     "learned_score": {"steps": 1, "start": "l1"},
 }
+ROUNDED = ("group_l1", "selection", "prompt")
+CASES = [(name, 1) for name in METHODS] + [(name, 8) for name in ROUNDED]
 HERE = {"device": "cpu", "precision": "no"}
 RECIPE = {"epochs": 1, "batch_size": 16}
 SEED = 3
+
+
+@pytest.fixture(autouse=True)
+def no_clock(monkeypatch):
+    """Milliseconds are not what is compared, and take longest to measure."""
+
+    def measured(networks, size, batches):
+        return {name: dict.fromkeys(batches, 1.0) for name in networks}
+
+    monkeypatch.setattr(adapter, "measure_latency", measured)
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +81,12 @@ def check_equal(cell, result, run, round_to):
     assert count_macs(pt.load_pruned(run).network, 32) == result["macs"]
 
 
-@pytest.mark.parametrize("round_to", [1, 8])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method, round_to", CASES)
 def test_a_run_and_a_cell_of_a_method_are_the_same_network(
     entry, task, cells, tmp_path, method, round_to
 ):
-    cell, run = cells(round_to)[method], tmp_path / "run"
+    methods = METHODS if round_to == 1 else {name: METHODS[name] for name in ROUNDED}
+    cell, run = cells(round_to, methods=methods)[method], tmp_path / "run"
     result = pt.adapt(
         entry,
         task,
