@@ -1,17 +1,21 @@
-"""What learning from the dense network adds: the same masks, fine-tuned alike with and without it, over seeds.
+"""What learning from the dense network adds.
 
     python benchmarks/distillation.py --data-dir ../shared/data/cifar100 --seeds 0 1 2
 
-Masks are those of the entry's own prompt. For each seed the dense network is fine-tuned once
-(or one is given: --dense RUN) and teaches at every weight and temperature asked for. Writes one JSON file a cell below --out,
-skips the cells that are there, and ends with the table.
+The same masks, those of the entry's own prompt, are fine-tuned alike with and without the
+dense network as a teacher. For each seed the dense network is fine-tuned once (or one is
+given: --dense RUN) and teaches at every weight and temperature asked for. Writes one JSON
+file a cell below --out, skips the cells that are there, and ends with the table.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
+import itertools
 import statistics
 import time
+from typing import Any
 
 from cells import make_cell, options, spread
 
@@ -21,19 +25,28 @@ from pass_transfer.runs.dense import find_dense, load_dense
 from pass_transfer.shrinking.distill import TEMPERATURE, Teacher
 from pass_transfer.shrinking.finetune import FinetuneConfig, finetune
 from pass_transfer.shrinking.shrink import shrink
-from pass_transfer.tasks import load_task
-from pass_transfer.training import choose_runtime, evaluate
+from pass_transfer.tasks import Task, load_task
+from pass_transfer.training import Runtime, choose_runtime, evaluate
 
 
 class Bench:
-    """One task under one entry's masks; a seed's dense network is trained when it is first needed."""
+    """One task under one entry's masks.
 
-    def __init__(self, entry, task, runtime, given):
+    A seed's dense network is trained when it is first needed.
+    """
+
+    def __init__(
+        self,
+        entry: pt.PretrainedHypernet,
+        task: Task,
+        runtime: Runtime,
+        given: argparse.Namespace,
+    ):
         self.entry, self.task, self.runtime, self.given = entry, task, runtime, given
         self.masks = entry.generate_masks(entry.prompt(), macs=given.macs, classes=task.classes)
         self.dense = functools.cache(self._dense)
 
-    def start(self, seed: int, masks=None) -> Network:
+    def start(self, seed: int, masks: pt.ChannelMasks | None = None) -> Network:
         """A network before fine-tuning; the dense one without masks."""
         spec = self.entry.spec
         return shrink(
@@ -57,10 +70,8 @@ class Bench:
         )
         finetune(network, self.task, config, self.runtime, teacher=teacher)
         seconds = time.monotonic() - start
-        held_out, test = (
-            evaluate(network, self.task.held_out, self.runtime),
-            evaluate(network, self.task.test, self.runtime),
-        )
+        held_out = evaluate(network, self.task.held_out, self.runtime)
+        test = evaluate(network, self.task.test, self.runtime)
         return {
             "held_out_top1": held_out.top1,
             "top1": test.top1,
@@ -70,20 +81,18 @@ class Bench:
 
     def _dense(self, seed: int) -> tuple[Network, dict]:
         if self.given.dense:
-            network = self.runtime.place(
-                load_dense(find_dense(self.given.dense, self.entry.spec, self.task))
-            )
+            folder = find_dense(self.given.dense, self.entry.spec, self.task)
+            network = self.runtime.place(load_dense(folder))
             return network, {"top1": evaluate(network, self.task.test, self.runtime).top1}
         network = self.start(seed)
         return network, self.tuned(network, seed)
 
     def cell(self, weight: float, temperature: float, seed: int) -> dict:
         """The small network with one weight of its teacher; 0 for none."""
-        given, figures = (
-            self.given,
-            {"weight": weight, "temperature": temperature if weight else None, "seed": seed},
-        )
-        teacher, dense = None, {}
+        given = self.given
+        figures = {"weight": weight, "temperature": temperature if weight else None, "seed": seed}
+        teacher: Teacher | None = None
+        dense: dict[str, Any] = {}
         if weight:
             network, dense = self.dense(seed)
             teacher = Teacher.of(network, weight, temperature, self.runtime)
@@ -101,19 +110,26 @@ class Bench:
 
 
 def table(cells: list[dict]) -> str:
-    """Mean and standard deviation by weight and temperature, and of the difference from the same seed without a teacher; markdown."""
+    """Mean and standard deviation by weight and temperature, as Markdown.
+
+    The gain is the difference from the same seed without a teacher.
+    """
     lines = [
         "| weight | temperature | top-1 (test) | gain | seconds | teacher's top-1 | seeds |",
         "|---|---|---|---|---|---|---|",
     ]
     alone = {c["seed"]: c["top1"] for c in cells if not c["weight"]}
-    for kind in dict.fromkeys((c["weight"], c["temperature"]) for c in cells):
-        rows = [c for c in cells if (c["weight"], c["temperature"]) == kind]
-        gain = "" if not kind[0] else spread([r["top1"] - alone[r["seed"]] for r in rows])
-        taught_by = "" if not kind[0] else spread([r["dense"]["top1"] for r in rows])
+    for weight, temperature in dict.fromkeys((c["weight"], c["temperature"]) for c in cells):
+        rows = [c for c in cells if (c["weight"], c["temperature"]) == (weight, temperature)]
+        gain = taught_by = ""
+        if weight:
+            gain = spread([r["top1"] - alone[r["seed"]] for r in rows])
+            taught_by = spread([r["dense"]["top1"] for r in rows])
+        top1 = spread([r["top1"] for r in rows])
         seconds = statistics.mean(r["finetune_seconds"] for r in rows)
         lines.append(
-            f"| {kind[0]:g} | {kind[1] or ''} | {spread([r['top1'] for r in rows])} | {gain} | {seconds:.0f} | {taught_by} | {len(rows)} |"
+            f"| {weight:g} | {temperature or ''} | {top1} | {gain} | {seconds:.0f} "
+            f"| {taught_by} | {len(rows)} |"
         )
     return "\n".join(lines)
 
@@ -128,19 +144,15 @@ def main() -> None:
     parser.add_argument("--temperatures", type=float, nargs="+", default=[TEMPERATURE])
     given = parser.parse_args()
     entry, runtime = pt.load_hypernet(given.hypernet), choose_runtime()
-    bench = Bench(
-        entry, load_task(given.task, entry.spec.image_size, given.data_dir), runtime, given
-    )
-    kinds = [(0.0, TEMPERATURE), *((w, t) for w in given.weights for t in given.temperatures)]
-    cells = [
-        make_cell(
-            given.out,
-            f"{given.task}-{given.macs}-{given.epochs}ep-{f'{weight:g}-T{temperature:g}' if weight else 'alone'}-{seed}",
-            functools.partial(bench.cell, weight, temperature, seed),
-        )
-        for seed in given.seeds
-        for weight, temperature in kinds
-    ]
+    task = load_task(given.task, entry.spec.image_size, given.data_dir)
+    bench = Bench(entry, task, runtime, given)
+    kinds = [(0.0, TEMPERATURE), *itertools.product(given.weights, given.temperatures)]
+    cells = []
+    for seed, (weight, temperature) in itertools.product(given.seeds, kinds):
+        kind = f"{weight:g}-T{temperature:g}" if weight else "alone"
+        name = f"{given.task}-{given.macs}-{given.epochs}ep-{kind}-{seed}"
+        measure = functools.partial(bench.cell, weight, temperature, seed)
+        cells.append(make_cell(given.out, name, measure))
     print(table(cells))
 
 

@@ -20,8 +20,8 @@ import pass_transfer as pt
 from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.prompt_tuning import PromptConfig, tune_prompt
 from pass_transfer.shrinking.shrink import shrink
-from pass_transfer.tasks import load_task
-from pass_transfer.training import choose_runtime, evaluate
+from pass_transfer.tasks import Task, load_task
+from pass_transfer.training import Runtime, choose_runtime, evaluate
 
 
 def with_frame(prompt: Prompt, frame: torch.Tensor) -> Prompt:
@@ -37,16 +37,24 @@ def shuffled(prompt: Prompt, seed: int) -> Prompt:
     inside = prompt.border.bool().expand(3, -1, -1)
     frame = torch.zeros_like(prompt.frame())
     values = prompt.frame().detach()[inside]
-    frame[inside] = values[
-        torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
-    ]
+    draw = torch.Generator().manual_seed(seed)
+    frame[inside] = values[torch.randperm(len(values), generator=draw)]
     return with_frame(prompt, frame)
 
 
-def run_cell(seed: int, entry, task, digits, runtime, macs: float, steps: int) -> dict:
+def run_cell(
+    seed: int,
+    entry: pt.PretrainedHypernet,
+    task: Task,
+    digits: Task,
+    runtime: Runtime,
+    macs: float,
+    steps: int,
+) -> dict:
     """Prompts tuned with one seed, their masks, and the task's accuracy under each."""
     config = PromptConfig(steps=steps, seed=seed)
-    own, other = tune_prompt(entry, task, config=config), tune_prompt(entry, digits, config=config)
+    own = tune_prompt(entry, task, config=config)
+    other = tune_prompt(entry, digits, config=config)
     prompts = {
         "its own": own,
         "zero": with_frame(own, torch.zeros_like(own.values)),
@@ -56,8 +64,8 @@ def run_cell(seed: int, entry, task, digits, runtime, macs: float, steps: int) -
         "digits": other,
     }
     masks = {
-        name: entry.generate_masks(p, macs=macs, classes=task.classes)
-        for name, p in prompts.items()
+        name: entry.generate_masks(prompt, macs=macs, classes=task.classes)
+        for name, prompt in prompts.items()
     }
     accuracy = {}
     for name, mask in masks.items():
@@ -94,34 +102,34 @@ def main() -> None:
     parser.add_argument("--prompt-steps", type=int, default=PromptConfig.steps)
     given = parser.parse_args()
     entry, runtime = pt.load_hypernet(given.hypernet), choose_runtime()
-    task, digits = (
-        load_task(given.task, entry.spec.image_size, given.data_dir),
-        load_task("digits", entry.spec.image_size),
-    )
-    cells = [
-        make_cell(
-            given.out,
-            f"{given.task}-{given.macs}-{seed}",
-            functools.partial(
-                run_cell, seed, entry, task, digits, runtime, given.macs, given.prompt_steps
-            ),
+    task = load_task(given.task, entry.spec.image_size, given.data_dir)
+    digits = load_task("digits", entry.spec.image_size)
+    cells = []
+    for seed in given.seeds:
+        measure = functools.partial(
+            run_cell, seed, entry, task, digits, runtime, given.macs, given.prompt_steps
         )
-        for seed in given.seeds
-    ]
+        cells.append(make_cell(given.out, f"{given.task}-{given.macs}-{seed}", measure))
+    print_tables(cells)
+
+
+def print_tables(cells: list[dict]) -> None:
+    """Accuracy by prompt, and how much the masks of two prompts differ."""
     print(
-        "| masks by the prompt | held-out top-1 before fine-tuning (%) | its own prompt's minus this | channels unlike its own prompt's (%) |\n|---|---|---|---|"
+        "| masks by the prompt | held-out top-1 before fine-tuning (%) "
+        "| its own prompt's minus this | channels unlike its own prompt's (%) |"
     )
-    accuracy = [c["held_out_top1_before_finetuning"] for c in cells]
+    print("|---|---|---|---|")
+    accuracy = [cell["held_out_top1_before_finetuning"] for cell in cells]
     for name in accuracy[0]:
-        print(
-            f"| {name} | {spread([a[name] for a in accuracy])} | {spread([a['its own'] - a[name] for a in accuracy])} "
-            f"| {spread([100 * c['differ_from_own'][name] for c in cells], 1)} |"
-        )
+        top1 = spread([a[name] for a in accuracy])
+        less = spread([a["its own"] - a[name] for a in accuracy])
+        unlike = spread([100 * cell["differ_from_own"][name] for cell in cells], 1)
+        print(f"| {name} | {top1} | {less} | {unlike} |")
     print()
     for pair in cells[0]["differ"]:
-        print(
-            f"{pair}: {spread([100 * c['differ'][pair] for c in cells], 1)} % of the channels differ"
-        )
+        share = spread([100 * cell["differ"][pair] for cell in cells], 1)
+        print(f"{pair}: {share} % of the channels differ")
 
 
 if __name__ == "__main__":
