@@ -1,4 +1,4 @@
-"""A finished run's folder as adapt leaves it, written in a moment, and a page as a reader sees it."""
+"""A finished run's folder as adapt leaves it, and a page as a reader sees it."""
 
 import json
 import shutil
@@ -76,20 +76,13 @@ def metrics(stage, epochs=2, held_out=True):
     """Rows of metrics.jsonl, no two numbers alike."""
     draw = torch.Generator().manual_seed(len(stage))
     for epoch in range(1, epochs + 1):
-        loss, top1, other_loss, other_top1, top5, seconds = (
-            torch.rand(6, generator=draw, dtype=torch.float64)
-            * torch.tensor([3, 100, 3, 100, 100, 500])
-        ).tolist()
+        scale = torch.tensor([3, 100, 3, 100, 100, 500])
+        values = torch.rand(6, generator=draw, dtype=torch.float64) * scale
+        loss, top1, other_loss, other_top1, top5, seconds = values.tolist()
         row = {"stage": stage, "epoch": epoch, "train_loss": loss, "train_top1": top1}
-        yield (
-            row
-            | (
-                {"held_out_top1": other_top1, "held_out_top5": top5, "held_out_loss": other_loss}
-                if held_out
-                else {}
-            )
-            | {"seconds": round(seconds, 2)}
-        )
+        if held_out:
+            row |= {"held_out_top1": other_top1, "held_out_top5": top5, "held_out_loss": other_loss}
+        yield row | {"seconds": round(seconds, 2)}
 
 
 def confusion():
@@ -98,9 +91,8 @@ def confusion():
     labels = torch.randint(CLASSES, (IMAGES,), generator=draw)
     wrong = torch.rand(IMAGES, generator=draw) < 0.3
     predictions = torch.where(wrong, torch.randint(CLASSES, (IMAGES,), generator=draw), labels)
-    return torch.bincount(CLASSES * labels + predictions, minlength=CLASSES**2).view(
-        CLASSES, CLASSES
-    )
+    cells = torch.bincount(CLASSES * labels + predictions, minlength=CLASSES**2)
+    return cells.view(CLASSES, CLASSES)
 
 
 @pytest.fixture(scope="session")
@@ -109,10 +101,8 @@ def original(networks, random_masks, tmp_path_factory):
     network, groups = networks("resnet18")
     masks, spec = random_masks(groups, 0, 0.1), BackboneSpec("resnet18", CLASSES, SIDE)
     prompt, counts = Prompt("additive", SIDE, 3, seed=1), confusion()
-    small, units = (
-        Network(masks.apply(network), spec.mean, spec.std, prompt),
-        {name: mask.nonzero().flatten().tolist() for name, mask in masks.items()},
-    )
+    small = Network(masks.apply(network), spec.mean, spec.std, prompt)
+    units = {name: mask.nonzero().flatten().tolist() for name, mask in masks.items()}
     PrunedModel(small, spec, [f"class {n}" for n in range(CLASSES)], units).save(folder)
     masks.save(folder / "masks.safetensors")
     write_tensors(folder / "prompt.safetensors", Prompt("additive", SIDE, 3, seed=2).state_dict())
@@ -121,24 +111,16 @@ def original(networks, random_masks, tmp_path_factory):
     )
     Evaluation(counts, samples, torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 7, 3])).save(folder)
     top1 = 100 * int(counts.diag().sum()) / IMAGES
-    (folder / "result.json").write_text(
-        json.dumps(
-            RESULT
-            | {
-                "top1": top1,
-                "channels_kept": masks.kept,
-                "channels": masks.widths,
-                "run": "runs/my photos",
-            }
-        )
-    )
+    result = RESULT | {
+        "top1": top1,
+        "channels_kept": masks.kept,
+        "channels": masks.widths,
+        "run": "runs/my photos",
+    }
+    (folder / "result.json").write_text(json.dumps(result))
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "metrics.jsonl").write_text(
-        "".join(
-            json.dumps(row) + "\n"
-            for row in [*metrics("prompt", 3, held_out=False), *metrics("finetune")]
-        )
-    )
+    rows = [*metrics("prompt", 3, held_out=False), *metrics("finetune")]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
@@ -149,7 +131,7 @@ def finished(original, tmp_path):
 
 
 class Reader(HTMLParser):
-    """What a page says: its text, the cells of its tables, its elements and the alternatives of its images.
+    """What a page says: its text, the cells of its tables, and its elements.
 
     `errors` are end tags that close nothing and elements that are left open.
     """
@@ -196,12 +178,8 @@ class Reader(HTMLParser):
 
     def facts(self, name):
         """The rows, by name, of the table without a header that has a row of this name."""
-        return next(
-            dict(rows)
-            for rows in self.tables
-            if any(row[0] == name and len(row) == 2 for row in rows)
-            and all(len(row) == 2 for row in rows)
-        )
+        pairs = [dict(rows) for rows in self.tables if all(len(row) == 2 for row in rows)]
+        return next(rows for rows in pairs if name in rows)
 
 
 @pytest.fixture
