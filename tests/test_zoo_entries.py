@@ -24,25 +24,20 @@ def test_there_is_an_entry():
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_file_is_what_the_manifest_says_and_the_masks_are_the_prompts(name):
-    assert set(verify_entry(ZOO / name)) == {p.name for p in (ZOO / name).iterdir()} - {
-        "manifest.json"
-    }
+    files = {path.name for path in (ZOO / name).iterdir()}
+    assert set(verify_entry(ZOO / name)) == files - {"manifest.json"}
 
 
 def test_a_smaller_budgets_channels_are_a_subset_of_a_larger_ones(entry):
-    masks = [
-        entry.generate_masks(entry.prompt(), macs=share) for share in (0.2, 0.35, 0.5, 0.8, 1.0)
-    ]
+    shares = (0.2, 0.35, 0.5, 0.8, 1.0)
+    masks = [entry.generate_masks(entry.prompt(), macs=share) for share in shares]
     assert all(small.issubset(large) for small, large in zip(masks, masks[1:]))
     assert masks[-1].density == 1.0
 
 
 def test_another_prompt_gives_other_scores_and_masks(entry):
     trained = entry.prompt()
-    zero, mirrored = (
-        Prompt(trained.kind, trained.size, trained.pad),
-        Prompt(trained.kind, trained.size, trained.pad),
-    )
+    zero, mirrored = Prompt(**trained.shape), Prompt(**trained.shape)
     with torch.no_grad():
         zero.values.zero_()
         mirrored.values.copy_(trained.values.flip(1, 2))
