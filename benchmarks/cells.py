@@ -1,4 +1,4 @@
-"""What the benchmarks over several cells share: their options, and one JSON file a cell, made once.
+"""What benchmarks over several cells share: options, and a JSON file for each cell.
 
 A run can be stopped and started, or shared between processes that take other seeds: the
 cells that are there are not made again.
@@ -32,7 +32,7 @@ def options(description: str, out: str) -> argparse.ArgumentParser:
 
 
 def make_cell(out: str | Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The figures of a cell: measured and written with their provenance, or read if they are there."""
+    """The figures of a cell: measured and written with their provenance, or read if there."""
     path = make_folder(out) / f"{name}.json"
     if not path.exists():
         origin = provenance()  # of the code as it is now, not as it is when the cell is done

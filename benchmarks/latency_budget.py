@@ -1,15 +1,17 @@
-"""Whether a latency budget holds: what was cut to it, measured again in a new process, and the next larger cut beside it.
+"""Whether a latency budget holds.
 
     python benchmarks/latency_budget.py --milliseconds 6 10 --batch 1
 
-Each budget is cut in one process and judged in another, several times. Prints and writes
-the times as shares of what was asked for. Both processes measure the dense network too, since
-a shared machine may run it at another pace a minute later.
+Each budget is cut in one process and judged in another, several times: the network that was
+cut is measured again, and the next larger cut beside it. Prints and writes the times as
+shares of what was asked for. Both processes measure the dense network, too, since a shared
+machine may run it at another pace a minute later.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -23,10 +25,18 @@ CUT = """
 import json, sys, torch
 from pass_transfer.latency import measure_latency
 from pass_transfer.zoo.entry import load_hypernet
-entry, batch = load_hypernet(sys.argv[1]), int(sys.argv[3])
-masks = entry.generate_masks(entry.prompt(), latency_ms=float(sys.argv[2]), batch=batch, round_to=int(sys.argv[4]), device=sys.argv[5])
-dense = measure_latency({"dense": entry.network(None, entry.prompt()).to(sys.argv[5], memory_format=torch.channels_last)}, entry.spec.image_size, (batch,), 60)["dense"][batch]
-print(json.dumps({"kept": masks.kept, "dense": dense}))
+name, milliseconds, batch, round_to, device = sys.argv[1:]
+entry, batch = load_hypernet(name), int(batch)
+masks = entry.generate_masks(
+    entry.prompt(),
+    latency_ms=float(milliseconds),
+    batch=batch,
+    round_to=int(round_to),
+    device=device,
+)
+network = entry.network(None, entry.prompt()).to(device, memory_format=torch.channels_last)
+times = measure_latency({"dense": network}, entry.spec.image_size, (batch,), 60)
+print(json.dumps({"kept": masks.kept, "dense": times["dense"][batch]}))
 """
 
 JUDGE = """
@@ -34,13 +44,22 @@ import json, sys, torch
 from pass_transfer.latency import measure_latency
 from pass_transfer.budgets.ranking import RankedCuts
 from pass_transfer.zoo.entry import load_hypernet
-entry, kept, batch = load_hypernet(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
-cuts = RankedCuts(entry.scores(entry.prompt()), entry.groups, round_to=int(sys.argv[4]))
+name, kept, batch, round_to, device = sys.argv[1:]
+entry, kept, batch = load_hypernet(name), json.loads(kept), int(batch)
+cuts = RankedCuts(entry.scores(entry.prompt()), entry.groups, round_to=int(round_to))
 count = next(n for n in range(cuts.least, cuts.most + 1) if cuts.kept(n) == kept)
-chosen = {"found": cuts.masks(count), "dense": None} | ({} if cuts.next_larger(count) is None else {"next": cuts.masks(cuts.next_larger(count))})
-networks = {name: entry.network(masks, entry.prompt()).to(sys.argv[5], memory_format=torch.channels_last) for name, masks in chosen.items()}
+chosen = {"found": cuts.masks(count), "dense": None}
+larger = cuts.next_larger(count)
+if larger is not None:
+    chosen["next"] = cuts.masks(larger)
+networks = {}
+for name, masks in chosen.items():
+    network = entry.network(masks, entry.prompt())
+    networks[name] = network.to(device, memory_format=torch.channels_last)
 times = measure_latency(networks, entry.spec.image_size, (batch,), 60)
-print(json.dumps({name: by_batch[batch] for name, by_batch in times.items()} | {"macs_share": entry.table.macs(kept) / entry.table.dense}))
+row = {name: by_batch[batch] for name, by_batch in times.items()}
+row["macs_share"] = entry.table.macs(kept) / entry.table.dense
+print(json.dumps(row))
 """
 
 
@@ -58,38 +77,37 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results/latency_budget")
     given = parser.parse_args()
     origin, rows = provenance(), []
-    for asked in given.milliseconds:
-        for number in range(given.times):
-            cut = _process(CUT, given.hypernet, asked, given.batch, given.round_to, given.device)
-            row = _process(
-                JUDGE,
-                given.hypernet,
-                json.dumps(cut["kept"]),
-                given.batch,
-                given.round_to,
-                given.device,
-            )
-            row |= {"asked_ms": asked, "time": number, "dense_when_cut": cut["dense"]}
-            rows.append(row)
-            print(
-                f"asked {asked:g} ms: {row['found']:.2f} ms measured again ({row['found'] / asked:.1%}; {_steady(row):.1%} at the dense network's pace), "
-                f"next larger cut {row.get('next', row['found']):.2f} ms, dense {row['dense_when_cut']:.2f} ms then and {row['dense']:.2f} ms now, "
-                f"{row['macs_share']:.1%} of the MACs",
-                flush=True,
-            )
-    write_json(
-        make_folder(given.out) / f"batch{given.batch}-round{given.round_to}-{given.device}.json",
-        vars(given) | {"rows": rows} | origin,
-    )
+    settings = (given.batch, given.round_to, given.device)
+    for asked, number in itertools.product(given.milliseconds, range(given.times)):
+        cut = _process(CUT, given.hypernet, asked, *settings)
+        row = _process(JUDGE, given.hypernet, json.dumps(cut["kept"]), *settings)
+        row |= {"asked_ms": asked, "time": number, "dense_when_cut": cut["dense"]}
+        rows.append(row)
+        print(_in_words(row), flush=True)
+    name = f"batch{given.batch}-round{given.round_to}-{given.device}.json"
+    write_json(make_folder(given.out) / name, vars(given) | {"rows": rows} | origin)
     shares = [row["found"] / row["asked_ms"] for row in rows]
+    steady = [_steady(row) for row in rows]
     print(
-        f"measured again: {statistics.mean(shares):.1%} of what was asked on average, {max(shares):.1%} at most; "
-        f"at the dense network's pace {statistics.mean(map(_steady, rows)):.1%} and {max(map(_steady, rows)):.1%}"
+        f"measured again: {statistics.mean(shares):.1%} of what was asked on average, "
+        f"{max(shares):.1%} at most; at the dense network's pace "
+        f"{statistics.mean(steady):.1%} and {max(steady):.1%}"
+    )
+
+
+def _in_words(row: dict) -> str:
+    asked, found = row["asked_ms"], row["found"]
+    return (
+        f"asked {asked:g} ms: {found:.2f} ms measured again ({found / asked:.1%}; "
+        f"{_steady(row):.1%} at the dense network's pace), "
+        f"next larger cut {row.get('next', found):.2f} ms, "
+        f"dense {row['dense_when_cut']:.2f} ms then and {row['dense']:.2f} ms now, "
+        f"{row['macs_share']:.1%} of the MACs"
     )
 
 
 def _steady(row: dict) -> float:
-    """Share of the budget that is used, if the machine ran the dense network as fast as when the cut was made."""
+    """Share of the budget that is used, had the dense network run as fast as at the cut."""
     return row["found"] / row["asked_ms"] * row["dense_when_cut"] / row["dense"]
 
 

@@ -10,20 +10,15 @@ def test_the_frame_is_zero_inside_and_nowhere_on_the_border():
     frame = Prompt(size=16, pad=3).frame()
     assert frame.shape == (3, 16, 16)
     assert not frame[:, 3:13, 3:13].any()
-    assert (
-        (frame[:, :3] != 0).all()
-        and (frame[:, -3:] != 0).all()
-        and (frame[:, :, :3] != 0).all()
-        and (frame[:, :, -3:] != 0).all()
-    )
+    for side in (frame[:, :3], frame[:, -3:], frame[:, :, :3], frame[:, :, -3:]):
+        assert (side != 0).all()
 
 
 def test_the_frame_stays_zero_inside_whatever_is_learned():
     prompt = Prompt(size=16, pad=3)
     nn.init.ones_(prompt.values)
-    assert not prompt.frame()[:, 3:13, 3:13].any() and prompt.frame().sum() == 3 * (
-        16 * 16 - 10 * 10
-    )
+    assert not prompt.frame()[:, 3:13, 3:13].any()
+    assert prompt.frame().sum() == 3 * (16 * 16 - 10 * 10)
 
 
 def test_an_additive_prompt_leaves_the_middle_of_the_image_alone():
@@ -44,20 +39,16 @@ def test_prompted_images_are_images(kind):
 def test_an_expansive_prompt_shows_the_whole_image_smaller_inside_a_grey_frame():
     prompt = Prompt("expansive", size=32, pad=8)
     nn.init.zeros_(prompt.values)
-    images = nn.functional.interpolate(
-        torch.rand(2, 3, 4, 4), 32, mode="bilinear"
-    )  # smooth, as shrinking is then unambiguous
+    # Smooth, as shrinking is then unambiguous.
+    images = nn.functional.interpolate(torch.rand(2, 3, 4, 4), 32, mode="bilinear")
     out = prompt(images)
     assert (out[..., :8, :] == 0.5).all() and (out[..., 24:] == 0.5).all()
     assert (out[..., 8:24, 8:24] - nn.functional.avg_pool2d(images, 2)).abs().max() < 0.06
 
 
 def test_another_frame_can_stand_in_for_the_prompts_own():
-    one, two, images = (
-        Prompt(size=16, pad=3, seed=1),
-        Prompt(size=16, pad=3, seed=2),
-        torch.rand(2, 3, 16, 16),
-    )
+    one, two = Prompt(size=16, pad=3, seed=1), Prompt(size=16, pad=3, seed=2)
+    images = torch.rand(2, 3, 16, 16)
     assert torch.equal(one(images, two.frame()), two(images))
 
 

@@ -1,7 +1,11 @@
-"""Chooses each method's settings by the held-out images of benchmarks/studies/strengths.yaml and depgraph.yaml, and writes them into other studies:
-    python tools/choose_settings.py                                 # says what is chosen
-    python tools/choose_settings.py benchmarks/studies/cifar100.yaml benchmarks/studies/others.yaml ...
-Of regularisers the best is taken, of lengths of a search the shortest that ends within 0.3 points of its method's best.
+"""Choose each method's settings by held-out images, and write them into studies.
+
+    python tools/choose_settings.py                                     # say what is chosen
+    python tools/choose_settings.py benchmarks/studies/cifar100.yaml    # write it there, too
+
+The settings are those that benchmarks/studies/strengths.yaml and depgraph.yaml compare. Of
+regularisers the best is taken. Of lengths of a search, the shortest is taken that ends within
+0.3 points of its method's best.
 """
 
 from __future__ import annotations
@@ -24,29 +28,34 @@ LINE = re.compile(r"^  (\w+):[ ]*(\{.*\})?$")
 
 def choose() -> dict[str, dict[str, Any]]:
     """Method to its chosen settings."""
-    held_out, variants = {}, defaultdict(dict)
+    held_out: dict[str, float] = {}
+    variants: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for study in map(load_study, STRENGTHS):
-        held_out |= {
-            row.method: row.held_out for row in rows(read_cells(study)) if row.held_out is not None
-        }
+        for row in rows(read_cells(study)):
+            if row.held_out is not None:
+                held_out[row.method] = row.held_out
         for name, settings in study.methods.items():
             if name in held_out:
-                variants[settings["method"]][name] = {
-                    key: value for key, value in settings.items() if key != "method"
-                }
+                own = dict(settings)
+                variants[own.pop("method")][name] = own
     chosen = {}
-    for method, own in variants.items():
-        best = max(held_out[name] for name in own)
-        close = [
-            name for name in own if held_out[name] >= best - (CLOSE if LENGTH in own[name] else 0)
-        ]
-        name = min(close, key=lambda n: own[n].get(LENGTH, 0))
-        chosen[method] = own[name]
-        print(
-            f"{method}: {name} ({held_out[name]:.2f}) of "
-            + ", ".join(f"{n} {held_out[n]:.2f}" for n in own)
-        )
+    for method, settings_by_name in variants.items():
+        name = best_variant(settings_by_name, held_out)
+        chosen[method] = settings_by_name[name]
+        others = ", ".join(f"{other} {held_out[other]:.2f}" for other in settings_by_name)
+        print(f"{method}: {name} ({held_out[name]:.2f}) of {others}")
     return chosen
+
+
+def best_variant(variants: dict[str, dict[str, Any]], held_out: dict[str, float]) -> str:
+    """The name of a method's best settings; of lengths close to the best, the shortest."""
+    best = max(held_out[name] for name in variants)
+    close = []
+    for name, settings in variants.items():
+        allowed = CLOSE if LENGTH in settings else 0
+        if held_out[name] >= best - allowed:
+            close.append(name)
+    return min(close, key=lambda name: variants[name].get(LENGTH, 0))
 
 
 def write(path: Path, chosen: dict[str, dict[str, Any]]) -> None:

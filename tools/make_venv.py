@@ -1,4 +1,6 @@
-"""Make a virtual environment with pip in it, on any Python of 3.11 or newer: python3 tools/make_venv.py FOLDER
+"""Make a virtual environment with pip in it, on any Python of 3.11 or newer.
+
+    python3 tools/make_venv.py FOLDER
 
 Debian and Ubuntu ship Python without ensurepip, so that `python3 -m venv` fails there
 until python3-venv is installed. The venv module itself is always there: the environment
@@ -23,38 +25,34 @@ from pathlib import Path
 
 LEAST = (3, 11)
 INDEX = "https://pypi.org/simple"
+ADVICE = "on Debian and Ubuntu: apt install python3-venv"
 
 
 def make_venv(folder: Path) -> None:
-    """Make FOLDER a virtual environment whose Python has pip; one that is there and works is kept."""
+    """Make a folder a virtual environment with pip; one that is there and works is kept."""
     if sys.version_info < LEAST:
         _stop(
-            f"Python {sys.version.split()[0]} is too old, 3.11 or newer is needed; choose one with make PYTHON=python3.12"
+            f"Python {sys.version.split()[0]} is too old, 3.11 or newer is needed; "
+            "choose one with make PYTHON=python3.12"
         )
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     if _has_pip(python):
         return
-    if (
-        importlib.util.find_spec("ensurepip")
-        and _run(sys.executable, "-m", "venv", "--clear", str(folder))
-        and _has_pip(python)
-    ):
-        return
+    if importlib.util.find_spec("ensurepip"):
+        made = _run(sys.executable, "-m", "venv", "--clear", str(folder))
+        if made and _has_pip(python):
+            return
     print("this Python has no ensurepip; making the environment without it", file=sys.stderr)
     if not _run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)):
-        _stop(
-            "this Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"
-        )
+        _stop(f"this Python cannot make virtual environments; {ADVICE}")
     if _pip_of_the_system(python) and _has_pip(python):
         return
     try:
         _pip_from_index(python)
     except (OSError, ValueError) as error:
-        _stop(
-            f"cannot get pip from {_index()} ({error}); install it another way, on Debian and Ubuntu: apt install python3-venv"
-        )
+        _stop(f"cannot get pip from {_index()} ({error}); install it another way, {ADVICE}")
     if not _has_pip(python):
-        _stop("pip could not be installed; on Debian and Ubuntu: apt install python3-venv")
+        _stop(f"pip could not be installed; {ADVICE}")
 
 
 def _stop(message: str) -> None:
@@ -62,10 +60,9 @@ def _stop(message: str) -> None:
 
 
 def _run(*command: str) -> bool:
-    return (
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
-        == 0
-    )
+    """Whether a command ends well; what it prints is left out."""
+    quiet = subprocess.DEVNULL
+    return subprocess.run(command, stdout=quiet, stderr=quiet).returncode == 0
 
 
 def _has_pip(python: Path) -> bool:
@@ -73,9 +70,9 @@ def _has_pip(python: Path) -> bool:
 
 
 def _pip_of_the_system(python: Path) -> bool:
-    return bool(importlib.util.find_spec("pip")) and _run(
-        sys.executable, "-m", "pip", "--python", str(python), "install", "pip"
-    )
+    if importlib.util.find_spec("pip") is None:
+        return False
+    return _run(sys.executable, "-m", "pip", "--python", str(python), "install", "pip")
 
 
 def _index() -> str:
@@ -101,23 +98,23 @@ class _Links(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         found = dict(attributes)
+        if tag != "a" or "data-yanked" in found:
+            return
         address, _, digest = (found.get("href") or "").partition("#sha256=")
         name = address.rsplit("/", 1)[-1]
-        least = re.search(r">=\s*3\.(\d+)", found.get("data-requires-python") or "")
-        fits = least is None or sys.version_info >= (3, int(least[1]))
-        if (
-            tag == "a"
-            and name.endswith("-py3-none-any.whl")
-            and digest
-            and fits
-            and "data-yanked" not in found
-            and _release(name)
-        ):
+        is_wheel = name.endswith("-py3-none-any.whl")
+        if is_wheel and digest and _release(name) and _fits(found.get("data-requires-python")):
             self.wheels[name] = urllib.parse.urljoin(self.page, address), digest
 
 
+def _fits(requirement: str | None) -> bool:
+    """Whether this Python is new enough for a wheel."""
+    least = re.search(r">=\s*3\.(\d+)", requirement or "")
+    return least is None or sys.version_info >= (3, int(least[1]))
+
+
 def _pip_from_index(python: Path) -> None:
-    """Download pip's newest wheel, check its sha-256 against the index, and let it install itself."""
+    """Download pip's newest wheel, check its sha-256, and let it install itself."""
     links = _Links(f"{_index()}/pip/")
     links.feed(_get(links.page).decode())
     if not links.wheels:

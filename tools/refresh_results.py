@@ -1,9 +1,9 @@
-"""Write again what the commands in docs/results.md print, below each of them, and the pictures it shows.
+"""Write docs/results.md again: what its commands print, and the pictures it shows.
 
     python tools/refresh_results.py
 
-A command is an indented line `pass-transfer study report FILE ...`; what it printed stands between
-the comments `printed` and `end` that come next.
+A command is an indented line `pass-transfer study report FILE ...`. What it printed stands
+between the comments `printed` and `end` that come next.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "results.md"
 PRINTED = re.compile(
-    r"(^    (pass-transfer study report .*)\n(?:.*\n)*?<!-- printed -->\n)(?:.*\n)*?(?=<!-- end -->)",
+    r"(^    (pass-transfer study report .*)\n"
+    r"(?:.*\n)*?<!-- printed -->\n)"
+    r"(?:.*\n)*?(?=<!-- end -->)",
     re.MULTILINE,
 )
 PICTURE = re.compile(r"!\[.*?\]\(results/(?P<study>[^/)]+)/(?P<name>[^/)]+)\)")
@@ -32,9 +34,12 @@ def refreshed(text: str, run: Callable[[Sequence[str]], str]) -> str:
     Args:
         run: arguments of pass-transfer to what it prints.
     """
-    return PRINTED.sub(
-        lambda found: f"{found[1]}\n{run(shlex.split(found[2])[1:]).strip()}\n\n", text
-    )
+
+    def with_output(found: re.Match[str]) -> str:
+        arguments = shlex.split(found[2])[1:]
+        return f"{found[1]}\n{run(arguments).strip()}\n\n"
+
+    return PRINTED.sub(with_output, text)
 
 
 def main() -> None:

@@ -53,7 +53,8 @@ def _present(record: RunRecord, stages: Sequence[str]) -> list[str]:
 
 def _numbers(record: RunRecord, stage: str) -> Html:
     rows = record.rows(stage)
-    keys = [key for key in METRICS if any(key in row for row in rows)]
+    present = set().union(*rows)
+    keys = [key for key in METRICS if key in present]
     header = [key.replace("_", " ").replace("held out", "held-out") for key in keys]
     cells = []
     for row in rows:

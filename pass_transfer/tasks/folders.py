@@ -64,8 +64,8 @@ def _class_folders(folder: Path) -> list[str]:
 def _check_classes(root: Path, train: Path, names: Sequence[str]) -> None:
     if not names:
         raise TaskError(f"{train} holds no class folders; expected {train}/CLASS/image files")
-    split_names = {name for names in SPLIT_FOLDERS.values() for name in names}
-    if train == root and set(names) <= split_names:
+    split_names = set().union(*SPLIT_FOLDERS.values())
+    if train == root and split_names.issuperset(names):
         raise TaskError(
             f"{root} holds {', '.join(names)} but no train folder; "
             f"add {root}/train/CLASS/image files"

@@ -7,6 +7,7 @@ the same parquet files instead. `load_task("folder:PATH")` reads one's own image
 from __future__ import annotations
 
 import difflib
+import itertools
 from pathlib import Path
 
 from pass_transfer.errors import TaskError, UsageError
@@ -23,7 +24,7 @@ SOURCES: tuple[TaskSource, ...] = (DIGITS, PARQUET, FOLDERS)
 
 def task_names() -> tuple[str, ...]:
     """The names load_task knows, apart from folder:PATH."""
-    return tuple(name for source in SOURCES for name in source.names)
+    return tuple(itertools.chain.from_iterable(source.names for source in SOURCES))
 
 
 def load_task(name: str, size: int, data_dir: str | Path | None = None) -> Task:

@@ -104,10 +104,7 @@ class _Loop:
         whole = max(1, len(train) // config.batch_size)
         self.steps = min(whole, config.steps_per_epoch or whole)
         self.done = _Progress()
-        self.base_rates = {
-            name: [group["lr"] for group in optimizer.param_groups]
-            for name, optimizer in stage.optimizers.items()
-        }
+        self.base_rates = {name: _rates(one) for name, one in stage.optimizers.items()}
         self.saved_at = time.monotonic()
         self.interrupt = Interrupt()
 
@@ -267,6 +264,10 @@ class _Loop:
         if self.done.epoch < self.config.epochs:
             epoch, step = self.done.epoch + 1, self.done.step + 1
             say(f"resuming {self.stage.name} at epoch {epoch}, step {step}")
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    return [group["lr"] for group in optimizer.param_groups]
 
 
 def _copy(module: torch.nn.Module) -> dict[str, torch.Tensor]:

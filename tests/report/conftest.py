@@ -80,10 +80,9 @@ def metrics(stage, epochs=2, held_out=True):
     """Rows of metrics.jsonl, no two numbers alike."""
     draw = torch.Generator().manual_seed(len(stage))
     for epoch in range(1, epochs + 1):
-        loss, top1, other_loss, other_top1, top5, seconds = (
-            torch.rand(6, generator=draw, dtype=torch.float64)
-            * torch.tensor([3, 100, 3, 100, 100, 500])
-        ).tolist()
+        scale = torch.tensor([3, 100, 3, 100, 100, 500])
+        values = torch.rand(6, generator=draw, dtype=torch.float64) * scale
+        loss, top1, other_loss, other_top1, top5, seconds = values.tolist()
         row = {"stage": stage, "epoch": epoch, "train_loss": loss, "train_top1": top1}
         if held_out:
             row |= {"held_out_top1": other_top1, "held_out_top5": top5}
@@ -181,12 +180,8 @@ class Reader(HTMLParser):
 
     def facts(self, name):
         """The rows, by name, of the table without a header that has a row of this name."""
-        return next(
-            dict(rows)
-            for rows in self.tables
-            if any(row[0] == name and len(row) == 2 for row in rows)
-            and all(len(row) == 2 for row in rows)
-        )
+        pairs = [dict(rows) for rows in self.tables if all(len(row) == 2 for row in rows)]
+        return next(rows for rows in pairs if name in rows)
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""A report in a real browser: it loads whole, without a word on the console, on a desktop and on a phone, light and dark."""
+"""A report in a real browser: it loads whole, without a word on the console.
+
+On a desktop and on a phone, light and dark.
+"""
 
 import shutil
 
@@ -22,9 +25,21 @@ FLAGS = (
     "--disable-sync",
 )
 PATIENCE = 300  # seconds for a page, on a machine that has other work
-WIDTH = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth, innerWidth]"  # without and with a scroll bar
-PICTURES = "return Promise.all([...document.images].map(i => i.decode().then(() => [i.naturalWidth, i.alt, i.currentSrc === i.src, !!i.closest('picture')])))"
-COLOURS = "return [getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color].map(c => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0))"
+# Of the content, of the room for it, and of the window with its scroll bar.
+WIDTH = """
+const page = document.documentElement;
+return [page.scrollWidth, page.clientWidth, innerWidth];
+"""
+PICTURES = """
+const seen = i => [i.naturalWidth, i.alt, i.currentSrc === i.src, !!i.closest('picture')];
+return Promise.all([...document.images].map(i => i.decode().then(() => seen(i))));
+"""
+# How bright the background and the letters are.
+COLOURS = r"""
+const style = getComputedStyle(document.body);
+const sum = colour => colour.match(/\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0);
+return [sum(style.backgroundColor), sum(style.color)];
+"""
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +64,8 @@ def browser(tmp_path_factory):
 def page(original, tmp_path_factory):
     """The address of a report with names that are long, odd, or HTML."""
     run = shutil.copytree(original, tmp_path_factory.mktemp("shown") / "a run")
-    model, odd = (
-        pt.load_pruned(run),
-        {"class 3": "long_" * 20, "class 5": "<script>alert(1)</script>", "class 7": "$a"},
-    )
+    model = pt.load_pruned(run)
+    odd = {"class 3": "long_" * 20, "class 5": "<script>alert(1)</script>", "class 7": "$a"}
     model.class_names = tuple(odd.get(name, name) for name in model.class_names)
     model.save(run)
     pt.write_report(run)

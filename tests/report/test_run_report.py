@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -32,9 +33,8 @@ def edit(path, **changes):
 
 
 def content(folder):
-    return {
-        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -44,26 +44,19 @@ def written(original, tmp_path_factory):
     return folder, pt.write_report(folder)
 
 
-def numbers(cells):
-    return [
-        float(re.sub(r"[^0-9.+-]", "", cell)) if re.search(r"\d", cell) else None for cell in cells
-    ]
+def number(cell):
+    return float(re.sub(r"[^0-9.+-]", "", cell)) if re.search(r"\d", cell) else None
 
 
 def test_the_comparison_has_the_numbers_of_the_result(written, read):
     folder, _ = written
     result, page = json.loads((folder / "result.json").read_text()), read(folder)
-    rows = {
-        name: numbers(cells) for name, *cells in page.table("", "small", "dense", "small / dense")
-    }
-    assert (
-        rows["top-1 (%)"] == [pytest.approx(result["top1"], abs=0.005), None, None]
-        and "not trained" in page.text
-    )
-    assert (
-        rows["top-5 (%)"][0] == result["top5"]
-        and rows["top-1 without prompt (%)"][0] == result["top1_without_prompt"]
-    )
+    table = page.table("", "small", "dense", "small / dense")
+    rows = {name: list(map(number, cells)) for name, *cells in table}
+    assert rows["top-1 (%)"] == [pytest.approx(result["top1"], abs=0.005), None, None]
+    assert "not trained" in page.text
+    assert rows["top-5 (%)"][0] == result["top5"]
+    assert rows["top-1 without prompt (%)"][0] == result["top1_without_prompt"]
     for name, key in (("MACs (M)", "macs"), ("parameters (M)", "parameters")):
         small, dense = result[key], result[f"dense_{key}"]
         assert rows[name] == [
@@ -105,37 +98,24 @@ def test_the_summary_names_task_entry_and_the_main_numbers(written, read):
 
 def test_channels_are_those_of_the_result(written, read):
     result = json.loads((written[0] / "result.json").read_text())
-    rows = {
-        name: (int(kept), int(width))
-        for name, kept, width in read(written[0]).table("group", "kept", "of")
-    }
-    assert rows == {
-        name: (kept, result["channels"][name]) for name, kept in result["channels_kept"].items()
-    }
+    table = read(written[0]).table("group", "kept", "of")
+    kept = {name: int(count) for name, count, _ in table}
+    widths = {name: int(width) for name, _, width in table}
+    assert kept == result["channels_kept"] and widths == result["channels"]
 
 
 def test_curves_have_the_numbers_of_the_metrics(written, read):
     rows = [json.loads(line) for line in (written[0] / "metrics.jsonl").read_text().splitlines()]
-    shown = {
-        "finetune": read(written[0]).table(
-            "epoch",
-            "train loss",
-            "train top1",
-            "held-out loss",
-            "held-out top1",
-            "held-out top5",
-            "seconds",
-        ),
-        "prompt": read(written[0]).table("epoch", "train loss", "train top1", "seconds"),
+    page = read(written[0])
+    held_out = {
+        "held-out loss": "held_out_loss",
+        "held-out top1": "held_out_top1",
+        "held-out top5": "held_out_top5",
     }
-    for stage, cells in shown.items():
-        keys = [
-            "epoch",
-            "train_loss",
-            "train_top1",
-            *(["held_out_loss", "held_out_top1", "held_out_top5"] if stage == "finetune" else []),
-            "seconds",
-        ]
+    for stage, more in (("finetune", held_out), ("prompt", {})):
+        train = {"epoch": "epoch", "train loss": "train_loss", "train top1": "train_top1"}
+        columns = train | more | {"seconds": "seconds"}
+        cells, keys = page.table(*columns), columns.values()
         expected = [[row[key] for key in keys] for row in rows if row["stage"] == stage]
         assert len(cells) == len(expected)
         for got, row in zip(cells, expected):
@@ -154,15 +134,11 @@ def test_errors_are_those_of_the_confusion_matrix(written, read):
         row = counts[int(name.split()[1])]
         assert float(top1) == pytest.approx(accuracy[name], abs=0.005) and int(images) == sum(row)
         taken, count = re.fullmatch(r"class (\d) \((\d+) images\)", other).groups()
-        assert (
-            int(count)
-            == row[int(taken)]
-            == max(n for c, n in enumerate(row) if f"class {c}" != name)
-        )
+        most = max(n for c, n in enumerate(row) if f"class {c}" != name)
+        assert int(count) == row[int(taken)] == most
     pairs = page.table("true", "taken for", "images")
-    wrong = sorted(
-        (n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j), reverse=True
-    )
+    wrong = torch.tensor(counts)[~torch.eye(len(counts), dtype=torch.bool)]
+    wrong = sorted(wrong.tolist(), reverse=True)
     assert [int(said.split(" of ")[0]) for _, _, said in pairs] == wrong[: len(pairs)]
     for true, other, said in pairs:
         row = counts[int(true.split()[1])]
@@ -176,21 +152,11 @@ def test_samples_have_their_classes(written, read):
         f"A test image of class {n}, {said}"
         for n, said in enumerate(["recognised", "recognised", "taken for class 7", "recognised"])
     ]
-    model, saved = (
-        pt.load_pruned(written[0]),
-        read_tensors(written[0] / "evaluation.safetensors")["samples"],
-    )
-    for number, pixels in enumerate(saved):
-        shown = (
-            torch.frombuffer(
-                bytearray(
-                    Image.open(written[0] / "report" / f"sample_{number + 1:02}.png").tobytes()
-                ),
-                dtype=torch.uint8,
-            )
-            .view(32, 32, 3)
-            .permute(2, 0, 1)
-        )
+    model = pt.load_pruned(written[0])
+    saved = read_tensors(written[0] / "evaluation.safetensors")["samples"]
+    for number, pixels in enumerate(saved, 1):
+        with Image.open(written[0] / "report" / f"sample_{number:02}.png") as image:
+            shown = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         seen = (pixels / 255 + model.network.prompt.frame().detach()).clamp(0, 1)
         assert (shown / 255 - seen).abs().max() < 0.51 / 255
 
@@ -211,10 +177,8 @@ def test_all_that_is_needed_to_get_it_again_is_there(written, read):
         for name, value in config.items()
         if name != "versions"
     }
-    assert (
-        "pass-transfer adapt --hypernet zoo/small" in page.text
-        and "pass-transfer eval 'runs/my photos'" in page.text
-    )
+    assert "pass-transfer adapt --hypernet zoo/small" in page.text
+    assert "pass-transfer eval 'runs/my photos'" in page.text
 
 
 def test_the_page_needs_nothing_else(written, read):
@@ -225,9 +189,8 @@ def test_the_page_needs_nothing_else(written, read):
             assert attributes.get(name, "data:").startswith("data:")
     images = page.all("img")
     assert len(images) == 7 + 4 and all(image["alt"] for image in images)
-    assert len(page.all("source")) == 7 and all(
-        source["media"] == "(prefers-color-scheme: dark)" for source in page.all("source")
-    )
+    media = [source["media"] for source in page.all("source")]
+    assert media == 7 * ["(prefers-color-scheme: dark)"]
     assert "viewport" in {meta.get("name") for meta in page.all("meta")}
 
 
@@ -244,9 +207,9 @@ def test_the_same_pictures_lie_beside_it(written):
         "confusion",
         *(f"sample_{n:02}" for n in range(1, 5)),
     }
-    assert {path.stem for path in (folder / "report").iterdir()} == named and sorted(
-        found["pictures"]
-    ) == sorted(map(str, (folder / "report").iterdir()))
+    files = list((folder / "report").iterdir())
+    assert {path.stem for path in files} == named
+    assert sorted(found["pictures"]) == sorted(map(str, files))
     for path in found["pictures"]:
         with Image.open(path) as image:
             image.verify()
@@ -268,11 +231,11 @@ def test_names_cannot_break_the_page(finished, read):
     page = read(finished)
     assert page.errors == [] and not page.all("script") and not page.all("b") and not page.all("i")
     assert all("onerror" not in image for image in page.all("img")) and len(page.all("img")) == 11
-    shown = {cell for rows in page.tables for row in rows for cell in row}
-    assert (
-        "<b>photos</b>" in page.text and {NAMES[0], NAMES[1]} & shown and "'runs/<i>'" in page.text
-    )
-    true_or_taken = {name for row in page.table("true", "taken for", "images") for name in row[:2]}
+    rows = sum(page.tables, [])
+    assert {NAMES[0], NAMES[1]} & set(sum(rows, []))
+    assert "<b>photos</b>" in page.text and "'runs/<i>'" in page.text
+    pairs = page.table("true", "taken for", "images")
+    true_or_taken = {true for true, _, _ in pairs} | {taken for _, taken, _ in pairs}
     assert true_or_taken <= {name.encode("utf-8", "replace").decode() for name in NAMES}
 
 
@@ -280,13 +243,10 @@ def test_without_an_evaluation_the_rest_is_shown(finished, read):
     (finished / "evaluation.safetensors").unlink()
     found = pt.write_report(finished)
     page = read(finished)
-    assert (
-        "saved no evaluation.safetensors, so there is no confusion" in page.text
-        and len(page.all("img")) == 6
-    )
-    assert not any(
-        "confusion" in path or "sample" in path for path in found["pictures"]
-    ) and "evaluation.safetensors" not in page.facts("model.json")
+    assert "saved no evaluation.safetensors, so there is no confusion" in page.text
+    assert len(page.all("img")) == 6
+    assert not any("confusion" in path or "sample" in path for path in found["pictures"])
+    assert "evaluation.safetensors" not in page.facts("model.json")
 
 
 def test_a_method_without_a_prompt_shows_none(finished, read):
@@ -303,15 +263,11 @@ def test_a_method_without_a_prompt_shows_none(finished, read):
 
 def test_a_network_that_errs_never_has_no_confusion(finished, read):
     tensors = read_tensors(finished / "evaluation.safetensors")
-    counts = tensors["confusion"]
-    write_tensors(
-        finished / "evaluation.safetensors", tensors | {"confusion": torch.diag(counts.sum(1))}
-    )
+    right = torch.diag(tensors["confusion"].sum(1))
+    write_tensors(finished / "evaluation.safetensors", tensors | {"confusion": right})
     pt.write_report(finished)
-    assert (
-        "Every test image was recognised" in read(finished).text
-        and not (finished / "report" / "confusion.png").exists()
-    )
+    assert "Every test image was recognised" in read(finished).text
+    assert not (finished / "report" / "confusion.png").exists()
 
 
 def test_the_dense_network_is_shown_where_it_was_trained(finished, read):
@@ -338,19 +294,14 @@ def test_the_dense_network_is_shown_where_it_was_trained(finished, read):
     ]
     alts = " ".join(image["alt"] for image in page.all("img"))
     assert "dense: 73.19 %" in alts and "71.75 % on held-out images" in alts
-    assert (
-        "not trained" not in page.text
-        and "was not fine-tuned" not in page.text
-        and "--with-dense" in page.text
-    )
+    assert "not trained" not in page.text and "was not fine-tuned" not in page.text
+    assert "--with-dense" in page.text
 
 
 def without(path, name):
-    path.write_text(
-        json.dumps(
-            {key: value for key, value in json.loads(path.read_text()).items() if key != name}
-        )
-    )
+    content = json.loads(path.read_text())
+    del content[name]
+    path.write_text(json.dumps(content))
 
 
 DAMAGE = {

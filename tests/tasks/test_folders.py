@@ -75,8 +75,9 @@ def test_the_split_is_the_same_every_time(make):
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("training", "validation", "testing")])
 def test_given_splits_are_used_as_they_are(make, names):
     train, val, test = names
-    counts = {train: 4, val: 2, test: 3}
-    folders = {f"{split}/{c}": count for split, count in counts.items() for c in ("cat", "dog")}
+    folders = {f"{train}/cat": 4, f"{train}/dog": 4}
+    folders |= {f"{val}/cat": 2, f"{val}/dog": 2}
+    folders |= {f"{test}/cat": 3, f"{test}/dog": 3}
     task = load(make(folders))
     assert numbers(task.train) == list(range(8))
     assert numbers(task.held_out) == list(range(8, 12))

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,8 @@ SIDE = 16
 @pytest.fixture
 def split():
     """103 images, each of its own colour, which is also its label."""
-    pixels = np.broadcast_to(
-        np.arange(103, dtype=np.uint8)[:, None, None, None], (103, SIDE, SIDE, 3)
-    )
+    colours = np.arange(103, dtype=np.uint8)[:, None, None, None]
+    pixels = np.broadcast_to(colours, (103, SIDE, SIDE, 3))
     return Split(CachedImages(pixels), np.arange(103), np.arange(103))
 
 
@@ -56,10 +57,9 @@ def test_a_later_start_leaves_out_what_was_done(split, start):
 def test_processes_share_every_batch(split, world):
     shares = [order(split, seed=1, rank=rank, world=world) for rank in range(world)]
     for whole, *parts in zip(order(split, seed=1), *shares):
-        assert (
-            sorted(sum(parts, [])) == sorted(whole)
-            and max(map(len, parts)) - min(map(len, parts)) <= 1
-        )
+        sizes = [len(part) for part in parts]
+        assert sorted(sum(parts, [])) == sorted(whole)
+        assert max(sizes) - min(sizes) <= 1
 
 
 def test_fewer_images_than_a_batch_are_one_batch(split):
@@ -71,23 +71,19 @@ def test_a_stage_may_choose_the_images(split):
 
 
 def test_different_numbers_give_unrelated_streams():
-    streams = [
-        torch.rand(3, generator=generator(*n)).tolist()
-        for n in ((0, 0), (0, 1), (1, 0), (0, 0, 0), (10, 0), (0, 10))
-    ]
-    assert len({tuple(s) for s in streams}) == len(streams)
-    assert (
-        torch.rand(3, generator=generator(4, 2)).tolist()
-        == torch.rand(3, generator=generator(4, 2)).tolist()
-    )
+    def drawn(*numbers):
+        return tuple(torch.rand(3, generator=generator(*numbers)).tolist())
+
+    numbers = ((0, 0), (0, 1), (1, 0), (0, 0, 0), (10, 0), (0, 10))
+    assert len({drawn(*some) for some in numbers}) == len(numbers)
+    assert drawn(4, 2) == drawn(4, 2)
 
 
 def test_images_are_floats_between_zero_and_one(cpu):
     pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, 3, -1, -1)
     images = to_images(pixels, cpu.device)
-    assert torch.equal(images, pixels.float() / 255) and images.is_contiguous(
-        memory_format=torch.channels_last
-    )
+    assert torch.equal(images, pixels.float() / 255)
+    assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 # augmentation
@@ -96,9 +92,8 @@ def test_images_are_floats_between_zero_and_one(cpu):
 def coordinates(count: int) -> torch.Tensor:
     """Images whose pixels say which image, row and column they come from."""
     rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
-    return torch.stack(
-        [torch.stack([torch.full_like(rows, n), rows, columns]) for n in range(count)]
-    ).to(torch.uint8)
+    images = [torch.stack([torch.full_like(rows, n), rows, columns]) for n in range(count)]
+    return torch.stack(images).to(torch.uint8)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -109,12 +104,10 @@ def test_an_augmented_image_is_a_crop_of_its_padded_self(flip):
     offsets = set()
     for original, image in zip(pixels.numpy(), out.numpy()):
         padded = np.pad(original, ((0, 0), (2, 2), (2, 2)), mode="reflect")
-        crops = {
-            (r, c, mirrored): padded[:, r : r + SIDE, c : c + SIDE][:, :, :: -1 if mirrored else 1]
-            for r in range(5)
-            for c in range(5)
-            for mirrored in (False, True)
-        }
+        crops = {}
+        for r, c in itertools.product(range(5), range(5)):
+            crop = padded[:, r : r + SIDE, c : c + SIDE]
+            crops[r, c, False], crops[r, c, True] = crop, crop[:, :, ::-1]
         offsets.add(next(key for key, crop in crops.items() if np.array_equal(crop, image)))
     assert {r for r, _, _ in offsets} == {c for _, c, _ in offsets} == set(range(5))
     assert {m for _, _, m in offsets} == ({False, True} if flip else {False})

@@ -10,11 +10,10 @@ from pass_transfer.training import confusion_matrix, evaluate
 def split_of(labels: np.ndarray) -> Split:
     """Image n is of colour n % 256; its position is n."""
     pixels = np.zeros((len(labels), 2, 2, 3), np.uint8)
-    pixels[..., 0], pixels[..., 1] = (
-        (np.arange(len(labels)) % 256)[:, None, None],
-        (np.arange(len(labels)) // 256)[:, None, None],
-    )
-    return Split(CachedImages(pixels), np.arange(len(labels)), labels)
+    places = np.arange(len(labels))
+    pixels[..., 0] = (places % 256)[:, None, None]
+    pixels[..., 1] = (places // 256)[:, None, None]
+    return Split(CachedImages(pixels), places, labels)
 
 
 @pytest.mark.parametrize("count, classes", [(1, 10), (300, 10), (600, 3)])
@@ -43,7 +42,5 @@ def test_confusion_counts_every_image_once_at_its_true_and_predicted_class():
     labels, predictions = draw.integers(0, 4, 50), draw.integers(0, 4, 50)
     expected = np.zeros((5, 5), int)  # a class that no image has
     np.add.at(expected, (labels, predictions), 1)
-    assert (
-        confusion_matrix(torch.from_numpy(labels), torch.from_numpy(predictions), 5).tolist()
-        == expected.tolist()
-    )
+    found = confusion_matrix(torch.from_numpy(labels), torch.from_numpy(predictions), 5)
+    assert found.tolist() == expected.tolist()

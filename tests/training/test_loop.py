@@ -22,11 +22,8 @@ class Classify(Stage):
     name = "classify"
 
     def __init__(self, backbone, task, cpu, stop: int | None = None, error: type = RuntimeError):
-        self.network, self.task, self.runtime = (
-            Network(copy.deepcopy(backbone), (0.5,) * 3, (0.25,) * 3),
-            task,
-            cpu,
-        )
+        self.network = Network(copy.deepcopy(backbone), (0.5,) * 3, (0.25,) * 3)
+        self.task, self.runtime = task, cpu
         self.modules = {"network": self.network}
         self.optimizers = {
             "adam": torch.optim.Adam(self.network.parameters(), 0.01),
@@ -42,9 +39,8 @@ class Classify(Stage):
             raise self.error
         self.left = None if self.left is None else self.left - 1
         self.rates.append(self.optimizers["adam"].param_groups[0]["lr"])
-        loss = nn.functional.cross_entropy(
-            self.network(to_images(augment(pixels, draw, False), self.runtime.device)), labels
-        )
+        images = to_images(augment(pixels, draw, False), self.runtime.device)
+        loss = nn.functional.cross_entropy(self.network(images), labels)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         loss.backward()
@@ -55,15 +51,17 @@ class Classify(Stage):
     def evaluate(self):
         self.network.eval()
         accuracy = evaluate(self.network, self.task.held_out, self.runtime)
-        return (
-            self.held_out.pop(0)
-            if self.held_out
-            else {"top1": accuracy.top1, "loss": accuracy.loss}
-        )
+        if self.held_out:
+            return self.held_out.pop(0)
+        return {"top1": accuracy.top1, "loss": accuracy.loss}
 
 
 def plain(rows: list[dict]) -> list[dict]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    """Rows without the time that they took."""
+    kept = [dict(row) for row in rows]
+    for row in kept:
+        row.pop("seconds", None)
+    return kept
 
 
 def assert_same_weights(one: Stage, two: Stage) -> None:
@@ -106,14 +104,9 @@ def test_a_run_that_died_continues_to_the_same_weights_bit_by_bit(
     assert len(digits.train) // 64 == 20, (
         "a stop after 20 steps is between the epochs, one after 25 within the second"
     )
+    dying = Classify(little, digits, cpu, stop)
     with pytest.raises(RuntimeError):
-        run_stage(
-            Classify(little, digits, cpu, stop),
-            digits.train,
-            LOOP,
-            cpu,
-            RunFolder(tmp_path / "run", CONFIG),
-        )
+        run_stage(dying, digits.train, LOOP, cpu, RunFolder(tmp_path / "run", CONFIG))
     run = RunFolder(tmp_path / "run", CONFIG, resume=True)
     torch.manual_seed(77)
     second = Classify(little, digits, cpu)
@@ -129,14 +122,9 @@ def test_a_checkpoint_within_an_epoch_continues_bit_by_bit(
 
     stage, rows = straight
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)  # after every step
+    dying = Classify(little, digits, cpu, 27)
     with pytest.raises(RuntimeError):
-        run_stage(
-            Classify(little, digits, cpu, 27),
-            digits.train,
-            LOOP,
-            cpu,
-            RunFolder(tmp_path / "run", CONFIG),
-        )
+        run_stage(dying, digits.train, LOOP, cpu, RunFolder(tmp_path / "run", CONFIG))
     run = RunFolder(tmp_path / "run", CONFIG, resume=True)
     second = Classify(little, digits, cpu)
     resumed = run_stage(second, digits.train, LOOP, cpu, run)
@@ -149,10 +137,8 @@ def test_a_finished_stage_is_not_trained_again(straight, little, digits, cpu, tm
     run = RunFolder(tmp_path / "run", CONFIG)
     rows = run_stage(Classify(little, digits, cpu), digits.train, LOOP, cpu, run)
     again = Classify(little, digits, cpu, stop=0)
-    assert (
-        run_stage(again, digits.train, LOOP, cpu, RunFolder(tmp_path / "run", CONFIG, resume=True))
-        == rows
-    )
+    resumed = RunFolder(tmp_path / "run", CONFIG, resume=True)
+    assert run_stage(again, digits.train, LOOP, cpu, resumed) == rows
     assert_same_weights(again, straight[0])
 
 
