@@ -30,7 +30,7 @@ from pass_transfer.scoring.prior import standardise
 from pass_transfer.zoo.entry import save_entry
 
 SIDE = 32
-SMALL = ["mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"]
+SMALL = ["mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0"]
 LARGE = ["vgg11", "vgg11_bn", "vgg16", "vgg16_bn"]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # of the largest logit
 QUICK = ["--epochs", 1, "--batch-size", 64, "--device", "cpu", "--no-reconstruct", "--no-report"]
@@ -164,8 +164,8 @@ def test_mobilenets_adapt_to_the_digits(call, tmp_path, architecture, transfer):
     )
 
 
-@pytest.mark.parametrize("architecture", ["vgg16", "vgg16_bn"])
-def test_vggs_adapt_with_and_without_batch_normalisation(call, tmp_path, photos, architecture):
+@pytest.mark.parametrize("architecture", ["vgg16", "vgg16_bn", "efficientnet_b0"])
+def test_other_networks_adapt_to_a_few_photos(call, tmp_path, photos, architecture):
     adapts_loads_and_exports(
         call, tmp_path, architecture, "--task", photos, "--transfer", "mask", "--density", 0.2
     )
