@@ -2,5 +2,13 @@
 
 from pass_transfer.masking.forward import capacity_for, masked_forward
 from pass_transfer.masking.hooks import batch_statistics, mask_layers, masked
+from pass_transfer.masking.plan import why_unplanned
 
-__all__ = ["batch_statistics", "mask_layers", "masked", "masked_forward", "capacity_for"]
+__all__ = [
+    "batch_statistics",
+    "capacity_for",
+    "mask_layers",
+    "masked",
+    "masked_forward",
+    "why_unplanned",
+]

@@ -34,6 +34,7 @@ TORCHVISION = (
     "mobilenet_v2",
     "mobilenet_v3_small",
     "mobilenet_v3_large",
+    "efficientnet_b0",
 )
 
 _BUILDERS: dict[str, Builder] = {}
