@@ -1,9 +1,10 @@
-// Global top-k in one launch of one block: mask, threshold, counts and index lists stay on the device.
+// Global top-k in one launch of one block: mask, threshold, counts and index lists stay on the
+// device.
 #include "common.h"
 
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <cmath>
@@ -34,7 +35,8 @@ __device__ inline int64_t warp_sum(int64_t value) {
   return value;
 }
 
-// Marks the `count` best of a layer with one warp: a search for the threshold bit by bit, then ties by index.
+// Marks the `count` best of a layer with one warp: a search for the threshold bit by bit, then ties
+// by index.
 template <typename T, typename Key>
 __device__ void select_in_warp(const T* scores, uint8_t* chosen, int64_t width, int64_t count) {
   const int lane = threadIdx.x & 31;
@@ -82,11 +84,13 @@ __device__ int64_t exclusive_scan(int64_t value, int64_t* of_warps, int64_t* tot
 
 constexpr unsigned NOT_FINITE = 1, TORN = 2;
 
-// One block. `chosen` (n,) is scratch memory. `threshold` becomes NaN where a score is not finite; where offsets, floors and k do not belong together it
-// becomes -infinity, and nothing is kept.
+// One block. `chosen` (n,) is scratch memory. `threshold` becomes NaN where a score is not finite;
+// where offsets, floors and k do not belong together it becomes -infinity, and nothing is kept.
 template <typename T, typename Key, typename Out>
-__global__ void __launch_bounds__(THREADS) topk_kernel(const T* scores, const int64_t* offsets, const int64_t* floors, int64_t layers, int64_t n, int64_t k,
-                                                       uint8_t* chosen, Out* mask, Out* threshold, int64_t* kept, int64_t* order) {
+__global__ void __launch_bounds__(THREADS)
+    topk_kernel(const T* scores, const int64_t* offsets, const int64_t* floors, int64_t layers,
+                int64_t n, int64_t k, uint8_t* chosen, Out* mask, Out* threshold, int64_t* kept,
+                int64_t* order) {
   __shared__ unsigned histogram[RADIX];
   __shared__ int64_t of_warps[WARPS];
   __shared__ Key prefix;
@@ -104,7 +108,8 @@ __global__ void __launch_bounds__(THREADS) topk_kernel(const T* scores, const in
   int64_t floor_sum = 0;
   for (int64_t l = 0; l < layers; ++l) {
     floor_sum += floors[l];
-    if (offsets[l] > offsets[l + 1] || floors[l] < 0 || floors[l] > offsets[l + 1] - offsets[l]) found |= TORN;
+    if (offsets[l] > offsets[l + 1] || floors[l] < 0 || floors[l] > offsets[l + 1] - offsets[l])
+      found |= TORN;
   }
   if (offsets[0] != 0 || offsets[layers] != n || floor_sum > k) found |= TORN;
   if (found) atomicOr(&flags, found);
@@ -120,7 +125,9 @@ __global__ void __launch_bounds__(THREADS) topk_kernel(const T* scores, const in
   }
 
   // Every layer's floor, a warp a layer.
-  for (int64_t l = warp; l < layers; l += WARPS) select_in_warp<T, Key>(scores + offsets[l], chosen + offsets[l], offsets[l + 1] - offsets[l], floors[l]);
+  for (int64_t l = warp; l < layers; l += WARPS)
+    select_in_warp<T, Key>(scores + offsets[l], chosen + offsets[l], offsets[l + 1] - offsets[l],
+                           floors[l]);
   if (thread == 0) {
     prefix = 0;
     left = k - floor_sum;
@@ -132,21 +139,25 @@ __global__ void __launch_bounds__(THREADS) topk_kernel(const T* scores, const in
     for (int shift = sizeof(Key) * 8 - 8; shift >= 0; shift -= 8) {
       for (int i = thread; i < RADIX; i += THREADS) histogram[i] = 0;
       __syncthreads();
-      const Key high = shift + 8 < static_cast<int>(sizeof(Key) * 8) ? ~Key(0) << (shift + 8) : Key(0);
+      const Key high =
+          shift + 8 < static_cast<int>(sizeof(Key) * 8) ? ~Key(0) << (shift + 8) : Key(0);
       for (int64_t i = thread; i < n; i += THREADS) {
         const Key key = key_of(scores[i]);
-        if (!chosen[i] && (key & high) == prefix) atomicAdd(&histogram[(key >> shift) & (RADIX - 1)], 1u);
+        if (!chosen[i] && (key & high) == prefix)
+          atomicAdd(&histogram[(key >> shift) & (RADIX - 1)], 1u);
       }
       __syncthreads();
       if (thread == 0) {
         int digit = RADIX - 1;
-        while (digit > 0 && static_cast<int64_t>(histogram[digit]) < left) left -= histogram[digit--];
+        while (digit > 0 && static_cast<int64_t>(histogram[digit]) < left)
+          left -= histogram[digit--];
         prefix |= static_cast<Key>(digit) << shift;
       }
       __syncthreads();
     }
     // `prefix` is the threshold and `left` the number of ties to take, from the lowest index on.
-    const int64_t each = (n + THREADS - 1) / THREADS, first = min(n, thread * each), last = min(n, first + each);
+    const int64_t each = (n + THREADS - 1) / THREADS, first = min(n, thread * each),
+                  last = min(n, first + each);
     int64_t ties = 0, all = 0;
     for (int64_t i = first; i < last; ++i) ties += !chosen[i] && key_of(scores[i]) == prefix;
     int64_t before = exclusive_scan(ties, of_warps, &all);
@@ -169,9 +180,11 @@ __global__ void __launch_bounds__(THREADS) topk_kernel(const T* scores, const in
     for (int64_t base = 0; base < width; base += 32) {
       const int64_t i = base + lane;
       const bool inside = i < width, one = inside && chosen[start + i];
-      const unsigned votes = __ballot_sync(0xffffffffu, one), present = __ballot_sync(0xffffffffu, inside), below = (1u << lane) - 1;
+      const unsigned votes = __ballot_sync(0xffffffffu, one),
+                     present = __ballot_sync(0xffffffffu, inside), below = (1u << lane) - 1;
       if (inside) {
-        order[start + (one ? ones + __popc(votes & below) : zeros + __popc(~votes & present & below))] = i;
+        order[start +
+              (one ? ones + __popc(votes & below) : zeros + __popc(~votes & present & below))] = i;
         mask[start + i] = static_cast<Out>(one ? 1.0f : 0.0f);
         if (one && scores[start + i] < least) least = scores[start + i];
       }
@@ -194,30 +207,40 @@ __global__ void __launch_bounds__(THREADS) topk_kernel(const T* scores, const in
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> global_topk_mask_cuda(const Tensor& scores_in, const Tensor& offsets, int64_t k, const Tensor& floors) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> global_topk_mask_cuda(const Tensor& scores_in,
+                                                                 const Tensor& offsets, int64_t k,
+                                                                 const Tensor& floors) {
   check_topk(scores_in, offsets, floors);
   const c10::cuda::CUDAGuard guard(scores_in.device());
   const int64_t n = scores_in.numel(), layers = floors.numel();
   TORCH_CHECK_VALUE(0 <= k && k <= n, "cannot keep ", k, " of ", n, " channels");
   const bool wide = scores_in.scalar_type() == at::kDouble;
-  const Tensor scores = scores_in.to(wide ? at::kDouble : at::kFloat).contiguous(), o = offsets.contiguous(), f = floors.contiguous();
+  const Tensor scores = scores_in.to(wide ? at::kDouble : at::kFloat).contiguous(),
+               o = offsets.contiguous(), f = floors.contiguous();
   Tensor mask = at::empty({n}, scores.options()), threshold = at::empty({}, scores.options());
-  Tensor kept = at::empty({layers}, o.options()), order = at::empty({n}, o.options()), chosen = at::empty({n}, scores.options().dtype(at::kByte));
+  Tensor kept = at::empty({layers}, o.options()), order = at::empty({n}, o.options()),
+         chosen = at::empty({n}, scores.options().dtype(at::kByte));
   const auto stream = c10::cuda::getCurrentCUDAStream();
   if (wide) {
-    topk_kernel<double, uint64_t, double><<<1, THREADS, 0, stream>>>(scores.const_data_ptr<double>(), o.const_data_ptr<int64_t>(), f.const_data_ptr<int64_t>(), layers,
-        n, k, chosen.data_ptr<uint8_t>(), mask.data_ptr<double>(), threshold.data_ptr<double>(), kept.data_ptr<int64_t>(), order.data_ptr<int64_t>());
+    topk_kernel<double, uint64_t, double><<<1, THREADS, 0, stream>>>(
+        scores.const_data_ptr<double>(), o.const_data_ptr<int64_t>(), f.const_data_ptr<int64_t>(),
+        layers, n, k, chosen.data_ptr<uint8_t>(), mask.data_ptr<double>(),
+        threshold.data_ptr<double>(), kept.data_ptr<int64_t>(), order.data_ptr<int64_t>());
   } else {
-    topk_kernel<float, uint32_t, float><<<1, THREADS, 0, stream>>>(scores.const_data_ptr<float>(), o.const_data_ptr<int64_t>(), f.const_data_ptr<int64_t>(), layers,
-        n, k, chosen.data_ptr<uint8_t>(), mask.data_ptr<float>(), threshold.data_ptr<float>(), kept.data_ptr<int64_t>(), order.data_ptr<int64_t>());
+    topk_kernel<float, uint32_t, float><<<1, THREADS, 0, stream>>>(
+        scores.const_data_ptr<float>(), o.const_data_ptr<int64_t>(), f.const_data_ptr<int64_t>(),
+        layers, n, k, chosen.data_ptr<uint8_t>(), mask.data_ptr<float>(),
+        threshold.data_ptr<float>(), kept.data_ptr<int64_t>(), order.data_ptr<int64_t>());
   }
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   // The threshold says what is wrong with the values: read here unless a graph is being captured.
   if (c10::cuda::currentStreamCaptureStatusMayInitCtx() == c10::cuda::CaptureStatus::None) {
     const double found = threshold.item<double>();
     TORCH_CHECK_VALUE(!std::isnan(found), "channel scores hold NaN or infinite values");
-    TORCH_CHECK_VALUE(found != -std::numeric_limits<double>::infinity(), "cannot keep ", k, " of ", n,
-                      " channels: offsets must go from 0 to ", n, ", the number of scores, without falling, floors lie between 0 and each layer's channels, and their sum be at most k");
+    TORCH_CHECK_VALUE(found != -std::numeric_limits<double>::infinity(), "cannot keep ", k, " of ",
+                      n, " channels: offsets must go from 0 to ", n,
+                      ", the number of scores, without falling, floors lie between 0 and each "
+                      "layer's channels, and their sum be at most k");
   }
   return {mask.to(scores_in.scalar_type()), threshold.to(scores_in.scalar_type()), kept, order};
 }
