@@ -15,12 +15,12 @@ struct Sum {
   }
 };
 
-// The sum over a run, in double, where g is the gradient that ReLU lets through; `passed` gets g if
-// it is there.
+// Adds a run to the sum, in double, where g is the gradient that ReLU lets through; `passed` gets g
+// if it is there.
 template <typename T, typename A>
-PT_MULTIVERSION Sum sum_run(const T* __restrict grad, const T* __restrict out,
-                            const T* __restrict y, T* __restrict passed, A mean, bool relu,
-                            int64_t count) {
+PT_MULTIVERSION void sum_run(const T* __restrict grad, const T* __restrict out,
+                             const T* __restrict y, T* __restrict passed, A mean, bool relu,
+                             int64_t count, Sum* sum) {
   const A least = bound<A>(relu);
   double first[LANES] = {}, second[LANES] = {};
   int64_t i = 0;
@@ -42,7 +42,7 @@ PT_MULTIVERSION Sum sum_run(const T* __restrict grad, const T* __restrict out,
     one += first[j];
     two += second[j];
   }
-  return {one, two};
+  sum->join({one, two});
 }
 
 // What rows of the gradient are made from.
@@ -83,31 +83,28 @@ PT_MULTIVERSION void sum_rows(const Read<T, A>& read, T* __restrict passed, int6
   }
 }
 
-// What terms that cancel over the batch are in, but where T rounds what comes of them more coarsely
-// than float32 anyway.
-template <typename T>
-using Terms = std::conditional_t<(sizeof(T) < sizeof(float)), float, double>;
-
 // A channel's part in its gradient, scale * (g - shift - (y - mean) * slope): shift is g's mean,
 // slope that of g * (y - mean) by the variance.
-template <typename A, typename W>
 struct Slope {
-  A mean;
-  W scale, shift, slope;
+  double scale, shift, slope;
 };
 
-template <typename T, typename A, typename W = Terms<T>>
+template <typename T, typename A>
 PT_MULTIVERSION void spread(const T* __restrict grad, const T* __restrict out,
-                            const T* __restrict y, T* __restrict to, Slope<A, W> of, bool relu,
+                            const T* __restrict y, T* __restrict to, A mean, Slope of, bool relu,
                             int64_t count) {
   const A least = bound<A>(relu);
-  const A mean = of.mean;
-  const W scale = of.scale, shift = of.shift, slope = of.slope;
+  const double scale = of.scale, shift = of.shift, slope = of.slope;
   for (int64_t i = 0; i < count; ++i) {
     const A g = let_through<T, A>(grad[i], out[i], least);
     to[i] = static_cast<T>(scale * (g - shift - (static_cast<A>(y[i]) - mean) * slope));
   }
 }
+
+// What terms that cancel over the batch are in, but where T rounds what comes of them more coarsely
+// than float32 anyway.
+template <typename T>
+using Terms = std::conditional_t<(sizeof(T) < sizeof(float)), float, double>;
 
 // The same of all channels.
 template <typename W>
@@ -190,18 +187,16 @@ std::pair<double, double> shift_and_slope(const Extent& e, const Gradient<T, A>&
 // One channel after the other, while it is in the cache.
 template <typename T, typename A>
 void normalised_planes(const Extent& e, const Gradient<T, A>& g) {
-  using W = Terms<T>;
   for_channels(e, [&](int64_t c) {
     Sum sum;
     for (int64_t n = 0; n < e.batch; ++n)
-      sum.join(sum_run(g.grad.run(n, c), g.out.run(n, c), g.y.run(n, c), g.passed.run(n, c),
-                       g.mean[c], g.relu, e.positions));
+      sum_run(g.grad.run(n, c), g.out.run(n, c), g.y.run(n, c), g.passed.run(n, c), g.mean[c],
+              g.relu, e.positions, &sum);
     const auto [shift, slope] = shift_and_slope(e, g, sum, c);
-    const Slope<A, W> of{g.mean[c], static_cast<W>(g.scale[c]), static_cast<W>(shift),
-                         static_cast<W>(slope)};
+    const Slope of{g.scale[c], shift, slope};
     for (int64_t n = 0; n < e.batch; ++n)
-      spread<T, A>(g.grad.run(n, c), g.out.run(n, c), g.y.run(n, c), g.to.run(n, c), of, g.relu,
-                   e.positions);
+      spread<T, A>(g.grad.run(n, c), g.out.run(n, c), g.y.run(n, c), g.to.run(n, c), g.mean[c], of,
+                   g.relu, e.positions);
   });
 }
 
