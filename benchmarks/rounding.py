@@ -1,4 +1,6 @@
-"""What rounding the number of channels is worth: latency of networks of equal MACs, cut to multiples of 1, 8 and 16 channels.
+"""What rounding the number of channels is worth.
+
+That is the latency of networks of equal MACs, cut to multiples of 1, 8 and 16 channels.
 
     python benchmarks/rounding.py --image-size 224 --batch 32
 
@@ -76,11 +78,13 @@ def main() -> None:
         | origin,
     )
     print(
-        f"{'engine':<20} {'batch':>5} {'multiple of':>11} {'MACs':>7} {'ms':>9} {'quartiles':>17} {'speed-up':>8} {'gain':>6}"
+        f"{'engine':<20} {'batch':>5} {'multiple of':>11} {'MACs':>7} {'ms':>9} "
+        f"{'quartiles':>17} {'speed-up':>8} {'gain':>6}"
     )
     for row in rows:
         print(
-            f"{row['engine']:<20} {row['batch']:>5} {row['network']:>11} {macs[row['network']] / macs['dense']:>7.1%} {row['median_ms']:>9.2f} "
+            f"{row['engine']:<20} {row['batch']:>5} {row['network']:>11} "
+            f"{macs[row['network']] / macs['dense']:>7.1%} {row['median_ms']:>9.2f} "
             f"{row['q1_ms']:>8.2f}-{row['q3_ms']:<8.2f} {row['speed_up']:>8.2f} {row['gain']:>6.2f}"
         )
 
