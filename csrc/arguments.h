@@ -1,6 +1,6 @@
 // Arguments and results of the registered operators, by the names that their schemas give them
-// (library.cpp). An operator's arguments are gathered into a struct once; nothing else in here
-// depends on their order.
+// (library.cpp). An operator gathers its arguments into a struct once; nothing depends on their
+// order.
 #pragma once
 
 #include "common.h"
@@ -57,8 +57,8 @@ inline const Tensor& result(const Results& results, const std::string& name) {
   TORCH_INTERNAL_ASSERT(false, "there is no result ", name);
 }
 
-// An operator as the dispatcher calls it: its arguments are taken off the stack, its results put
-// there.
+// An operator as the dispatcher calls it.
+// Its arguments are taken off the stack, its results put there.
 template <Results (*RUN)(const Arguments&)>
 void boxed(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const c10::FunctionSchema& schema = op.schema();

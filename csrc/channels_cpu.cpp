@@ -23,8 +23,8 @@ PT_MULTIVERSION void scale_rows(const T* __restrict x, int64_t x_row, T* __restr
     for (int64_t c = 0; c < channels; ++c) out[c] = static_cast<T>(static_cast<A>(x[c]) * m[c]);
 }
 
-// <x, g>, summed in double, over a run of one channel's positions; with WRITES, m * g goes to `out`
-// in the same pass.
+// <x, g>, summed in double, over a run of one channel's positions.
+// With WRITES, m * g goes to `out` in the same pass.
 template <typename T, typename A, bool WRITES>
 PT_MULTIVERSION double dot(const T* __restrict x, const T* __restrict g, T* __restrict out, A m,
                            int64_t count) {
@@ -88,8 +88,8 @@ std::vector<Total> totals(const Extent& e, const View<T>& x, const View<T>& g, c
   return reduce<Total>(e, run, rows);
 }
 
-// <x_c, g_c> for every channel of x, with g's from `first` on; with a mask, mask * g is written to
-// `out` in the same pass.
+// <x_c, g_c> for every channel of x, with g's from `first` on.
+// With a mask, mask * g is written to `out` in the same pass.
 Tensor dots(const Extent& e, const Tensor& x_in, const Tensor& g_in, int64_t first,
             const Tensor& mask, const Tensor& out) {
   const Tensor x = sliceable(x_in, e.layout), g = sliceable(g_in, e.layout);

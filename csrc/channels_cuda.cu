@@ -28,8 +28,8 @@ struct Product {
 
 enum class Writes { Nothing, Everything, Changes };
 
-// Sums of x * g, and mask * g in the same pass: for all channels, or (in place) for those that the
-// mask changes.
+// Sums of x * g, and mask * g in the same pass:
+// for all channels, or (in place) for those that the mask changes.
 template <typename T, Writes WHAT>
 struct Dot {
   using Type = T;

@@ -107,8 +107,8 @@ OptionalTensor learning_of(Gradient mode, const OptionalTensor& mask,
   return at::maximum(*mask, margin->to(mask->scalar_type()));
 }
 
-// y, and what the backward pass needs of it: the outputs before out_mask (nothing where y itself
-// serves).
+// y, and what the backward pass needs of it:
+// the outputs before out_mask (nothing where y itself serves).
 Results masked_conv2d(const Arguments& given) {
   MaskedConv c(given);
   const OptionalTensor bias = given.optional("bias");

@@ -1,5 +1,5 @@
-// Channels of an activation, taken out and put back in their places. Not on a GPU: see
-// Kernels::take_channels.
+// Channels of an activation, taken out and put back in their places.
+// Not on a GPU: see Kernels::take_channels.
 #pragma once
 
 #include "kernels.h"

@@ -1,5 +1,5 @@
-// CUDA kernel that gathers outputs and inputs of a weight, and rounds them where a weight is kept
-// in float32.
+// CUDA kernel that gathers outputs and inputs of a weight.
+// It rounds them where a weight is kept in float32.
 #include "walk_cuda.h"
 
 namespace pass_transfer {

@@ -1,5 +1,5 @@
-// The gradient through normalisation, in two walks: sums over a channel, and what they leave of
-// every element.
+// The gradient through normalisation, in two walks:
+// sums over a channel, and what they leave of every element.
 #pragma once
 
 #include "walk_cuda.h"
@@ -19,8 +19,8 @@ A bound(bool relu) {
 // the activations; or in the values they were made of.
 enum class Gate { Open, Activation, Value };
 
-// Sums of g and of g * (y - mean), g being the gradient that ReLU lets through; PASSES: g is
-// written down.
+// Sums of g and of g * (y - mean), g being the gradient that ReLU lets through.
+// PASSES: g is written down.
 template <typename T, Gate GATE, bool PASSES>
 struct GradientSums {
   using Type = T;

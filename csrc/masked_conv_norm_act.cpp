@@ -33,8 +33,8 @@ Tensor gathered(const Tensor& weight, const Part& part, const Tensor& mask, cons
                                            layout_of(x));
 }
 
-// Whether to use a weight as it is, on activations whose channels are put in their places: on the
-// CPU, where that is less work.
+// Whether to use a weight as it is, on activations whose channels are put in their places.
+// That is on the CPU, where it is less work.
 bool stays_whole(const Tensor& weight, const Part& part, const Tensor& x,
                  at::IntArrayRef out_sides) {
   const int64_t area = weight.size(2) * weight.size(3);

@@ -15,8 +15,8 @@ struct Sum {
   }
 };
 
-// Adds a run to the sum, in double, where g is the gradient that ReLU lets through; `passed` gets g
-// if it is there.
+// Adds a run to the sum, in double, where g is the gradient that ReLU lets through.
+// `passed` gets g if it is there.
 template <typename T, typename A>
 PT_MULTIVERSION void sum_run(const T* __restrict grad, const T* __restrict out,
                              const T* __restrict y, T* __restrict passed, A mean, bool relu,

@@ -37,8 +37,8 @@ struct Pooled {
   int64_t rows;
 };
 
-// The maximum of V channels' activations over a window, and which of its elements that is: the
-// first, if several are equal.
+// The maximum of V channels' activations over a window, and which of its elements that is.
+// It is the first, if several are equal.
 template <typename T, int V>
 struct Maximum {
   using A = typename Compute<T>::A;

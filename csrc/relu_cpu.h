@@ -11,8 +11,8 @@ inline A bound(bool relu) {
   return relu ? A(0) : -std::numeric_limits<A>::infinity();
 }
 
-// Both values are read whatever comes of it, so that a loop over them needs no branch; a NaN lets
-// through, as in torch.
+// Both values are read whatever comes of it, so that a loop over them needs no branch.
+// A NaN lets through, as in torch.
 template <typename T, typename A>
 inline A let_through(const T& grad, const T& out, A least) {
   const A value = static_cast<A>(grad);

@@ -1,4 +1,4 @@
-// CUDA kernels that fold an image for a stem's convolution, and unfold the gradient to it
+// CUDA kernels that rearrange an image for a stem's convolution, and the gradient to it back
 // (space_to_depth.h).
 #include "walk_cuda.h"
 
@@ -8,8 +8,8 @@ namespace {
 
 using namespace walk;
 
-// Of an image (batch, C, height, width) with any strides, or of its deep form (batch, rows,
-// columns, WIDE) in memory.
+// Of an image (batch, C, height, width) with any strides,
+// and of its deep form (batch, rows, columns, WIDE) in memory.
 struct Sides {
   int height, width, rows, columns, above, left;
   int64_t sample, channel, line, position;

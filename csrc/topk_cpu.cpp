@@ -10,8 +10,8 @@ namespace pass_transfer {
 
 namespace {
 
-// The `count` best of [first, last) come first. Higher scores are better; of equal ones the lower
-// index.
+// The `count` best of [first, last) come first.
+// Higher scores are better; of equal ones the lower index.
 template <typename T>
 void best_first(const T* scores, int64_t* first, int64_t* last, int64_t count) {
   if (count <= 0 || count >= last - first) return;

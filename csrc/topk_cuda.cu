@@ -1,5 +1,5 @@
-// Global top-k in one launch of one block: mask, threshold, counts and index lists stay on the
-// device.
+// Global top-k in one launch of one block.
+// Mask, threshold, counts and index lists stay on the device.
 #include "common.h"
 
 #include <c10/cuda/CUDAException.h>
@@ -35,8 +35,8 @@ __device__ inline int64_t warp_sum(int64_t value) {
   return value;
 }
 
-// Marks the `count` best of a layer with one warp: a search for the threshold bit by bit, then ties
-// by index.
+// Marks the `count` best of a layer with one warp.
+// It searches for the threshold bit by bit, then takes ties by index.
 template <typename T, typename Key>
 __device__ void select_in_warp(const T* scores, uint8_t* chosen, int64_t width, int64_t count) {
   const int lane = threadIdx.x & 31;

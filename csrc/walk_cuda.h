@@ -103,8 +103,8 @@ Tensor run_planes(const Body& body, const Extent& e, const at::TensorOptions& op
   return partial;
 }
 
-// Every element of a tensor of this extent, which is not empty; partial sums (parts, 2, channels)
-// if the body adds up.
+// Every element of a tensor of this extent, which is not empty.
+// Returns partial sums (parts, 2, channels) if the body adds up.
 template <typename Body>
 Tensor every(Body body, const Extent& e, const Tensor& like) {
   using T = typename Body::Type;

@@ -32,8 +32,8 @@ constexpr int LINES = 32;     // partial sums that the second stage adds up side
 constexpr int64_t LEAST = 4;  // elements, or packs, that are worth a thread
 constexpr int64_t PLANE_BLOCKS = 2048;
 
-// Elements are computed with in A. In float32, sums over a channel are kept in double: they may
-// cancel.
+// Elements are computed with in A.
+// In float32, sums over a channel are kept in double: they may cancel.
 template <typename T>
 struct Compute {
   using A = float;
@@ -100,8 +100,8 @@ __device__ __forceinline__ void sum_lines(const Sum (&one)[V], const Sum (&two)[
   }
 }
 
-// Rows of `columns` packs of V channels; blocks are `across` packs wide, and a thread stays in its
-// column.
+// Rows of `columns` packs of V channels.
+// Blocks are `across` packs wide, and a thread stays in its column.
 template <typename Body, int V>
 __global__ void __launch_bounds__(THREADS)
     rows_kernel(Body body, int64_t rows, int columns, int across, typename Body::Sum* partial) {
@@ -216,8 +216,8 @@ __global__ void __launch_bounds__(THREADS)
   }
 }
 
-// body(channel, first sum, second sum) of all parts: a block adds up 32 channels, a warp a channel
-// in the end.
+// body(channel, first sum, second sum) of all parts.
+// A block adds up 32 channels, a warp a channel in the end.
 template <typename Sum, typename Body>
 __global__ void __launch_bounds__(32 * LINES)
     finish_kernel(const Sum* partial, int64_t parts, int64_t channels, Body body) {
