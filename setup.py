@@ -28,8 +28,11 @@ def say(line: str) -> None:
 
 
 def cuda_toolkit() -> Path | None:
-    """The folder with CUDA's headers and libraries; the nvcc on the PATH can be a wrapper that lies elsewhere."""
-    named = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    """The folder with CUDA's headers and libraries.
+
+    The nvcc on the PATH can be a wrapper that lies elsewhere.
+    """
+    named: list[str | Path | None] = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
     if nvcc := shutil.which("nvcc"):
         named.append(Path(nvcc).resolve().parents[1])
         plan = subprocess.run(
@@ -40,7 +43,7 @@ def cuda_toolkit() -> Path | None:
         )
         named += re.findall(r"^#\$ TOP=(.+)$", plan.stdout + plan.stderr, flags=re.MULTILINE)
     named += sorted(Path("/usr/local").glob("cuda*"), reverse=True)
-    for folder in map(Path, filter(None, named)):
+    for folder in [Path(name) for name in named if name]:
         if (folder / "include" / "cuda_runtime.h").exists() and any(
             (folder / lib / "libcudart.so").exists() for lib in ("lib64", "lib")
         ):
@@ -56,9 +59,13 @@ def sources(*endings: str) -> list[str]:
 
 
 def builds(asked: str) -> list[str]:
-    """What to try, in order. Sets CUDA_HOME, which torch reads when its build tools are imported."""
+    """What to try, in order.
+
+    Sets CUDA_HOME, which torch reads when its build tools are imported.
+    """
     if asked not in CHOICES:
-        raise SystemExit(f"PASS_TRANSFER_BUILD is {asked!r}; choose one of {', '.join(CHOICES)}")
+        choices = ", ".join(CHOICES)
+        raise SystemExit(f"PASS_TRANSFER_BUILD is {asked!r}; choose one of {choices}")
     if asked == "none":
         return []
     if asked == "cpp":
@@ -94,10 +101,12 @@ def arguments() -> dict:
     if not kinds:
         say("installing without compiled operators (PASS_TRANSFER_BUILD=none)")
         return {}
-    # No code here waits for a floating-point trap, and with them a choice between two numbers would not be vectorised.
+    # No code here waits for a floating-point trap, and with them a choice between two numbers
+    # would not be vectorised.
     flags = ["-O3", "-fno-trapping-math", "-fopenmp", "-g0"]
-    # Some compilers link libstdc++ into what they build. Its symbols stay there, or half of them would be those of
-    # the copy that PyTorch has loaded, and an error's message would crash or be cut short.
+    # Some compilers link libstdc++ into what they build. Its symbols stay there, or half of them
+    # would be those of the copy that PyTorch has loaded, and an error's message would crash or be
+    # cut short.
     link = ["-Wl,--exclude-libs,ALL"] if sys.platform == "linux" else []
     extensions = {
         "cpp": lambda: CppExtension(
@@ -116,7 +125,10 @@ def arguments() -> dict:
     }
 
     class OptionalBuild(BuildExtension):
-        """Tries one kind of build after the other; if none succeeds the package is left without the extension."""
+        """Tries one kind of build after the other.
+
+        If none succeeds the package is left without the extension.
+        """
 
         def run(self) -> None:
             extension, compiler = self.extensions[0], self.compiler
@@ -126,13 +138,10 @@ def arguments() -> dict:
                     vars(extension).update(vars(extensions[kind]()))
                 try:
                     super().run()
-                except (
-                    Exception,
-                    SystemExit,
-                ) as error:  # whatever a missing or broken compiler raises
-                    say(
-                        f"the build for {kind} failed ({type(error).__name__}: {(str(error) or 'no message').splitlines()[0]})"
-                    )
+                # Whatever a missing or broken compiler raises.
+                except (Exception, SystemExit) as error:
+                    message = (str(error) or "no message").splitlines()[0]
+                    say(f"the build for {kind} failed ({type(error).__name__}: {message})")
                     continue
                 built = Path(self.get_ext_fullpath("pass_transfer._C"))
                 if built.exists():
@@ -140,9 +149,8 @@ def arguments() -> dict:
                     built.with_name("_C.torch-version").write_text(
                         torch.__version__, encoding="utf-8"
                     )
-                    say(
-                        f"built the operators for {'CUDA and the CPU' if kind == 'cuda' else 'the CPU'}, for torch {torch.__version__}"
-                    )
+                    what = "CUDA and the CPU" if kind == "cuda" else "the CPU"
+                    say(f"built the operators for {what}, for torch {torch.__version__}")
                     return
             say("installing without compiled operators (no build succeeded)")
             self.extensions = self.distribution.ext_modules = []

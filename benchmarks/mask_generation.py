@@ -1,4 +1,6 @@
-"""What the hypernetwork costs in a search step: prompt to scores to masks and back, against the masked network's step.
+"""What the hypernetwork costs in a search step.
+
+That is prompt to scores to masks and back, against the masked network's step.
 
     python benchmarks/mask_generation.py --sizes 224 --batch 128
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from functools import partial
 
 import torch
 from provenance import provenance
@@ -20,6 +23,13 @@ from pass_transfer.files import make_folder, write_json
 from pass_transfer.latency import interleave
 from pass_transfer.prompts import Prompt, default_pad
 from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
+
+
+def make_masks(hypernet: Hypernet, prompt: Prompt, problem: Problem) -> None:
+    """Masks from a prompt, and the gradient back to it."""
+    scores = hypernet(prompt.frame())
+    mask = ops.global_topk_mask(scores, problem.offsets, problem.k, problem.floors).mask
+    mask.backward(torch.ones_like(mask))
 
 
 def main() -> None:
@@ -49,16 +59,9 @@ def main() -> None:
         prompt = Prompt("additive", size, default_pad(size)).to(problem.device)
         step = problem.ours("channels_last", "exact")
 
-        def generate():
-            mask = ops.global_topk_mask(
-                hypernet(prompt.frame()), problem.offsets, problem.k, problem.floors
-            ).mask
-            mask.backward(torch.ones_like(mask))
-
-        origin = provenance()
-        times = interleave(
-            {"masks": generate, "step": step}, given.rounds, problem.device, warm_up=1
-        )
+        generate = partial(make_masks, hypernet, prompt, problem)
+        origin, variants = provenance(), {"masks": generate, "step": step}
+        times = interleave(variants, given.rounds, problem.device, warm_up=1)
         found = {name: statistics.median(values) for name, values in times.items()}
         share = found["masks"] / found["step"]
         if given.out:
@@ -75,7 +78,8 @@ def main() -> None:
                 | origin,
             )
         print(
-            f"{given.model} at {size} px, batch {given.batch}: masks {found['masks']:.1f} ms, step {found['step']:.0f} ms, {share:.2%}",
+            f"{given.model} at {size} px, batch {given.batch}: masks {found['masks']:.1f} ms, "
+            f"step {found['step']:.0f} ms, {share:.2%}",
             flush=True,
         )
 

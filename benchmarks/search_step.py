@@ -1,7 +1,9 @@
-"""One step of a search (forward, loss, gradients to scores and prompt; backbone frozen), against what PyTorch does alone.
+"""One step of a search against what PyTorch does alone.
+
+A step is forward, loss, and gradients to scores and prompt; the backbone is frozen.
 
     python benchmarks/search_step.py --models resnet18 --sizes 64 224 --densities 0.3 0.5 0.9
-    python benchmarks/search_step.py --show    # the table of what has been measured, from the JSON files
+    python benchmarks/search_step.py --show    # the table of what has been measured
 
 Every round runs each variant once, one after the other, so that they see the same machine.
 Ratios are medians over rounds of (variant / the fastest of eager PyTorch and, with --compile,
@@ -68,18 +70,18 @@ class MaskedReader(nn.Module):
 
 
 class Eager(nn.Module):
-    """A copy of a backbone whose groups' readers multiply their input by a mask; BatchNorm uses the batch's statistics."""
+    """A copy of a backbone whose groups' readers multiply their input by a mask.
+
+    BatchNorm uses the batch's statistics.
+    """
 
     def __init__(self, backbone: nn.Module, groups: ChannelGroups):
         super().__init__()
         self.backbone, self.names = copy.deepcopy(backbone), list(groups)
         for module in self.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.track_running_stats, module.running_mean, module.running_var = (
-                    False,
-                    None,
-                    None,
-                )
+                module.track_running_stats = False
+                module.running_mean = module.running_var = None
         self.readers = []
         for name, group in groups.items():
             for reader, units in group.reads.items():
@@ -111,12 +113,8 @@ class Problem:
         seed: int = 0,
     ):
         torch.manual_seed(seed)
-        self.device, self.precision, self.graphs, self.slack = (
-            torch.device(device),
-            precision,
-            graphs,
-            slack,
-        )
+        self.device, self.precision = torch.device(device), precision
+        self.graphs, self.slack = graphs, slack
         torch.backends.cudnn.benchmark = True  # for all variants: shapes stay as they are
         backbone = getattr(torchvision.models, model)(num_classes=100).eval().requires_grad_(False)
         self.groups = find_groups(backbone, size)
@@ -130,10 +128,8 @@ class Problem:
         self.density, self.k = density, round(density * self.groups.total)
         self.eagers: dict[tuple[str, bool], nn.Module] = {}
         self.pool = None
-        self.offsets, self.floors = (
-            self.groups.offsets.to(self.device),
-            torch.zeros(len(self.groups), dtype=torch.long, device=self.device),
-        )
+        self.offsets = self.groups.offsets.to(self.device)
+        self.floors = torch.zeros(len(self.groups), dtype=torch.long, device=self.device)
 
     def at(self, density: float) -> Problem:
         """The same problem at another density; networks that are compiled stay so."""
@@ -158,7 +154,7 @@ class Problem:
         """A step on the operators of this library."""
         backbone = self.backbones[layout]
 
-        room = capacity_for(
+        capacity = capacity_for(
             {n: round(self.density * g.width) for n, g in self.groups.items()},
             {n: g.width for n, g in self.groups.items()},
             slack=self.slack,
@@ -166,10 +162,10 @@ class Problem:
 
         def forward(scores, x):
             top = ops.global_topk_mask(scores, self.offsets, self.k, self.floors)
-            fixed = {"room": room, "orders": self.groups.split(top.order)} if self.graphs else {}
-            return masked_forward(
-                backbone, self.groups, self.groups.split(top.mask), x, gradient, **fixed
-            )
+            masks, fixed = self.groups.split(top.mask), {}
+            if self.graphs:
+                fixed = {"capacity": capacity, "orders": self.groups.split(top.order)}
+            return masked_forward(backbone, self.groups, masks, x, gradient, **fixed)
 
         return self._replayed(layout, forward)
 
@@ -187,9 +183,8 @@ class Problem:
         for leaf in leaves:
             leaf.grad = None
         graph = torch.cuda.CUDAGraph()
-        self.pool = (
-            self.pool or torch.cuda.graph_pool_handle()
-        )  # shared: no variant's results are read, and one at a time runs
+        # Shared: no variant's results are read, and one at a time runs.
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
         with torch.cuda.graph(graph, pool=self.pool):
             self._step(layout, forward, leaves)
         return graph.replay
@@ -220,7 +215,10 @@ class Problem:
 
 
 def summarise(times: dict[str, list[float]]) -> dict:
-    """Median milliseconds; every variant's ratio to the fastest baseline, and to the fastest one in its own layout."""
+    """Median milliseconds, and every variant's ratios.
+
+    They are to the fastest baseline, and to the fastest one in its own layout.
+    """
     medians = {name: statistics.median(values) for name, values in times.items()}
 
     def fastest(layout: str) -> str:
@@ -243,7 +241,10 @@ def summarise(times: dict[str, list[float]]) -> dict:
 
 
 def table(cells: list[dict]) -> str:
-    """Ratios to the fastest baseline, each variant in its better layout; in brackets the worst ratio to a baseline of the same layout."""
+    """Ratios to the fastest baseline, each variant in its better layout.
+
+    In brackets is the worst ratio to a baseline of the same layout.
+    """
     kinds = [
         k
         for k in ("dense", "exact", "kept")
@@ -263,17 +264,18 @@ def table(cells: list[dict]) -> str:
         ]
         for kind in kinds:
             names = [n for n in c["ratios"] if n.startswith(kind)]
-            row.append(
-                f"{min(c['ratios'][n] for n in names):.2f} ({max(c['ratios_in_layout'][n] for n in names):.2f})"
-                if names
-                else ""
-            )
+            if not names:
+                row.append("")
+                continue
+            best = min(c["ratios"][n] for n in names)
+            worst = max(c["ratios_in_layout"][n] for n in names)
+            row.append(f"{best:.2f} ({worst:.2f})")
         rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def measured(folder: str, device: str) -> list[dict]:
-    """The cells that are kept in a folder for a kind of device, in the order of what was asked for."""
+    """The cells that a folder keeps for a kind of device, in the order of what was asked for."""
     cells = [read_json(path) for path in sorted(Path(folder).glob(f"*-{device}*.json"))]
     return sorted(
         cells,
@@ -373,12 +375,11 @@ def main() -> None:
                         **found,
                     } | origin
                     if given.out:
-                        room = f"-room{given.slack}" if given.cuda_graph else ""
-                        write_json(
-                            make_folder(given.out)
-                            / f"{model}-{size}-{precision}-{density}-{problem.device.type}{room}.json",
-                            cell,
-                        )
+                        device = problem.device.type
+                        if given.cuda_graph:
+                            device += f"-room{given.slack}"
+                        name = f"{model}-{size}-{precision}-{density}-{device}.json"
+                        write_json(make_folder(given.out) / name, cell)
                     cells.append(cell)
                     print(
                         f"{model} {size} px {precision} {density}: "

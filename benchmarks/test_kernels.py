@@ -77,50 +77,39 @@ def test_masked_conv2d(benchmark, implementation, channels, side, gradient, layo
     x = image(channels, side, layout).requires_grad_()
     weight = torch.randn(channels, channels, 3, 3, device=DEVICE, dtype=DTYPE)
     mask, support = half(channels).requires_grad_(), half(channels)
+    masks, window = ops.Masks(mask, gradient=gradient, support=support), ops.Window(padding=1)
     upstream = torch.randn_like(x) * support[:, None, None]
     timed(
         benchmark,
-        lambda: ops.masked_conv2d(
-            x, weight, None, mask, padding=1, gradient=gradient, support=support
-        ).backward(upstream),
+        lambda: ops.masked_conv2d(x, weight, None, masks, window).backward(upstream),
     )
 
 
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
-@pytest.mark.parametrize("listeners", [True, False], ids=["exact", "kept"])
+@pytest.mark.parametrize("with_dropped", [True, False], ids=["exact", "kept"])
 @pytest.mark.parametrize("channels, side", CONVOLUTIONS)
-def test_masked_conv_norm_act(benchmark, implementation, channels, side, listeners, layout):
+def test_masked_conv_norm_act(benchmark, implementation, channels, side, with_dropped, layout):
     kept, order = channels // 2, torch.randperm(channels, device=DEVICE)
-    x, rest = (
-        image(kept, side, layout).requires_grad_(),
-        image(channels - kept, side, layout) if listeners else None,
-    )
-    mask = (
-        torch.cat([torch.ones(kept), torch.zeros(channels - kept if listeners else 0)])
-        .to(DEVICE)
-        .requires_grad_()
-    )
-    weight, norm = (
-        torch.randn(channels, channels, 3, 3, device=DEVICE),
-        torch.ones(channels, device=DEVICE),
-    )
+    others = channels - kept if with_dropped else 0
+    x = image(kept, side, layout).requires_grad_()
+    dropped = image(others, side, layout) if with_dropped else None
+    mask = torch.cat([torch.ones(kept), torch.zeros(others)]).to(DEVICE).requires_grad_()
+    weight = torch.randn(channels, channels, 3, 3, device=DEVICE)
+    ones = torch.ones(channels, device=DEVICE)
     upstream = torch.randn_like(x)
-    timed(
-        benchmark,
-        lambda: ops.masked_conv_norm_act(
+
+    def step():
+        out, _ = ops.masked_conv_norm_act(
             x,
             weight,
-            shadow=rest,
-            in_mask=mask,
-            in_order=order,
-            norm_weight=norm,
-            norm_bias=norm,
-            out_order=order,
-            out_kept=kept,
-            out_count=channels if listeners else kept,
-            padding=1,
-        )[0].backward(upstream),
-    )
+            inputs=ops.Inputs(dropped, mask, order),
+            outputs=ops.Outputs(order, kept, kept + others),
+            window=ops.Window(padding=1),
+            norm=ops.Norm(ones, ones),
+        )
+        out.backward(upstream)
+
+    timed(benchmark, step)
 
 
 def image(channels: int, side: int, layout: str) -> torch.Tensor:

@@ -15,7 +15,8 @@ Tensor mask_channels(const Tensor& x, const Tensor& mask) {
   return kernels_for(x).mask_channels(dense(x), mask);
 }
 
-std::tuple<Tensor, Tensor> mask_channels_backward(const Tensor& grad, const Tensor& x, const Tensor& mask) {
+std::tuple<Tensor, Tensor> mask_channels_backward(const Tensor& grad, const Tensor& x,
+                                                  const Tensor& mask) {
   check_channels(x, mask);
   check_like(grad, "grad", x.sizes(), x.scalar_type(), x);
   return kernels_for(x).mask_channels_backward(grad, dense(x), mask);

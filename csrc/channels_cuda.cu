@@ -21,12 +21,15 @@ struct Product {
   };
   __device__ Of of(int64_t c) const { return {mask[c]}; }
   __device__ bool skips(const Of&) const { return false; }
-  __device__ void operator()(const Of& of, const A* in, A* out, Sum&, Sum&) const { out[0] = in[0] * of.mask; }
+  __device__ void operator()(const Of& of, const A* in, A* out, Sum&, Sum&) const {
+    out[0] = in[0] * of.mask;
+  }
 };
 
 enum class Writes { Nothing, Everything, Changes };
 
-// Sums of x * g, and mask * g in the same pass: for all channels, or (in place) for those that the mask changes.
+// Sums of x * g, and mask * g in the same pass:
+// for all channels, or (in place) for those that the mask changes.
 template <typename T, Writes WHAT>
 struct Dot {
   using Type = T;
@@ -40,7 +43,9 @@ struct Dot {
     A mask;
   };
   __device__ Of of(int64_t c) const { return {WRITES ? mask[c] : A(1)}; }
-  __device__ bool skips(const Of& of) const { return WHAT != Writes::Everything && of.mask == A(1); }
+  __device__ bool skips(const Of& of) const {
+    return WHAT != Writes::Everything && of.mask == A(1);
+  }
   __device__ void operator()(const Of& of, const A* in, A* out, Sum& one, Sum&) const {
     one += static_cast<Sum>(in[0]) * static_cast<Sum>(in[1]);
     if constexpr (WRITES > 0) out[0] = in[1] * of.mask;
@@ -56,7 +61,8 @@ struct First {
 Tensor as_sums(const Tensor& t, const Tensor& x) { return t.to(sums_of(x)).contiguous(); }
 
 // <x_c, g_c> with g's channels from `first` on, into sums (channels of x,).
-void dots(const Tensor& x_in, const Tensor& g_in, int64_t first, Writes what, const Tensor& mask, const Tensor& out, Tensor sums) {
+void dots(const Tensor& x_in, const Tensor& g_in, int64_t first, Writes what, const Tensor& mask,
+          const Tensor& out, Tensor sums) {
   Extent e = extent_of(g_in);
   e.channels = x_in.size(1);
   const Tensor x = even(x_in, e), g = even(g_in, e);
@@ -65,21 +71,30 @@ void dots(const Tensor& x_in, const Tensor& g_in, int64_t first, Writes what, co
     using A = typename Compute<scalar_t>::A;
     const View<scalar_t> v = view_of<scalar_t>(x), w = view_of<scalar_t>(g, first);
     Tensor partial;
-    if (what == Writes::Nothing) partial = every(Dot<scalar_t, Writes::Nothing>{{v, w}, {}, nullptr}, e, x);
-    else if (what == Writes::Changes) partial = every(Dot<scalar_t, Writes::Changes>{{v, w}, {w}, mask.const_data_ptr<A>()}, e, x);
-    else partial = every(Dot<scalar_t, Writes::Everything>{{v, w}, {view_of<scalar_t>(out)}, mask.const_data_ptr<A>()}, e, x);
+    if (what == Writes::Nothing)
+      partial = every(Dot<scalar_t, Writes::Nothing>{{v, w}, {}, nullptr}, e, x);
+    else if (what == Writes::Changes)
+      partial = every(Dot<scalar_t, Writes::Changes>{{v, w}, {w}, mask.const_data_ptr<A>()}, e, x);
+    else
+      partial = every(
+          Dot<scalar_t, Writes::Everything>{
+              {v, w}, {view_of<scalar_t>(out)}, mask.const_data_ptr<A>()},
+          e, x);
     finish<typename Compute<scalar_t>::Sum>(partial, First<A>{sums.data_ptr<A>()});
   });
 }
 
-Tensor mask_gradient(const Tensor& x, const Maybe& shadow, const Tensor& mask_in, Tensor& g, bool masks) {
+Tensor mask_gradient(const Tensor& x, const OptionalTensor& dropped, const Tensor& mask_in,
+                     Tensor& g, bool masks) {
   const c10::cuda::CUDAGuard guard(x.device());
-  const int64_t ins = x.size(1), shadows = shadow ? shadow->size(1) : 0;
+  const int64_t ins = x.size(1), shadows = dropped ? dropped->size(1) : 0;
   const Tensor mask = as_sums(mask_in, x);
   if (x.numel() == 0) return at::zeros_like(mask_in);
-  Tensor found = shadows && g.size(1) == ins ? at::zeros({ins + shadows}, mask.options()) : at::empty({ins + shadows}, mask.options());
+  Tensor found = shadows && g.size(1) == ins ? at::zeros({ins + shadows}, mask.options())
+                                             : at::empty({ins + shadows}, mask.options());
   dots(x, g, 0, masks ? Writes::Changes : Writes::Nothing, mask, g, found.narrow(0, 0, ins));
-  if (shadows && g.size(1) > ins) dots(*shadow, g, ins, Writes::Nothing, mask, g, found.narrow(0, ins, shadows));
+  if (shadows && g.size(1) > ins)
+    dots(*dropped, g, ins, Writes::Nothing, mask, g, found.narrow(0, ins, shadows));
   return found.to(mask_in.scalar_type());
 }
 
@@ -90,15 +105,20 @@ Tensor mask_channels(const Tensor& x_in, const Tensor& mask_in) {
   Tensor out = empty_as(e, x, e.channels);
   if (e.numel() == 0) return out;
   PT_DISPATCH(x.scalar_type(), "mask_channels", [&] {
-    every(Product<scalar_t>{{view_of<scalar_t>(x)}, {view_of<scalar_t>(out)}, mask.const_data_ptr<typename Compute<scalar_t>::A>()}, e, x);
+    every(Product<scalar_t>{{view_of<scalar_t>(x)},
+                            {view_of<scalar_t>(out)},
+                            mask.const_data_ptr<typename Compute<scalar_t>::A>()},
+          e, x);
   });
   return out;
 }
 
-std::tuple<Tensor, Tensor> mask_channels_backward(const Tensor& grad, const Tensor& x, const Tensor& mask) {
+std::tuple<Tensor, Tensor> mask_channels_backward(const Tensor& grad, const Tensor& x,
+                                                  const Tensor& mask) {
   const c10::cuda::CUDAGuard guard(x.device());
   const Extent e = extent_of(x);
-  Tensor out = empty_as(e, x, e.channels), sums = at::empty({e.channels}, x.options().dtype(sums_of(x)));
+  Tensor out = empty_as(e, x, e.channels),
+         sums = at::empty({e.channels}, x.options().dtype(sums_of(x)));
   if (e.numel() == 0) return {out, at::zeros_like(mask)};
   dots(x, grad, 0, Writes::Everything, as_sums(mask, x), out, sums);
   return {out, sums.to(mask.scalar_type())};

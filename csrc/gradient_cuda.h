@@ -1,4 +1,5 @@
-// The gradient through normalisation, in two walks: sums over a channel, and what they leave of every element.
+// The gradient through normalisation, in two walks:
+// sums over a channel, and what they leave of every element.
 #pragma once
 
 #include "walk_cuda.h"
@@ -14,11 +15,12 @@ A bound(bool relu) {
   return relu ? A(0) : -std::numeric_limits<A>::infinity();
 }
 
-// Where the gradient's way through ReLU is read: nowhere, as what arrives has gone through it; in the activations; or in
-// the values they were made of.
+// Where the gradient's way through ReLU is read: nowhere, as what arrives has gone through it; in
+// the activations; or in the values they were made of.
 enum class Gate { Open, Activation, Value };
 
-// Sums of g and of g * (y - mean), g being the gradient that ReLU lets through; PASSES: g is written down.
+// Sums of g and of g * (y - mean), g being the gradient that ReLU lets through.
+// PASSES: g is written down.
 template <typename T, Gate GATE, bool PASSES>
 struct GradientSums {
   using Type = T;
@@ -55,7 +57,8 @@ struct Slopes {
   }
 };
 
-// The gradient to y: scale * (g - mean of g - (y - mean) * slope). In the type of sums: over the batch these terms cancel.
+// The gradient to y: scale * (g - mean of g - (y - mean) * slope). In the type of sums: over the
+// batch these terms cancel.
 template <typename T, Gate GATE>
 struct Normalised {
   using Type = T;
@@ -71,14 +74,19 @@ struct Normalised {
     A mean, shift;
     Sum scale, first, second;
   };
-  __device__ Of of(int64_t c) const { return {mean[c], shift[c], static_cast<Sum>(scale[c]), static_cast<Sum>(first[c]), static_cast<Sum>(second[c])}; }
+  __device__ Of of(int64_t c) const {
+    return {mean[c], shift[c], static_cast<Sum>(scale[c]), static_cast<Sum>(first[c]),
+            static_cast<Sum>(second[c])};
+  }
   __device__ bool skips(const Of&) const { return false; }
   __device__ void operator()(const Of& of, const A* in, A* out, Sum&, Sum&) const {
     const A d = in[1] - of.mean;
     A g = in[0];
     if constexpr (GATE == Gate::Activation) g = in[2] <= least ? A(0) : g;
-    if constexpr (GATE == Gate::Value) g = d * static_cast<A>(of.scale) + of.shift <= least ? A(0) : g;
-    out[0] = static_cast<A>(of.scale * (static_cast<Sum>(g) - of.first - static_cast<Sum>(d) * of.second));
+    if constexpr (GATE == Gate::Value)
+      g = d * static_cast<A>(of.scale) + of.shift <= least ? A(0) : g;
+    out[0] = static_cast<A>(of.scale *
+                            (static_cast<Sum>(g) - of.first - static_cast<Sum>(d) * of.second));
   }
 };
 

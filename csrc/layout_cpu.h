@@ -1,4 +1,5 @@
-// How the CPU's kernels walk a tensor with channels in dimension 1: by runs of one channel's positions, or by rows of all channels.
+// How the CPU's kernels walk a tensor with channels in dimension 1: by runs of one channel's
+// positions, or by rows of all channels.
 #pragma once
 
 #include "kernels.h"
@@ -8,9 +9,11 @@
 namespace pass_transfer {
 
 constexpr int64_t GRAIN = 1 << 14;  // elements that are worth a thread
-constexpr int64_t CHUNKS = 16;      // partial sums over rows: fixed, so that any number of threads sums alike
-constexpr int64_t LANES = 16;       // partial sums within a run
-constexpr int64_t UNROLL = 4;       // rows that are added up before their channels' sums are written back
+constexpr int64_t CHUNKS =
+    16;  // partial sums over rows: fixed, so that any number of threads sums alike
+constexpr int64_t LANES = 16;  // partial sums within a run
+constexpr int64_t UNROLL =
+    4;  // rows that are added up before their channels' sums are written back
 
 struct Extent {
   int64_t batch, channels, positions;
@@ -22,10 +25,24 @@ struct Extent {
 inline Extent extent_of(const Tensor& x) {
   int64_t positions = 1;
   for (int64_t d = 2; d < x.dim(); ++d) positions *= x.size(d);
-  const bool together = x.dim() == 4 && x.size(1) > 1 && x.stride(1) == 1, rows = positions == 1 || together || layout_of(x) == Layout::Rows;
+  const bool together = x.dim() == 4 && x.size(1) > 1 && x.stride(1) == 1,
+             rows = positions == 1 || together || layout_of(x) == Layout::Rows;
   const Layout layout = rows ? Layout::Rows : Layout::Planes;
-  return {x.size(0), x.size(1), positions, layout, positions == 1 ? at::MemoryFormat::Contiguous : format_of(layout)};
+  return {x.size(0), x.size(1), positions, layout,
+          positions == 1 ? at::MemoryFormat::Contiguous : format_of(layout)};
 }
+
+// Rows of all channels, one after the other.
+template <typename T>
+struct Rows {
+  T* data;
+  int64_t step;  // from one row to the next
+};
+
+// How many rows of how many channels.
+struct Block {
+  int64_t rows, channels;
+};
 
 // Channels of a tensor in memory; data may be null where a kernel can do without.
 template <typename T>
@@ -34,6 +51,7 @@ struct View {
   int64_t sample, channel, row;  // from one sample, channel, position to the next
   T* run(int64_t n, int64_t c) const { return data ? data + n * sample + c * channel : nullptr; }
   T* from_row(int64_t r) const { return data ? data + r * row : nullptr; }
+  Rows<T> rows_from(int64_t r) const { return {from_row(r), row}; }
 };
 
 // From one position to the next.
@@ -55,7 +73,8 @@ inline Tensor sliceable(const Tensor& t, Layout layout) {
   for (int64_t d = t.dim() - 1; d >= 2; --d) next(d);
   next(rows ? 0 : 1);
   if (fits) return t;
-  return rows && extent_of(t).positions > 1 ? t.contiguous(at::MemoryFormat::ChannelsLast) : t.contiguous();
+  return rows && extent_of(t).positions > 1 ? t.contiguous(at::MemoryFormat::ChannelsLast)
+                                            : t.contiguous();
 }
 
 // Channels of a sliceable tensor from `first` on; an undefined one has none.
@@ -71,7 +90,9 @@ inline Tensor empty_as(const Extent& e, const Tensor& like, int64_t channels) {
   return at::empty(sizes, like.options(), e.format);
 }
 
-inline int64_t grain(int64_t each) { return std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, each)); }
+inline int64_t grain(int64_t each) {
+  return std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, each));
+}
 
 // run(n, c) for every run, or rows(first, count) for blocks of rows, in parallel.
 template <typename Run, typename Rows>

@@ -37,7 +37,8 @@ struct Statistics {
   const int64_t* which;
   __device__ void operator()(int64_t c, double one, double two) const {
     const int64_t w = which ? which[c] : c;
-    const double off = one / count, variance = two / count - off * off, inverse = 1.0 / sqrt((variance > 0 ? variance : 0) + eps);
+    const double off = one / count, variance = two / count - off * off,
+                 inverse = 1.0 / sqrt((variance > 0 ? variance : 0) + eps);
     mean[c] = static_cast<A>(static_cast<double>(static_cast<A>(y.data[c * y.channel])) + off);
     invstd[c] = inverse;
     scale[c] = static_cast<double>(weight[w]) * inverse;
@@ -80,18 +81,24 @@ struct Through {
   struct Of {};
   __device__ Of of(int64_t) const { return {}; }
   __device__ bool skips(const Of&) const { return false; }
-  __device__ void operator()(const Of&, const A* in, A* out, Sum&, Sum&) const { out[0] = in[1] <= least ? A(0) : in[0]; }
+  __device__ void operator()(const Of&, const A* in, A* out, Sum&, Sum&) const {
+    out[0] = in[1] <= least ? A(0) : in[0];
+  }
 };
 
-Affine normalisation(const Tensor& y_in, double eps, const Tensor& weight_in, const Tensor& bias_in, const Selection& which) {
+Affine normalisation(const Tensor& y_in, double eps, const Tensor& weight_in, const Tensor& bias_in,
+                     const Selection& which) {
   const c10::cuda::CUDAGuard guard(y_in.device());
   const Extent e = extent_of(y_in);
   const auto kind = weight_in.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const Tensor y = even(y_in, e), weight = weight_in.to(kind).contiguous(), bias = bias_in.to(kind).contiguous();
+  const Tensor y = even(y_in, e), weight = weight_in.to(kind).contiguous(),
+               bias = bias_in.to(kind).contiguous();
   const auto sums = y.options().dtype(sums_of(y)), doubles = y.options().dtype(at::kDouble);
   if (e.numel() == 0)
-    return {at::zeros({e.channels}, sums), at::zeros({e.channels}, doubles), at::zeros({e.channels}, doubles), which.of(bias).to(sums_of(y))};
-  Affine found{at::empty({e.channels}, sums), at::empty({e.channels}, doubles), at::empty({e.channels}, doubles), at::empty({e.channels}, sums)};
+    return {at::zeros({e.channels}, sums), at::zeros({e.channels}, doubles),
+            at::zeros({e.channels}, doubles), which.of(bias).to(sums_of(y))};
+  Affine found{at::empty({e.channels}, sums), at::empty({e.channels}, doubles),
+               at::empty({e.channels}, doubles), at::empty({e.channels}, sums)};
   PT_DISPATCH(y.scalar_type(), "normalisation", [&] {
     using A = typename Compute<scalar_t>::A;
     using Sum = typename Compute<scalar_t>::Sum;
@@ -99,17 +106,24 @@ Affine normalisation(const Tensor& y_in, double eps, const Tensor& weight_in, co
     const Tensor partial = every(Spread<scalar_t>{{v}, {}, v}, e, y);
     auto settle = [&](auto of_weights) {
       using W = decltype(of_weights);
-      finish<Sum>(partial, Statistics<scalar_t, W>{v, found.mean.data_ptr<A>(), found.shift.data_ptr<A>(), found.invstd.data_ptr<double>(),
-                                                   found.scale.data_ptr<double>(), static_cast<double>(e.count()), eps, weight.const_data_ptr<W>(),
-                                                   bias.const_data_ptr<W>(), which.index.defined() ? which.index.const_data_ptr<int64_t>() : nullptr});
+      finish<Sum>(partial,
+                  Statistics<scalar_t, W>{
+                      v, found.mean.data_ptr<A>(), found.shift.data_ptr<A>(),
+                      found.invstd.data_ptr<double>(), found.scale.data_ptr<double>(),
+                      static_cast<double>(e.count()), eps, weight.const_data_ptr<W>(),
+                      bias.const_data_ptr<W>(),
+                      which.index.defined() ? which.index.const_data_ptr<int64_t>() : nullptr});
     };
-    if (kind == at::kDouble) settle(double());
-    else settle(float());
+    if (kind == at::kDouble)
+      settle(double());
+    else
+      settle(float());
   });
   return found;
 }
 
-Tensor norm_act(const Tensor& y_in, int64_t first, int64_t count, const Affine& affine, const Maybe& residual_in, bool relu) {
+Tensor norm_act(const Tensor& y_in, int64_t first, int64_t count, const Affine& affine,
+                const OptionalTensor& residual_in, bool relu) {
   const c10::cuda::CUDAGuard guard(y_in.device());
   Extent e = extent_of(y_in);
   e.channels = count;
@@ -119,16 +133,23 @@ Tensor norm_act(const Tensor& y_in, int64_t first, int64_t count, const Affine& 
   PT_DISPATCH(y.scalar_type(), "norm_act", [&] {
     using A = typename Compute<scalar_t>::A;
     const View<scalar_t> v = view_of<scalar_t>(y, first), o = view_of<scalar_t>(out);
-    const A *mean = affine.mean.const_data_ptr<A>() + first, *shift = affine.shift.const_data_ptr<A>() + first;
+    const A *mean = affine.mean.const_data_ptr<A>() + first,
+            *shift = affine.shift.const_data_ptr<A>() + first;
     const double* scale = affine.scale.const_data_ptr<double>() + first;
-    if (residual.defined()) every(Activate<scalar_t, true>{{v, view_of<scalar_t>(residual)}, {o}, mean, shift, scale, bound<A>(relu)}, e, y);
-    else every(Activate<scalar_t, false>{{v}, {o}, mean, shift, scale, bound<A>(relu)}, e, y);
+    if (residual.defined())
+      every(
+          Activate<scalar_t, true>{
+              {v, view_of<scalar_t>(residual)}, {o}, mean, shift, scale, bound<A>(relu)},
+          e, y);
+    else
+      every(Activate<scalar_t, false>{{v}, {o}, mean, shift, scale, bound<A>(relu)}, e, y);
   });
   return out;
 }
 
-std::tuple<Tensor, Tensor> norm_act_backward(const Tensor& grad_in, const Tensor& a_in, const Tensor& y_in, const Affine& affine, bool relu, bool added,
-                                             bool wants_residual) {
+std::tuple<Tensor, Tensor> norm_act_backward(const Tensor& grad_in, const Tensor& a_in,
+                                             const Tensor& y_in, const Affine& affine, bool relu,
+                                             bool added, bool wants_residual) {
   const c10::cuda::CUDAGuard guard(a_in.device());
   const Extent e = extent_of(a_in);
   const Tensor a = even(a_in, e), grad = even(grad_in, e);
@@ -140,33 +161,55 @@ std::tuple<Tensor, Tensor> norm_act_backward(const Tensor& grad_in, const Tensor
     using A = typename Compute<scalar_t>::A;
     using Sum = typename Compute<scalar_t>::Sum;
     const A least = bound<A>(relu);
-    const View<scalar_t> g = view_of<scalar_t>(grad), o = view_of<scalar_t>(out), active = view_of<scalar_t>(a);
+    const View<scalar_t> g = view_of<scalar_t>(grad), o = view_of<scalar_t>(out),
+                         active = view_of<scalar_t>(a);
     if (!normed) {
       every(Through<scalar_t>{{g, active}, {o}, least}, e, a);
       return;
     }
-    const Tensor y = even(y_in, e), first = at::empty({e.channels}, affine.scale.options()), second = at::empty({e.channels}, affine.scale.options());
-    const View<scalar_t> v = view_of<scalar_t>(y), p = passed.defined() ? view_of<scalar_t>(passed) : View<scalar_t>{};
+    const Tensor y = even(y_in, e), first = at::empty({e.channels}, affine.scale.options()),
+                 second = at::empty({e.channels}, affine.scale.options());
+    const View<scalar_t> v = view_of<scalar_t>(y),
+                         p = passed.defined() ? view_of<scalar_t>(passed) : View<scalar_t>{};
     const A *mean = affine.mean.const_data_ptr<A>(), *shift = affine.shift.const_data_ptr<A>();
     const double* scale = affine.scale.const_data_ptr<double>();
     auto settle = [&](const Tensor& partial) {
-      finish<Sum>(partial, Slopes{first.data_ptr<double>(), second.data_ptr<double>(), static_cast<double>(e.count()), affine.invstd.const_data_ptr<double>()});
+      finish<Sum>(partial,
+                  Slopes{first.data_ptr<double>(), second.data_ptr<double>(),
+                         static_cast<double>(e.count()), affine.invstd.const_data_ptr<double>()});
     };
     auto spread = [&](auto body) { every(body, e, a); };
-    const double *mean_of_g = first.const_data_ptr<double>(), *slope = second.const_data_ptr<double>();
+    const double *mean_of_g = first.const_data_ptr<double>(),
+                 *slope = second.const_data_ptr<double>();
     if (passed.defined()) {  // what ReLU let through is written down, and read again
-      if (relu) settle(every(GradientSums<scalar_t, Gate::Activation, true>{{g, v, active}, {p}, mean, shift, scale, least}, e, a));
-      else settle(every(GradientSums<scalar_t, Gate::Open, true>{{g, v}, {p}, mean, shift, scale, least}, e, a));
-      spread(Normalised<scalar_t, Gate::Open>{{p, v}, {o}, mean, shift, scale, mean_of_g, slope, least});
+      if (relu)
+        settle(every(
+            GradientSums<scalar_t, Gate::Activation, true>{
+                {g, v, active}, {p}, mean, shift, scale, least},
+            e, a));
+      else
+        settle(
+            every(GradientSums<scalar_t, Gate::Open, true>{{g, v}, {p}, mean, shift, scale, least},
+                  e, a));
+      spread(Normalised<scalar_t, Gate::Open>{
+          {p, v}, {o}, mean, shift, scale, mean_of_g, slope, least});
     } else if (!relu) {
-      settle(every(GradientSums<scalar_t, Gate::Open, false>{{g, v}, {}, mean, shift, scale, least}, e, a));
-      spread(Normalised<scalar_t, Gate::Open>{{g, v}, {o}, mean, shift, scale, mean_of_g, slope, least});
+      settle(every(GradientSums<scalar_t, Gate::Open, false>{{g, v}, {}, mean, shift, scale, least},
+                   e, a));
+      spread(Normalised<scalar_t, Gate::Open>{
+          {g, v}, {o}, mean, shift, scale, mean_of_g, slope, least});
     } else if (added) {
-      settle(every(GradientSums<scalar_t, Gate::Activation, false>{{g, v, active}, {}, mean, shift, scale, least}, e, a));
-      spread(Normalised<scalar_t, Gate::Activation>{{g, v, active}, {o}, mean, shift, scale, mean_of_g, slope, least});
+      settle(every(
+          GradientSums<scalar_t, Gate::Activation, false>{
+              {g, v, active}, {}, mean, shift, scale, least},
+          e, a));
+      spread(Normalised<scalar_t, Gate::Activation>{
+          {g, v, active}, {o}, mean, shift, scale, mean_of_g, slope, least});
     } else {
-      settle(every(GradientSums<scalar_t, Gate::Value, false>{{g, v}, {}, mean, shift, scale, least}, e, a));
-      spread(Normalised<scalar_t, Gate::Value>{{g, v}, {o}, mean, shift, scale, mean_of_g, slope, least});
+      settle(every(
+          GradientSums<scalar_t, Gate::Value, false>{{g, v}, {}, mean, shift, scale, least}, e, a));
+      spread(Normalised<scalar_t, Gate::Value>{
+          {g, v}, {o}, mean, shift, scale, mean_of_g, slope, least});
     }
   });
   return {out, wants_residual ? (normed ? passed : out) : Tensor()};

@@ -18,5 +18,5 @@ ls pass_transfer/_C*.so
 # Python and torch are not built for it: their leaks are not ours to look for.
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" PYTHONPATH=$work OMP_NUM_THREADS=2
-"$python" -m pytest -q tests/ops tests/masking/test_forward.py -k "not compile and not export and not opcheck" -p no:cacheprovider
+"$python" -m pytest -q tests/ops tests/masking/test_forward.py -k "not test_torch_compile and not test_torch_export and not test_opcheck" -p no:cacheprovider
 echo "sanitizers: nothing to report"

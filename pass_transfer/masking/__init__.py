@@ -1,7 +1,8 @@
 """A backbone under channel masks while they are being searched."""
 
-from pass_transfer.masking.forward import capacity_for, masked_forward
+from pass_transfer.masking.forward import masked_forward
 from pass_transfer.masking.hooks import batch_statistics, mask_layers, masked
+from pass_transfer.masking.orders import capacity_for
 from pass_transfer.masking.plan import why_unplanned
 
 __all__ = [

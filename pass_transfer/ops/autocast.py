@@ -1,4 +1,4 @@
-"""What autocast makes of the operators' arguments, compiled or not."""
+"""The type that autocast computes in, for operators compiled or not."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 
-def as_autocast(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
-    """The tensors in the dtype that autocast gives a convolution, where it is on. Masks stay as they are."""
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What autocast makes of x in front of a convolution; None where it leaves x as it is."""
     if not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
-        return [x, *others]
-    dtype = torch.get_autocast_dtype(x.device.type)
-    return [None if t is None else t.to(dtype) for t in (x, *others)]
+        return None
+    return torch.get_autocast_dtype(x.device.type)

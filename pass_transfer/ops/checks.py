@@ -1,7 +1,8 @@
-"""What the operators refuse when they run in plain torch, before anything is computed; the kernels' own checks (csrc) are the same.
+"""What the operators refuse when they run in plain torch, before anything is computed.
 
-A mask's values and an order's are looked at on the CPU alone: on a GPU that would wait for
-the device, and while torch.compile traces there are none.
+The kernels' own checks (csrc) are the same. A mask's values and an order's are looked at on
+the CPU alone: on a GPU that would wait for the device, and while torch.compile traces there
+are none.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pass_transfer.errors import KernelError, MaskError
+from pass_transfer.ops.arguments import MaskedLayer, Sides, Window
 
 HALVES = (torch.bfloat16, torch.float16)
 FLOATING = (*HALVES, torch.float32, torch.float64)
@@ -20,10 +22,10 @@ FLOATING = (*HALVES, torch.float32, torch.float64)
 def check_selection(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> None:
     """Raises MaskError where global_topk_mask's arguments do not belong together."""
     if scores.ndim != 1 or not scores.is_floating_point():
-        raise MaskError(f"scores is {_named(scores)}; it must be one floating vector")
+        raise MaskError(f"scores is {named(scores)}; it must be one floating vector")
     for name, values in (("offsets", offsets), ("floors", floors)):
         if values.ndim != 1 or values.dtype != torch.int64:
-            raise MaskError(f"{name} is {_named(values)}; it must be an int64 vector")
+            raise MaskError(f"{name} is {named(values)}; it must be an int64 vector")
         if values.device != scores.device:
             raise MaskError(f"{name} is on {values.device}, scores on {scores.device}")
     if len(offsets) != len(floors) + 1:
@@ -31,7 +33,8 @@ def check_selection(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> 
     widths = offsets.diff()
     if int(offsets[0]) != 0 or int(offsets[-1]) != len(scores):
         raise MaskError(
-            f"offsets go from {int(offsets[0])} to {int(offsets[-1])}; they must go from 0 to {len(scores)}, the number of scores"
+            f"offsets go from {int(offsets[0])} to {int(offsets[-1])}; "
+            f"they must go from 0 to {len(scores)}, the number of scores"
         )
     if bool((widths < 0).any()):
         raise MaskError("offsets must not fall")
@@ -46,22 +49,29 @@ def check_selection(scores: Tensor, offsets: Tensor, k: int, floors: Tensor) -> 
 
 
 def check_channels(x: Tensor, mask: Tensor) -> None:
-    """Raises KernelError where mask (C,) or (B, C), floating or bool, does not go with x (B, C, ...)."""
+    """Raises KernelError where a mask does not go with x (B, C, ...).
+
+    It is (C,) or (B, C), floating or bool.
+    """
     if x.ndim < 2:
         raise KernelError(f"x has shape {tuple(x.shape)}; it must be (batch, channels, ...)")
-    _check_floating("x", x)
+    check_floating("x", x)
     if mask.shape not in (x.shape[1:2], x.shape[:2]):
         raise KernelError(
-            f"mask has shape {tuple(mask.shape)}; it must be ({x.shape[1]},) or {tuple(x.shape[:2])}"
+            f"mask has shape {tuple(mask.shape)}; "
+            f"it must be ({x.shape[1]},) or {tuple(x.shape[:2])}"
         )
     if mask.device != x.device:
         raise KernelError(f"mask is on {mask.device}, x on {x.device}")
     if mask.dtype != torch.bool:
-        _check_floating("mask", mask)
+        check_floating("mask", mask)
 
 
 def check_vectors(x: Tensor, **vectors: tuple[Tensor | None, int]) -> None:
-    """Raises KernelError where a mask, or another number for each channel, is not a floating vector of so many channels where x is."""
+    """Raises KernelError where a number for each channel is not a floating vector where x is.
+
+    A mask is one; each comes with how many channels it has to have.
+    """
     for name, (values, channels) in vectors.items():
         if values is None:
             continue
@@ -69,26 +79,42 @@ def check_vectors(x: Tensor, **vectors: tuple[Tensor | None, int]) -> None:
             raise KernelError(f"{name} has shape {tuple(values.shape)}; it must be ({channels},)")
         if values.device != x.device:
             raise KernelError(f"{name} is on {values.device}, x on {x.device}")
-        _check_floating(name, values)
+        check_floating(name, values)
 
 
 def check_binary(**masks: Tensor | None) -> None:
     """Raises KernelError where a mask holds other values than 0 and 1."""
     for name, mask in masks.items():
-        if mask is not None and _readable(mask) and not bool(((mask == 0) | (mask == 1)).all()):
+        if mask is not None and readable(mask) and not bool(((mask == 0) | (mask == 1)).all()):
             raise KernelError(f"{name} holds other values than 0 and 1")
 
 
 def check_layer(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    """Raises KernelError where x, weight (O, ...) and bias are not of one floating dtype, or bias is not (O,)."""
-    _check_floating("x", x)
+    """Raises KernelError where x, weight (O, ...) and bias (O,) are not of one floating dtype."""
+    check_floating("x", x)
     if weight.dtype != x.dtype:
         raise KernelError(
-            f"x is {_short(x)} and weight {_short(weight)}; they must be of one floating dtype"
+            f"x is {short(x)} and weight {short(weight)}; they must be of one floating dtype"
         )
     check_vectors(x, bias=(bias, len(weight)))
     if bias is not None and bias.dtype != x.dtype:
-        raise KernelError(f"bias is {_short(bias)}, x {_short(x)}")
+        raise KernelError(f"bias is {short(bias)}, x {short(x)}")
+
+
+def check_masked(layer: MaskedLayer, ins: int) -> None:
+    """Raises KernelError where a layer's dtypes, bias or masks do not fit its `ins` inputs."""
+    x, masks, outs = layer.x, layer.masks, len(layer.weight)
+    check_layer(x, layer.weight, layer.bias)
+    widths = {
+        "in_mask": ins,
+        "out_mask": outs,
+        "support": outs,
+        "in_margin": ins,
+        "out_margin": outs,
+    }
+    vectors = masks.tensors()
+    check_vectors(x, **{name: (vectors[name], width) for name, width in widths.items()})
+    check_binary(**vectors)
 
 
 def check_images(x: Tensor, weight: Tensor) -> None:
@@ -109,31 +135,35 @@ def check_groups(x: Tensor, weight: Tensor, groups: int) -> None:
     """Raises KernelError where weight (O, I / groups, kh, kw) does not take x's channels."""
     if groups < 1 or x.shape[1] != weight.shape[1] * groups or len(weight) % groups:
         raise KernelError(
-            f"x has {x.shape[1]} channels, weight {tuple(weight.shape)}, groups is {groups}; they do not fit"
+            f"x has {x.shape[1]} channels, weight {tuple(weight.shape)}, groups is {groups}; "
+            "they do not fit"
         )
 
 
-def check_window(
-    x: Tensor,
-    weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> list[int]:
-    """The height and width of a convolution's output; raises KernelError where the weight is larger than the padded x."""
+def check_window(x: Tensor, weight: Tensor, window: Window) -> list[int]:
+    """The height and width of a convolution's output; the window has pairs.
+
+    Raises KernelError where the weight is larger than the padded x.
+    """
     sides = []
-    for side, kernel, step, edge, spread in zip(
-        x.shape[2:], weight.shape[2:], stride, padding, dilation
-    ):
-        room = side + 2 * edge - spread * (kernel - 1) - 1
-        if side < 1 or kernel < 1 or room < 0:
+    steps = zip(*(_pair(side) for side in (window.stride, window.padding, window.dilation)))
+    for side, kernel, (stride, padding, dilation) in zip(x.shape[2:], weight.shape[2:], steps):
+        left = side + 2 * padding - dilation * (kernel - 1) - 1
+        if side < 1 or kernel < 1 or left < 0:
             raise KernelError("weight is larger than the padded x, or x has no positions")
-        sides.append(room // step + 1)
+        sides.append(left // stride + 1)
     return sides
 
 
+def _pair(value: Sides) -> Sequence[int]:
+    return (value, value) if isinstance(value, int) else value
+
+
 def check_pool(sides: Sequence[int], pool: Sequence[int]) -> None:
-    """Raises KernelError where a pooling (kernel, stride, padding; empty for none) is larger than what it is given."""
+    """Raises KernelError where a pooling is larger than what it is given.
+
+    It is kernel, stride and padding; empty for none.
+    """
     if pool and any(side + 2 * pool[2] < pool[0] for side in sides):
         raise KernelError(f"pool is {list(pool)}, larger than what it is given, {list(sides)}")
 
@@ -148,114 +178,22 @@ def check_linear(x: Tensor, weight: Tensor) -> None:
         raise KernelError(f"x has {x.shape[-1]} features, weight takes {weight.shape[1]}")
 
 
-def check_block(
-    x: Tensor,
-    shadow: Tensor | None,
-    in_mask: Tensor | None,
-    in_order: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    eps: float,
-    residual: Tensor | None,
-    residual_shadow: Tensor | None,
-    out_order: Tensor | None,
-    out_kept: int,
-    out_count: int,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    pool: Sequence[int],
-) -> None:
-    """Raises KernelError where masked_conv_norm_act's arguments do not fit."""
-    check_images(x, weight)
-    _check_floating("x", x)
-    if weight.dtype != x.dtype and not (weight.dtype == torch.float32 and x.dtype in HALVES):
-        raise KernelError(
-            f"x is {_short(x)} and weight {_short(weight)}; they must be of one floating dtype, or weight float32 and x of 16 bits"
-        )
-    if shadow is not None and (
-        shadow.ndim != 4 or shadow.shape[:1] + shadow.shape[2:] != x.shape[:1] + x.shape[2:]
-    ):
-        raise KernelError(f"shadow has shape {tuple(shadow.shape)}; x has {tuple(x.shape)}")
-    if x.shape[1] < 1:
-        raise KernelError(f"x has shape {tuple(x.shape)}; it must have a channel to compute with")
-    ins = x.shape[1] + (0 if shadow is None else shadow.shape[1])
-    if ins > weight.shape[1]:
-        raise KernelError(f"x and shadow have {ins} channels, weight takes {weight.shape[1]}")
-    check_vectors(x, in_mask=(in_mask, ins))
-    if shadow is not None and in_mask is None:
-        raise KernelError("shadow is given without in_mask")
-    if shadow is not None and _readable(in_mask) and bool((in_mask[x.shape[1] :] != 0).any()):
-        raise KernelError("in_mask is not zero for shadow's channels")
-    if not 0 < out_kept <= out_count <= len(weight):
-        raise KernelError(
-            f"out_kept is {out_kept} and out_count {out_count}; weight has {len(weight)} outputs"
-        )
-    _check_order("in_order", in_order, ins, weight.shape[1])
-    _check_order("out_order", out_order, out_count, len(weight))
-    check_vectors(
-        x,
-        bias=(bias, len(weight)),
-        norm_weight=(norm_weight, len(weight)),
-        norm_bias=(norm_bias, len(weight)),
-    )
-    if norm_weight is not None and not eps > 0:
-        raise KernelError(f"eps is {eps}; it must be positive")
-    if (norm_weight is None) != (norm_bias is None):
-        raise KernelError("norm_weight and norm_bias come together")
-    if residual is None and residual_shadow is not None:
-        raise KernelError("residual_shadow is given without residual")
-    sides = check_window(x, weight, stride, padding, dilation)
-    for name, values, channels in (
-        ("residual", residual, out_kept),
-        ("residual_shadow", residual_shadow, out_count - out_kept),
-    ):
-        if values is not None and values.shape != (x.shape[0], channels, *sides):
-            raise KernelError(
-                f"{name} has shape {tuple(values.shape)}; it must be {(x.shape[0], channels, *sides)}"
-            )
-    for name, values in (
-        ("shadow", shadow),
-        ("residual", residual),
-        ("residual_shadow", residual_shadow),
-    ):
-        if values is not None and values.dtype != x.dtype:
-            raise KernelError(f"{name} is {_short(values)}, x {_short(x)}")
-    check_pool(sides, pool)
-
-
-def _check_order(name: str, order: Tensor | None, count: int, width: int) -> None:
-    if order is None:
-        return
-    if order.ndim != 1 or order.dtype != torch.int64:
-        raise KernelError(f"{name} is {_named(order)}; it must be an int64 vector")
-    if len(order) < count:
-        raise KernelError(f"{name} has {len(order)} entries, at least {count} are needed")
-    if not _readable(order):
-        return
-    values = order[:count]
-    if count and not 0 <= int(values.min()) <= int(values.max()) < width:
-        raise KernelError(
-            f"{name} names channels {int(values.min())} to {int(values.max())}; the weight has {width}"
-        )
-    if len(values.unique()) < count:
-        raise KernelError(f"{name} names a channel twice")
-
-
-def _check_floating(name: str, values: Tensor) -> None:
+def check_floating(name: str, values: Tensor) -> None:
+    """Raises KernelError for integers."""
     if not values.is_floating_point():
-        raise KernelError(f"{name} is {_short(values)}; it must be floating")
+        raise KernelError(f"{name} is {short(values)}; it must be floating")
 
 
-def _readable(values: Tensor) -> bool:
+def readable(values: Tensor) -> bool:
+    """Whether values can be looked at without waiting for a device."""
     return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _short(values: Tensor) -> str:
+def short(values: Tensor) -> str:
+    """A tensor's dtype in a message."""
     return str(values.dtype).removeprefix("torch.")
 
 
-def _named(values: Tensor) -> str:
-    return f"{_short(values)} {tuple(values.shape)}"
+def named(values: Tensor) -> str:
+    """A tensor's dtype and shape in a message."""
+    return f"{short(values)} {tuple(values.shape)}"

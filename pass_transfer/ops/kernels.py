@@ -1,4 +1,4 @@
-"""Which implementation of the operators runs: compiled for CUDA, compiled for the CPU, or plain torch.
+"""Which implementation of the operators runs: compiled for CUDA or the CPU, or plain torch.
 
 PASS_TRANSFER_KERNELS=auto|cpp|cuda|reference in the environment forces one; it is read
 when the first operator runs.
@@ -35,7 +35,10 @@ class Kernels:
 
 @functools.cache
 def chosen() -> Kernels:
-    """The choice of this process. Raises KernelError if the environment forces kernels that are not there."""
+    """The choice of this process.
+
+    Raises KernelError if the environment forces kernels that are not there.
+    """
     asked = os.environ.get(VARIABLE, "auto") or "auto"
     if asked not in CHOICES:
         raise KernelError(f"{VARIABLE} is {asked!r}; choose one of {', '.join(CHOICES)}")
@@ -50,13 +53,11 @@ def chosen() -> Kernels:
     if asked == "cuda" and not compiled.HAS_CUDA:
         raise KernelError(f"{VARIABLE} is cuda, but the extension was built without CUDA")
     devices = ("cpu",) if asked == "cpp" or not compiled.HAS_CUDA else ("cpu", "cuda")
-    what = "compiled for the CPU" + (
-        " and CUDA"
-        if "cuda" in devices
-        else ", plain torch on a GPU"
-        if torch.cuda.is_available()
-        else ""
-    )
+    what = "compiled for the CPU"
+    if "cuda" in devices:
+        what += " and CUDA"
+    elif torch.cuda.is_available():
+        what += ", plain torch on a GPU"
     return Kernels(devices, what if asked == "auto" else f"{what}, as {VARIABLE} asks")
 
 

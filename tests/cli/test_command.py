@@ -14,6 +14,8 @@ from pass_transfer.training import choose_runtime
 VERBS = [
     "",
     "adapt",
+    "study run",
+    "study report",
     "search",
     "finetune",
     "eval",
@@ -113,7 +115,7 @@ def test_result_has_the_promised_fields(finished):
     assert {
         "task",
         "hypernet",
-        "transfer",
+        "method",
         "seed",
         "device",
         "top1",

@@ -1,4 +1,7 @@
-"""hf-hub: names, against a stub of the hub on loopback, in processes of their own (the client reads its address when it is imported)."""
+"""hf-hub: names, against a stub of the hub on loopback.
+
+In processes of their own: the client reads its address when it is imported.
+"""
 
 import hashlib
 import http.server
@@ -20,7 +23,7 @@ def digest(path: Path) -> str:
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """The part of the hub's interface that a download needs: what a repository is, its files, each file."""
+    """What a download needs of the hub: what a repository is, its files, each file."""
 
     folders: dict[str, Path] = {}
     asked: list[str] = []
@@ -109,7 +112,10 @@ def python(code, endpoint, home):
 
 
 def test_an_entry_is_loaded_from_the_hub(hub, entry, tmp_path):
-    code = "import pass_transfer as pt; e = pt.load_hypernet('hf-hub:someone/entry'); print(e.fingerprint())"
+    code = (
+        "import pass_transfer as pt\n"
+        "print(pt.load_hypernet('hf-hub:someone/entry').fingerprint())"
+    )
     done = python(code, hub, tmp_path)
     assert done.returncode == 0, done.stderr
     from pass_transfer import load_hypernet
@@ -119,7 +125,11 @@ def test_an_entry_is_loaded_from_the_hub(hub, entry, tmp_path):
 
 def test_a_model_is_loaded_from_the_hub_with_only_its_own_two_files(hub, finished, tmp_path):
     Hub.asked.clear()
-    code = "import pass_transfer as pt, torch; m = pt.load_pruned('hf-hub:someone/small'); print(m(torch.full((1, 3, 32, 32), 0.5)).flatten().tolist())"
+    code = (
+        "import pass_transfer as pt, torch\n"
+        "model = pt.load_pruned('hf-hub:someone/small')\n"
+        "print(model(torch.full((1, 3, 32, 32), 0.5)).flatten().tolist())"
+    )
     done = python(code, hub, tmp_path)
     assert done.returncode == 0, done.stderr
     assert {p.rsplit("/", 1)[-1] for p in Hub.asked if "/resolve/" in p} == {
@@ -141,7 +151,11 @@ def test_a_model_is_loaded_from_the_hub_with_only_its_own_two_files(hub, finishe
 )
 @pytest.mark.parametrize("address", ["the stub", "http://127.0.0.1:9"])
 def test_what_the_hub_does_not_give_is_one_error(hub, tmp_path, loader, kind, address):
-    code = f"import pass_transfer as pt\ntry:\n    pt.{loader}('hf-hub:nobody/nothing')\nexcept pt.PassTransferError as e:\n    print(type(e).__name__, e)"
+    code = (
+        "import pass_transfer as pt\n"
+        f"try:\n    pt.{loader}('hf-hub:nobody/nothing')\n"
+        "except pt.PassTransferError as e:\n    print(type(e).__name__, e)"
+    )
     done = python(code, hub if address == "the stub" else address, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (

@@ -75,7 +75,8 @@ def test_forward_selection_takes_the_place_of_a_prompt(
     adapting, few_photos, entry, call, previewed, tmp_path
 ):
     hypernet, out = pt.load_hypernet(entry), tmp_path / "run"
-    code, printed, err = call(*adapting("--task", few_photos, "--out", out, "--method", "selection"))
+    asked = adapting("--task", few_photos, "--out", out, "--method", "selection")
+    code, printed, err = call(*asked)
     assert code == 0 and "forward selection of the channels" in err
     assert "method selection" in " ".join(printed.split())
     assert "without prompt" not in printed

@@ -1,4 +1,4 @@
-"""The environment that make demo and make test set up, on a Python without ensurepip as Debian ships it."""
+"""The environment that make sets up, on a Python without ensurepip as Debian ships it."""
 
 import hashlib
 import importlib.util
@@ -43,9 +43,8 @@ def index(tmp_path, monkeypatch):
         links = []
         for name, (content, attributes) in files.items():
             (root / name).write_bytes(content)
-            links.append(
-                f'<a href="../{name}#sha256={hashlib.sha256(content).hexdigest()}" {attributes}>{name}</a>'
-            )
+            digest = hashlib.sha256(content).hexdigest()
+            links.append(f'<a href="../{name}#sha256={digest}" {attributes}>{name}</a>')
         (root / "pip" / "index.html").write_text("\n".join(links))
         return root
 

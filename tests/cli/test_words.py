@@ -17,7 +17,7 @@ SAID = [
     ("image_size is 0", "image_size", "--size is 0"),
     ("continue with resume=True", None, "continue with --resume"),
     ("continue it: adapt with resume=True.", None, "continue it: adapt with --resume."),
-    ("continue it (resume), replace it (force)", None, "continue it (--resume), replace it (--force)"),
+    ("continue (resume), or replace (force)", None, "continue (--resume), or replace (--force)"),
     ("give it as backbone=, and none", None, "give it as --backbone, and none"),
     ("reconstruct=False leaves it out", None, "--no-reconstruct leaves it out"),
     ("here is macs=0.5 and params=3M", None, "here is --macs 0.5 and --params 3M"),

@@ -1,4 +1,4 @@
-"""Entries that are damaged, incomplete, or put together from others are refused before a tensor is used."""
+"""Entries that are damaged, incomplete, or put together from others are refused at once."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ TENSORS = [name for name in FILES if name.endswith(".safetensors")]
 
 @pytest.fixture
 def refuses(refused, adapting, copied, tmp_path):
-    """Hint -> the entry in tmp_path/entry is refused with it by verify and by adapt, and no run is made."""
+    """Hint -> verify and adapt refuse the entry in tmp_path/entry with it, and make no run."""
 
     def check(hint, adapt=True):
         message = refused("zoo", "verify", copied)

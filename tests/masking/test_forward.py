@@ -1,6 +1,7 @@
 """The fused steps of a masked backbone against the same network with hooks, in float64."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -110,48 +111,33 @@ def test_a_group_that_keeps_nothing_is_that_of_the_hooks(problem, random_masks, 
     masks = {n: m.double() for n, m in random_masks(groups, 3, 0.5).items()}
     empty = list(masks)[len(masks) // 2]
     masks[empty] = torch.zeros_like(masks[empty])
-    nobody, room = (
-        {n: torch.zeros_like(m) for n, m in masks.items()},
-        capacity_for(
-            {n: int(m.sum()) for n, m in masks.items()}, {n: g.width for n, g in groups.items()}
-        ),
-    )
+    nobody = {n: torch.zeros_like(m) for n, m in masks.items()}
+    kept = {n: int(m.sum()) for n, m in masks.items()}
+    widths = {n: g.width for n, g in groups.items()}
     logits, image, scores = run(with_hooks(network, groups), masks, x, labels)
     expected = logits, image, scores if gradient == "exact" else scores * groups.join(masks)
-    alike(
-        run(
-            lambda leaves, image: masked_forward(network, groups, leaves, image, gradient, nobody),
-            masks,
-            x,
-            labels,
-        ),
-        expected,
-    )
+    forward = partial(masked_forward, network, groups, gradient=gradient)
+    alike(run(partial(forward, margins=nobody), masks, x, labels), expected)
     if gradient != "margin":
-        alike(
-            run(
-                lambda leaves, image: masked_forward(
-                    network, groups, leaves, image, gradient, room=room
-                ),
-                masks,
-                x,
-                labels,
-            ),
-            expected,
-        )
+        capacity = capacity_for(kept, widths)
+        alike(run(partial(forward, capacity=capacity), masks, x, labels), expected)
 
 
 @pytest.mark.parametrize("gradient", ["exact", "kept"])
-def test_with_room_for_more_channels_than_are_kept_nothing_changes(problem, random_masks, gradient):
+def test_with_a_capacity_for_more_channels_than_are_kept_nothing_changes(
+    problem, random_masks, gradient
+):
     network, groups, x, labels = problem
     masks = {n: m.double() for n, m in random_masks(groups, 3, 0.4).items()}
-    room = capacity_for(
+    capacity = capacity_for(
         {n: int(m.sum()) for n, m in masks.items()},
         {n: g.width for n, g in groups.items()},
         slack=9,
     )
     assert all(
-        masks[n].sum() < size <= groups[n].width for n, size in room.items() if groups[n].width > 40
+        masks[n].sum() < size <= groups[n].width
+        for n, size in capacity.items()
+        if groups[n].width > 40
     )
     orders = {n: torch.argsort(m, descending=True, stable=True) for n, m in masks.items()}
     expected = run(
@@ -160,32 +146,27 @@ def test_with_room_for_more_channels_than_are_kept_nothing_changes(problem, rand
         x,
         labels,
     )
-    for given in ({"room": room}, {"room": room, "orders": orders}):
-        alike(
-            run(
-                lambda leaves, image: masked_forward(
-                    network, groups, leaves, image, gradient, **given
-                ),
-                masks,
-                x,
-                labels,
-            ),
-            expected,
+    for known in (None, orders):
+        forward = partial(
+            masked_forward, network, groups, gradient=gradient, capacity=capacity, orders=known
         )
+        alike(run(forward, masks, x, labels), expected)
+
+
+def _the(kernels):
+    return kernels
 
 
 def test_a_classifier_that_learns_gets_its_gradient(networks, random_masks):
     network, groups = networks("resnet18")
-    network, masks = (
-        copy.deepcopy(network).requires_grad_(False),
-        {n: m.float() for n, m in random_masks(groups, 3, 0.5).items()},
-    )
+    network = copy.deepcopy(network).requires_grad_(False)
+    masks = {n: m.float() for n, m in random_masks(groups, 3, 0.5).items()}
     network.fc.requires_grad_(True)
     x, found = torch.randn(4, 3, 32, 32), []
     for implementation in ("reference", "compiled"):
         kernels = ops.kernels.Kernels(("cpu",) if implementation == "compiled" else (), "")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ops.kernels, "chosen", lambda: kernels)
+            patch.setattr(ops.kernels, "chosen", partial(_the, kernels))
             leaves = {n: m.clone().requires_grad_() for n, m in masks.items()}
             masked_forward(network, groups, leaves, x).square().mean().backward()
         found.append(

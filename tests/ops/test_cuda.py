@@ -1,4 +1,7 @@
-"""The CUDA kernels against the same operators on the CPU in float64; skipped where there is no GPU, or no CUDA build."""
+"""The CUDA kernels against the same operators on the CPU in float64.
+
+They are skipped where there is no GPU, or no CUDA build.
+"""
 
 import pytest
 import torch
@@ -148,17 +151,16 @@ def test_masked_convolution_is_the_float64_one(dtype, share, layout, groups, gra
         (torch.rand(16) < 0.5).float(),
         (torch.rand(24) < 0.5).float(),
     ]
-    gpu = [
-        t.to(GPU, dtype if n < 3 or dtype is torch.float64 else torch.float32).requires_grad_()
-        for n, t in enumerate(leaves)
-    ]  # masks are not rounded
+    # Masks are not rounded.
+    types = [dtype] * 3 + [torch.float64 if dtype is torch.float64 else torch.float32] * 2
+    gpu = [t.to(GPU, kind).requires_grad_() for t, kind in zip(leaves, types)]
     cpu = [t.detach().cpu().double().requires_grad_() for t in gpu]
     upstream = torch.randn(3, 24, 5, 4).to(dtype)
-    ys = []
+    window, ys = ops.Window(stride=2, padding=1, groups=groups), []
     for tensors, gradient_in in ((gpu, upstream.to(GPU)), (cpu, upstream.double())):
-        ys.append(
-            ops.masked_conv2d(*tensors, stride=2, padding=1, groups=groups, gradient=gradient)
-        )
+        x, weight, bias, in_mask, out_mask = tensors
+        masks = ops.Masks(in_mask, out_mask, gradient)
+        ys.append(ops.masked_conv2d(x, weight, bias, masks, window))
         ys[-1].backward(gradient_in)
     near(ys[0], ys[1].detach(), share)
     for ours, theirs in zip(gpu, cpu):
@@ -170,7 +172,7 @@ def test_masked_convolution_is_the_float64_one(dtype, share, layout, groups, gra
 )
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
-    "normed, added, relu, shadow",
+    "normed, added, relu, dropped",
     [
         (True, False, True, True),
         (True, True, True, True),
@@ -179,53 +181,48 @@ def test_masked_convolution_is_the_float64_one(dtype, share, layout, groups, gra
         (False, True, False, False),
     ],
 )
-def test_a_fused_layer_is_the_float64_one(dtype, share, layout, normed, added, relu, shadow):
-    def image(*shape):
-        return torch.randn(*shape).contiguous(memory_format=layout).to(dtype)
+def test_a_fused_layer_is_the_float64_one(dtype, share, layout, normed, added, relu, dropped):
+    def image(channels):
+        return torch.randn(4, channels, 12, 11).contiguous(memory_format=layout).to(dtype)
 
-    x, rest, residual, residual_rest = (
-        image(4, 10, 12, 11),
-        image(4, 6, 12, 11),
-        image(4, 7, 12, 11),
-        image(4, 9, 12, 11),
-    )
-    mask = torch.cat([(torch.rand(10) < 0.8).float(), torch.zeros(6 if shadow else 0)]).to(
-        torch.float64 if dtype is torch.float64 else torch.float32
-    )
+    sums = torch.float64 if dtype is torch.float64 else torch.float32
+    others = torch.zeros(6 if dropped else 0)
+    mask = torch.cat([(torch.rand(10) < 0.8).float(), others]).to(sums)
+    learning = image(10), mask, image(7)
     fixed = {
         "weight": torch.randn(20, 16, 3, 3).to(dtype),
-        "shadow": rest if shadow else None,
+        "dropped": image(6) if dropped else None,
         "in_order": torch.randperm(16),
         "out_order": torch.randperm(20),
-        "norm_weight": torch.rand(20) + 0.5 if normed else None,
-        "norm_bias": torch.randn(20) if normed else None,
-        "residual_shadow": residual_rest if added and shadow else None,
+        "scale": torch.rand(20) + 0.5 if normed else None,
+        "shift": torch.randn(20) if normed else None,
+        "residual_dropped": image(9) if added and dropped else None,
+        "upstream": image(7),
     }
-    found = []
-    for device, kind in ((GPU, None), ("cpu", torch.float64)):
 
-        def there(t):
-            return (
-                None
-                if t is None
-                else t.to(device, kind if kind is not None and t.is_floating_point() else t.dtype)
-            )
-
-        leaves = [there(t).requires_grad_() for t in (x, mask, residual)]
-        kept, others = ops.masked_conv_norm_act(
-            leaves[0],
-            in_mask=leaves[1],
-            residual=leaves[2] if added else None,
-            **{n: there(t) for n, t in fixed.items()},
-            out_kept=7,
-            out_count=16 if shadow else 7,
-            relu=relu,
-            padding=1,
+    def run(there):
+        x, mask, residual = (there(t).requires_grad_() for t in learning)
+        g = {name: there(t) for name, t in fixed.items()}
+        residuals = (residual, g["residual_dropped"]) if added else (None, None)
+        kept, rest = ops.masked_conv_norm_act(
+            x,
+            g["weight"],
+            inputs=ops.Inputs(g["dropped"], mask, g["in_order"]),
+            outputs=ops.Outputs(g["out_order"], 7, 16 if dropped else 7),
+            window=ops.Window(padding=1),
+            norm=ops.Norm(g["scale"], g["shift"]),
+            epilogue=ops.Epilogue(*residuals, relu),
         )
-        torch.manual_seed(5)
-        kept.backward(there(torch.randn(4, 7, 12, 11).to(dtype)))
-        found.append([kept.detach(), others, *(leaf.grad for leaf in leaves)])
-    for ours, theirs in zip(*found):
+        kept.backward(g["upstream"])
+        return [kept.detach(), rest, x.grad, mask.grad, residual.grad]
+
+    def on_the_gpu(t):
+        return None if t is None else t.to(GPU)
+
+    def in_float64(t):
+        return t.double() if t is not None and t.is_floating_point() else t
+
+    for ours, theirs in zip(run(on_the_gpu), run(in_float64)):
         if theirs is not None:
             near(ours, theirs, share)
 
@@ -244,13 +241,14 @@ def test_a_fused_layer_is_the_float64_one(dtype, share, layout, normed, added, r
         (3, 2, 0, (9, 8)),
     ],
 )
-def test_a_stem_is_folded_without_a_trace(dtype, layout, channels, kernel, padding, sides):
+def test_space_to_depth_leaves_no_trace_in_a_stem(dtype, layout, channels, kernel, padding, sides):
     x, weight = (
         torch.randn(2, channels, *sides, device=GPU).to(dtype).contiguous(memory_format=layout),
         torch.randn(16, channels, kernel, kernel, device=GPU).to(dtype),
     )
     x.requires_grad_()
-    y, _ = ops.masked_conv_norm_act(x, weight, relu=False, stride=2, padding=padding)
+    window, epilogue = ops.Window(2, padding), ops.Epilogue(relu=False)
+    y, _ = ops.masked_conv_norm_act(x, weight, window=window, epilogue=epilogue)
     upstream = torch.randn_like(y)
     y.backward(upstream)
     true = x.detach().cpu().double().requires_grad_()
@@ -292,14 +290,11 @@ def test_pooling_in_the_layer_is_the_float64_one(dtype, share, layout, pool, out
         a, rest = ops.masked_conv_norm_act(
             image,
             weight.to(device, kind),
-            in_mask=mask,
-            norm_weight=scale.to(device, kind),
-            norm_bias=shift.to(device, kind),
-            out_order=order.to(device),
-            out_kept=kept,
-            out_count=outs,
-            padding=1,
-            pool=pool,
+            inputs=ops.Inputs(mask=mask),
+            outputs=ops.Outputs(order.to(device), kept, outs),
+            window=ops.Window(padding=1),
+            norm=ops.Norm(scale.to(device, kind), shift.to(device, kind)),
+            epilogue=ops.Epilogue(pool=pool),
         )
         a.backward(upstream.to(device, kind))
         found.append([a.detach(), rest, image.grad, mask.grad])
@@ -319,13 +314,10 @@ def test_pooling_in_the_layer_is_that_behind_it_in_half_precision(layout):
         a, rest = ops.masked_conv_norm_act(
             image,
             weight,
-            norm_weight=scale,
-            norm_bias=shift,
-            out_kept=16,
-            out_count=24,
-            stride=2,
-            padding=3,
-            pool=(3, 2, 1) if fused else (),
+            outputs=ops.Outputs(kept=16, count=24),
+            window=ops.Window(2, 3),
+            norm=ops.Norm(scale, shift),
+            epilogue=ops.Epilogue(pool=(3, 2, 1) if fused else ()),
         )
         a, rest = (
             (a, rest) if fused else (torch.nn.functional.max_pool2d(t, 3, 2, 1) for t in (a, rest))
@@ -377,7 +369,10 @@ def capture(step):
 
 
 def search_step(networks, gradient):
-    """A step that keeps half of ResNet-18's channels by their scores, the scores, and the room that it needs in a graph."""
+    """A step that keeps half of ResNet-18's channels by their scores, and the scores.
+
+    With them comes the capacity that it needs in a graph.
+    """
     network, groups = networks("resnet18")
     network = network.to(GPU).requires_grad_(False)
     offsets, floors = groups.offsets.to(GPU), torch.ones(len(groups), dtype=torch.long, device=GPU)
@@ -406,17 +401,17 @@ def shuffle(scores):
 
 
 @pytest.mark.parametrize("gradient", ["exact", "kept"])
-def test_room_for_more_channels_changes_nothing(networks, gradient):
-    step, scores, room = search_step(networks, gradient)
+def test_a_capacity_for_more_channels_changes_nothing(networks, gradient):
+    step, scores, capacity = search_step(networks, gradient)
     shuffle(scores)
-    for ours, theirs in zip(step(room=room), step()):
+    for ours, theirs in zip(step(capacity=capacity), step()):
         near(ours, theirs.detach().cpu(), 1e-3)
 
 
 @pytest.mark.parametrize("gradient", ["exact", "kept"])
 def test_a_step_in_a_graph_follows_the_scores(networks, gradient):
-    step, scores, room = search_step(networks, gradient)
-    graph, captured = capture(lambda: step(room=room))
+    step, scores, capacity = search_step(networks, gradient)
+    graph, captured = capture(lambda: step(capacity=capacity))
     for seed in (1, 2):
         torch.manual_seed(seed)
         shuffle(scores)
@@ -442,7 +437,7 @@ def test_masks_are_made_from_a_prompt_inside_the_graph(networks):
         logits = masked_forward(network, groups, groups.split(top.mask), x, **fixed)
         return top.mask.detach(), logits, *torch.autograd.grad(logits.square().mean(), frame)
 
-    graph, captured = capture(lambda: step(room=widths))
+    graph, captured = capture(lambda: step(capacity=widths))
     masks = []
     for seed in (1, 2):
         torch.manual_seed(seed)

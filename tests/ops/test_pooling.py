@@ -20,7 +20,7 @@ from pass_transfer.masking.plan import Layer, plan_of
     channels_last=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_it_pools_kept_and_listening_channels(
+def test_it_pools_kept_and_dropped_channels(
     implementation, pool, relu, kept, rest, channels_last, seed
 ):
     draw = torch.Generator().manual_seed(seed)
@@ -34,13 +34,10 @@ def test_it_pools_kept_and_listening_channels(
     a, others = ops.masked_conv_norm_act(
         x,
         weight,
-        norm_weight=scale,
-        norm_bias=shift,
-        out_kept=kept,
-        out_count=kept + rest,
-        relu=relu,
-        padding=1,
-        pool=pool,
+        outputs=ops.Outputs(kept=kept, count=kept + rest),
+        window=ops.Window(padding=1),
+        norm=ops.Norm(scale, shift),
+        epilogue=ops.Epilogue(relu=relu, pool=pool),
     )
     true = x.detach().double().requires_grad_()
     y = functional.batch_norm(
@@ -70,7 +67,8 @@ def test_it_pools_kept_and_listening_channels(
 )
 def test_one_that_cannot_be_is_refused(implementation, pool):
     with pytest.raises(KernelError, match="pool"):
-        ops.masked_conv_norm_act(torch.zeros(1, 2, 8, 8), torch.zeros(2, 2, 1, 1), pool=pool)
+        x, weight = torch.zeros(1, 2, 8, 8), torch.zeros(2, 2, 1, 1)
+        ops.masked_conv_norm_act(x, weight, epilogue=ops.Epilogue(pool=pool))
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])

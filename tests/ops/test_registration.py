@@ -1,4 +1,7 @@
-"""The compiled operators as torch sees them: shapes without data, gradients, torch.compile and torch.export."""
+"""The compiled operators as torch sees them.
+
+That is shapes without data, gradients, torch.compile and torch.export.
+"""
 
 from contextlib import suppress
 
@@ -19,7 +22,9 @@ OPERATORS = (
     "masked_conv_norm_act",
     "masked_conv_norm_act_backward",
 )
-ones, zeros = [1, 1], [0, 0]
+NEAR_WINDOW = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1]}
+FAR_WINDOW = NEAR_WINDOW | {"stride": [2, 2]}
+NO_SETS = {"support": None, "in_margin": None, "out_margin": None}
 
 
 def leaf(*shape, **kwargs):
@@ -27,132 +32,113 @@ def leaf(*shape, **kwargs):
 
 
 def samples():
-    """(operator, arguments) for every operator; shapes, layouts and options that take different ways through it."""
+    """(operator, arguments by name) for every operator, in different ways through it.
+
+    Shapes, layouts and options differ.
+    """
     scores, offsets, floors = leaf(30), torch.tensor([0, 10, 30]), torch.tensor([1, 2])
-    x, mask = leaf(2, 6, 5, 5), (torch.arange(6) % 2).float().requires_grad_()
+    yield "global_topk_mask", {"scores": scores, "offsets": offsets, "k": 12, "floors": floors}
+    x = leaf(2, 6, 5, 5)
     rows = torch.randn(2, 6, 5, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
-    weight, bias, out_mask = (
-        leaf(4, 6, 3, 3),
-        leaf(4),
-        torch.tensor([1.0, 0, 1, 1]).requires_grad_(),
-    )
-    yield "global_topk_mask", (scores, offsets, 12, floors)
+    mask = (torch.arange(6) % 2).float().requires_grad_()
     for image in (x, rows):
-        yield "mask_channels", (image, mask)
-        yield "mask_channels_backward", (torch.randn_like(image), image.detach(), mask.detach())
-        for gradient in ops.GRADIENTS:
-            yield (
-                "masked_conv2d",
-                (
-                    image,
-                    weight,
-                    bias,
-                    mask,
-                    out_mask,
-                    [2, 2],
-                    ones,
-                    ones,
-                    1,
-                    gradient,
-                    None,
-                    None,
-                    None,
-                ),
-            )
-        yield (
-            "masked_conv2d",
-            (
-                image,
-                weight.detach(),
-                None,
-                mask,
-                None,
-                ones,
-                ones,
-                ones,
-                1,
-                "exact",
-                out_mask.detach(),
-                None,
-                None,
-            ),
-        )
-        yield (
-            "masked_conv2d_backward",
-            (
-                torch.randn(2, 4, 5, 5).contiguous(
-                    memory_format=torch.channels_last if image is rows else torch.contiguous_format
-                ),
-                image.detach(),
-                weight.detach(),
-                mask.detach(),
-                None,
-                image.detach().new_empty(0),
-                ones,
-                ones,
-                ones,
-                1,
-                "exact",
-                None,
-                None,
-                None,
-                [True, True, True, True, False],
-            ),
-        )
-        for shadow, norm, relu in ((None, False, False), (True, True, True), (True, False, True)):
-            listening = (
-                image.detach()[:, :2].clone(memory_format=torch.preserve_format) if shadow else None
-            )
-            seen = torch.cat([mask.detach(), torch.zeros(2)]).requires_grad_() if shadow else mask
-            kernel, order = leaf(4, 8, 3, 3).detach(), torch.tensor([2, 0, 1, 3])
-            forward = (
-                image,
-                listening,
-                seen,
-                torch.arange(8),
-                kernel,
-                None,
-                torch.rand(4) if norm else None,
-                torch.rand(4) if norm else None,
-                1e-5,
-                None,
-                None,
-                order,
-                2,
-                4 if shadow else 2,
-                relu,
-                ones,
-                ones,
-                ones,
-                [],
-            )
-            yield "masked_conv_norm_act", forward
-            with torch.no_grad():
-                a, _, *rest = torch.ops.pass_transfer.masked_conv_norm_act(*forward)
-            yield (
-                "masked_conv_norm_act_backward",
-                (
-                    torch.randn_like(a),
-                    image.detach(),
-                    listening,
-                    seen.detach(),
-                    torch.arange(8),
-                    kernel,
-                    a,
-                    *rest,
-                    False,
-                    order,
-                    relu,
-                    ones,
-                    ones,
-                    ones,
-                    [],
-                    [True, True, shadow],
-                ),
-            )
+        plain = {"x": image.detach(), "mask": mask.detach()}
+        yield "mask_channels", {"x": image, "mask": mask}
+        yield "mask_channels_backward", {"grad": torch.randn_like(image), **plain}
+        yield from convolutions(image, mask)
+        for dropped, norm, relu in ((False, False, False), (True, True, True), (True, False, True)):
+            yield from fused_layers(image, mask, dropped, norm, relu)
     yield (
         "masked_linear",
-        (leaf(3, 6), leaf(4, 6), leaf(4), mask, out_mask, "exact", None, None, None),
+        {
+            "x": leaf(3, 6),
+            "weight": leaf(4, 6),
+            "bias": leaf(4),
+            "in_mask": mask,
+            "out_mask": torch.tensor([1.0, 0, 1, 1]).requires_grad_(),
+            "gradient": "exact",
+            **NO_SETS,
+        },
+    )
+
+
+def convolutions(image, mask):
+    """Masked convolutions of an image, and a gradient of one."""
+    weight, out_mask = leaf(4, 6, 3, 3), torch.tensor([1.0, 0, 1, 1]).requires_grad_()
+    forward = {"x": image, "weight": weight, "bias": leaf(4), "in_mask": mask, "groups": 1}
+    for gradient in ops.GRADIENTS:
+        masked = {"out_mask": out_mask, "gradient": gradient, **NO_SETS}
+        yield "masked_conv2d", forward | FAR_WINDOW | masked
+    frozen = {"weight": weight.detach(), "bias": None, "out_mask": None, "gradient": "exact"}
+    supported = NO_SETS | {"support": out_mask.detach()}
+    yield "masked_conv2d", forward | frozen | NEAR_WINDOW | supported
+    grad = torch.empty_like(image.detach()[:, :4], memory_format=torch.preserve_format).normal_()
+    yield (
+        "masked_conv2d_backward",
+        {
+            "grad": grad,
+            "x": image.detach(),
+            "weight": weight.detach(),
+            "in_mask": mask.detach(),
+            "out_mask": None,
+            "before": image.detach().new_empty(0),
+            "groups": 1,
+            "gradient": "exact",
+            **NEAR_WINDOW,
+            **NO_SETS,
+            "needs_x": True,
+            "needs_weight": True,
+            "needs_bias": True,
+            "needs_in_mask": True,
+            "needs_out_mask": False,
+        },
+    )
+
+
+def fused_layers(image, mask, dropped, norm, relu):
+    """A fused layer of an image, and its gradient."""
+    others = image.detach()[:, :2].clone(memory_format=torch.preserve_format) if dropped else None
+    if dropped:
+        mask = torch.cat([mask.detach(), torch.zeros(2)]).requires_grad_()
+    both = {
+        "x": image,
+        "dropped": others,
+        "in_mask": mask,
+        "in_order": torch.arange(8),
+        "weight": torch.randn(4, 8, 3, 3),
+        "out_order": torch.tensor([2, 0, 1, 3]),
+        "relu": relu,
+        "pool": [],
+        **NEAR_WINDOW,
+    }
+    forward = both | {
+        "bias": None,
+        "norm_weight": torch.rand(4) if norm else None,
+        "norm_bias": torch.rand(4) if norm else None,
+        "eps": 1e-5,
+        "residual": None,
+        "residual_dropped": None,
+        "out_kept": 2,
+        "out_count": 4 if dropped else 2,
+    }
+    yield "masked_conv_norm_act", forward
+    operator = torch.ops.pass_transfer.masked_conv_norm_act
+    with torch.no_grad():
+        found = operator(**forward)
+    saved = dict(zip([r.name for r in operator.default._schema.returns], found))
+    saved.pop("out_dropped")
+    plain = {n: v.detach() if isinstance(v, torch.Tensor) else v for n, v in both.items()}
+    yield (
+        "masked_conv_norm_act_backward",
+        {
+            "grad": torch.randn_like(saved["out"]),
+            **plain,
+            **saved,
+            "added": False,
+            "needs_x": True,
+            "needs_in_mask": True,
+            "needs_residual": dropped,
+        },
     )
 
 
@@ -174,11 +160,13 @@ def test_opcheck(operators, number, device):
     cases = list(samples())
     assert len(cases) == 28
     name, arguments = cases[number]
-    there = [
-        a.detach().to(device).requires_grad_(a.requires_grad) if isinstance(a, torch.Tensor) else a
-        for a in arguments
-    ]
-    torch.library.opcheck(getattr(operators, name).default, tuple(there))
+    there = {
+        n: a.detach().to(device).requires_grad_(a.requires_grad)
+        if isinstance(a, torch.Tensor)
+        else a
+        for n, a in arguments.items()
+    }
+    torch.library.opcheck(getattr(operators, name).default, (), there)
 
 
 def test_every_operator_is_checked(operators):
@@ -223,37 +211,33 @@ def unlike(argument):
 @pytest.mark.parametrize("operator", OPERATORS)
 @given(st.data())
 def test_arguments_that_do_not_fit_end_in_an_exception_at_most(operators, operator, data):
-    arguments = list(
-        data.draw(st.sampled_from([given_ for name, given_ in samples() if name == operator]))
-    )
-    for place in data.draw(
-        st.lists(st.integers(0, len(arguments) - 1), min_size=1, max_size=2, unique=True)
-    ):
-        arguments[place] = data.draw(unlike(arguments[place]))
-    with (
-        suppress(ValueError, TypeError, RuntimeError),
-        torch.no_grad(),
-    ):  # RuntimeError: the dispatcher's, or no memory
-        getattr(operators, operator)(*arguments)
+    fitting = [given_ for name, given_ in samples() if name == operator]
+    arguments = dict(data.draw(st.sampled_from(fitting)))
+    names = st.lists(st.sampled_from(sorted(arguments)), min_size=1, max_size=2, unique=True)
+    for name in data.draw(names):
+        arguments[name] = data.draw(unlike(arguments[name]))
+    # RuntimeError: the dispatcher's, or no memory.
+    with suppress(ValueError, TypeError, RuntimeError), torch.no_grad():
+        getattr(operators, operator)(**arguments)
 
 
 @pytest.mark.parametrize("number", range(28))
 def test_arguments_may_lie_anywhere_in_memory(operators, number):
     name, arguments = list(samples())[number]
-    arguments = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
-    apart = [
-        torch.stack([a, a], -1)[..., 0] if isinstance(a, torch.Tensor) else a for a in arguments
-    ]
-    assert all(
-        not a.is_contiguous() for a in apart if isinstance(a, torch.Tensor) and a.numel() > 1
-    )
-    for one, other in zip(
-        *(
-            [y] if isinstance(y, torch.Tensor) else y
-            for y in (getattr(operators, name)(*arguments), getattr(operators, name)(*apart))
-        )
-    ):
+    together, apart = {}, {}
+    for argument, value in arguments.items():
+        tensor = isinstance(value, torch.Tensor)
+        together[argument] = value.detach() if tensor else value
+        apart[argument] = torch.stack([value.detach()] * 2, -1)[..., 0] if tensor else value
+        if tensor and value.numel() > 1:
+            assert not apart[argument].is_contiguous()
+    operator = getattr(operators, name)
+    for one, other in zip(as_tuple(operator(**together)), as_tuple(operator(**apart))):
         torch.testing.assert_close(one, other)
+
+
+def as_tuple(results):
+    return (results,) if isinstance(results, torch.Tensor) else results
 
 
 class Layers(torch.nn.Module):
@@ -270,11 +254,12 @@ class Layers(torch.nn.Module):
 
     def forward(self, x, scores):
         mask = ops.global_topk_mask(scores, self.offsets, 5, self.floors).mask
-        y = ops.masked_conv2d(x, self.conv.weight, self.conv.bias, None, mask)
-        z, _ = ops.masked_conv_norm_act(y, torch.ones(8, 8, 1, 1), in_mask=mask)
-        return ops.masked_linear(
-            ops.mask_channels(z, mask).mean((2, 3)), self.linear.weight, self.linear.bias, mask
-        )
+        conv, linear = self.conv, self.linear
+        y = ops.masked_conv2d(x, conv.weight, conv.bias, ops.Masks(out_mask=mask))
+        inputs = ops.Inputs(mask=mask)
+        z, _ = ops.masked_conv_norm_act(y, torch.ones(8, 8, 1, 1), inputs=inputs)
+        features = ops.mask_channels(z, mask).mean((2, 3))
+        return ops.masked_linear(features, linear.weight, linear.bias, ops.Masks(mask))
 
 
 def test_torch_compile_goes_through_without_a_break(operators):

@@ -1,3 +1,5 @@
+"""The selection of the best channels against brute force, on each implementation."""
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,7 +24,10 @@ def problems(draw):
 
 
 def brute_force(scores: list[float], offsets: list[int], k: int, floors: list[int]) -> list[bool]:
-    """One channel after the other: each layer's floor, then the best of what is left; the first among equals."""
+    """One channel after the other: each layer's floor, then the best of what is left.
+
+    Among equals it is the first.
+    """
     kept = [False] * len(scores)
 
     def take_best(first: int, last: int) -> None:
@@ -153,17 +158,59 @@ def test_parts_that_do_not_belong_together_are_refused(scores, offsets, floors, 
         ops.global_topk_mask(scores, torch.tensor(offsets), 1, torch.tensor(floors))
 
 
-def test_masked_channels_are_zero_and_the_mask_gets_its_true_gradient():
-    x, mask = torch.randn(2, 3, 4, 5), torch.tensor([1.0, 0.0, 1.0], requires_grad=True)
-    y = ops.mask_channels(x, mask)
-    assert torch.equal(y[:, 0], x[:, 0]) and not y[:, 1].any()
-    upstream = torch.randn_like(y)
-    y.backward(upstream)
-    torch.testing.assert_close(mask.grad, torch.einsum("bchw,bchw->c", x, upstream))
+@settings(max_examples=200)
+@given(st.data())
+def test_what_does_not_fit_is_refused_with_the_arguments_name(data):
+    bad = {
+        "scores": [
+            torch.zeros(2, 4),
+            torch.zeros(7),
+            torch.zeros(8, dtype=torch.long),
+            torch.full((8,), float("nan")),
+            torch.full((8,), float("-inf")),
+        ],
+        "offsets": [
+            None,
+            torch.zeros(3, dtype=torch.long, device="meta"),
+            torch.tensor([0, 8]),
+            torch.tensor([0, 9, 8]),
+            torch.tensor([0, -1, 8]),
+            torch.tensor([1, 4, 8]),
+            torch.tensor([0.0, 4, 8]),
+            torch.tensor([[0, 4, 8]]),
+        ],
+        "k": [-1, 1, 9, 4.0, None, 2**70],
+        "floors": [
+            torch.zeros(2, dtype=torch.long, device="meta"),
+            torch.tensor([1]),
+            torch.tensor([5, 0]),
+            torch.tensor([-1, 1]),
+            torch.tensor([1.0, 1.0]),
+        ],
+    }
+    name = data.draw(st.sampled_from(sorted(bad)))
+    good = {
+        "scores": torch.arange(8.0),
+        "offsets": torch.tensor([0, 4, 8]),
+        "k": 4,
+        "floors": torch.tensor([1, 1]),
+    }
+    ops.global_topk_mask(**good)
+    with pytest.raises(MaskError, match="cannot keep|k is" if name == "k" else name):
+        ops.global_topk_mask(**good | {name: data.draw(st.sampled_from(bad[name]))})
 
 
-def test_features_without_positions_are_masked_too():
-    x = torch.randn(4, 3)
-    assert torch.equal(
-        ops.mask_channels(x, torch.tensor([True, False, True])), x * torch.tensor([1.0, 0.0, 1.0])
-    )
+@pytest.mark.parametrize("n", [1, 2, 999, 30_000, 100_000])
+def test_exactly_k_of_many_scores_with_many_ties(n):
+    scores, layers = torch.randint(0, 40, (n,)).float(), min(n, 50)
+    offsets = torch.linspace(0, n, layers + 1).long()
+    floors = offsets.diff() // 10
+    for k in {int(floors.sum()), n // 3 or 1, n}:
+        if k < floors.sum():
+            continue
+        mask, _, kept, _ = ops.global_topk_mask(scores, offsets, k, floors)
+        again = ops.global_topk_mask(scores, offsets, k, floors).mask
+        assert int(mask.sum()) == k == int(kept.sum())
+        assert set(mask.tolist()) <= {0.0, 1.0} and (kept >= floors).all()
+        assert torch.equal(mask, again)
+        assert torch.equal(mask, ops.reference.global_topk_mask(scores, offsets, k, floors)[0])
