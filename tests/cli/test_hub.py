@@ -113,8 +113,7 @@ def python(code, endpoint, home):
 
 def test_an_entry_is_loaded_from_the_hub(hub, entry, tmp_path):
     code = (
-        "import pass_transfer as pt\n"
-        "print(pt.load_hypernet('hf-hub:someone/entry').fingerprint())"
+        "import pass_transfer as pt\nprint(pt.load_hypernet('hf-hub:someone/entry').fingerprint())"
     )
     done = python(code, hub, tmp_path)
     assert done.returncode == 0, done.stderr

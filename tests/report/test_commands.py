@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
-from pass_transfer.cli.main import run as command_line
 from pass_transfer.budgets import Budget
+from pass_transfer.cli.main import run as command_line
 from pass_transfer.recipes.adapt_config import AdaptConfig
 from pass_transfer.recipes.options import take_budget
 from pass_transfer.report.command import adapt_command, evaluation_command, report_command

@@ -1,0 +1,1 @@
+"""What a run of adapt leaves in its folder, and how it is read again."""
