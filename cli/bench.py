@@ -21,7 +21,8 @@ def bench(
         list[str] | None,
         typer.Option(
             "--engine",
-            help='"eager", "eager channels_last", "compile" or "onnxruntime"; can be given several times (default: all).',
+            help='"eager", "eager channels_last", "compile" or "onnxruntime"; can be given several '
+            "times (default: all).",
         ),
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", help="Measurements of each.")] = 15,
@@ -30,7 +31,8 @@ def bench(
 ) -> None:
     """Measure a run's small network beside the dense one.
 
-    Interleaved, in float32; median and quartiles. PyTorch's and onnxruntime's threads are those of OMP_NUM_THREADS.
+    Interleaved, in float32; median and quartiles. PyTorch's and onnxruntime's threads are those
+    of OMP_NUM_THREADS.
 
     Examples:
 
@@ -38,11 +40,12 @@ def bench(
       pass-transfer bench runs/c100
       pass-transfer bench runs/c100 --batch 1 --batch 32 --engine onnxruntime
     """
-    from pass_transfer.recipes.bench import BenchConfig, bench_run
+    from pass_transfer.recipes.bench import BenchConfig
+    from pass_transfer.recipes.bench import bench as run_bench
     from pass_transfer.report import bench_table
 
     config = BenchConfig(
         tuple(batch or BenchConfig.batch_sizes), tuple(engine or BenchConfig.engines), rounds
     )
-    found = bench_run(run, config, device)
+    found = run_bench(run, config, device)
     print(json.dumps(found) if as_json else bench_table(found))

@@ -25,7 +25,8 @@ def export(
 ) -> None:
     """Write a run's small network for other runtimes.
 
-    One file, checked against torch, that takes any number of RGB images in [0, 1]; prompt, normalisation and classifier are inside, class names in its metadata.
+    One file, checked against torch, that takes any number of RGB images in [0, 1]. Prompt,
+    normalisation and classifier are inside, class names in its metadata.
 
     Examples:
 
@@ -36,8 +37,6 @@ def export(
     from pass_transfer.pruned import load_pruned
 
     found = load_pruned(run).export(out, format)
-    print(
-        json.dumps(found)
-        if as_json
-        else f"{found['path']}: {found['bytes'] / 1e6:.2f} MB of {found['format']}, within {found['difference']:.0e} of torch's logits"
-    )
+    size = f"{found['bytes'] / 1e6:.2f} MB of {found['format']}"
+    near = f"within {found['difference']:.0e} of torch's logits"
+    print(json.dumps(found) if as_json else f"{found['path']}: {size}, {near}")

@@ -76,8 +76,5 @@ def finetune(
         resume=resume,
         force=force,
     )
-    print(
-        json.dumps(result)
-        if as_json
-        else f"top-1 {result['top1']:.2f} % on the test images of {task}, as stored in {out}/backbone.safetensors"
-    )
+    said = f"top-1 {result['top1']:.2f} % on the test images of {task}"
+    print(json.dumps(result) if as_json else f"{said}, as stored in {out}/backbone.safetensors")

@@ -32,12 +32,22 @@ OUT_OF_MEMORY = (
 )
 
 
+HELP = """Prune a pretrained vision network for your own images, by transfer from a hypernetwork.
+
+Example:
+
+\b
+  pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 \\
+      --macs 0.5 --out runs/c100
+"""
+
+
 class _Interrupted(Exception):
     """Ctrl-C, past typer, which would drop the text that says how to continue."""
 
 
 class _Group(TyperGroup):
-    def invoke(self, ctx):
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
@@ -52,8 +62,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
-    help="Prune a pretrained vision network for your own images, by transfer from a pretrained hypernetwork.\n\n"
-    "Example:\n\n\b\n  pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 \\\n      --macs 0.5 --out runs/c100",
+    help=HELP,
 )
 app.command("adapt")(adapt.adapt)
 app.command("search")(search.search)
@@ -69,7 +78,10 @@ app.add_typer(zoo.app, name="zoo")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exits 0 when done, 1 with one clear message, 2 for wrong usage, 130 when interrupted."""
+    """Run the command line.
+
+    Exits 0 when done, 1 with one clear message, 2 for wrong usage, 130 when interrupted.
+    """
     sys.exit(run(arguments))
 
 
@@ -103,7 +115,7 @@ def _said(error: PassTransferError) -> str:
 def _wrong_usage(error: Any) -> int:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
-        print(context.get_help(), file=sys.stderr)
+        print(error.ctx.get_help(), file=sys.stderr)
         return 2
     old = getattr(error, "option_name", None)
     if old in RENAMED:

@@ -139,7 +139,7 @@ def takes_budget(verb: Callable[..., None]) -> Callable[..., None]:
 
     run.__signature__ = inspect.Signature(whole)  # type: ignore[attr-defined]  # read by typer
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in whole}
-    del run.__wrapped__  # type: ignore[attr-defined]  # whose signature typer would read
+    del run.__wrapped__  # whose signature typer would read
     return run
 
 

@@ -17,15 +17,14 @@ def report(
 ) -> None:
     """Write a run's report again, from its files.
 
-    One page, report.html in the run folder, that opens without a network, and its pictures as PNG in report/ beside it.
+    One page, report.html in the run folder, that opens without a network, and its pictures as
+    PNG in report/ beside it.
 
     Example: pass-transfer report runs/c100
     """
     from pass_transfer.report import write_report
 
     written = write_report(run)
-    print(
-        json.dumps(written)
-        if as_json
-        else f"{written['report']}, and {len(written['pictures'])} pictures in {Path(written['pictures'][0]).parent}"
-    )
+    pictures = written["pictures"]
+    said = f"{written['report']}, and {len(pictures)} pictures in {Path(pictures[0]).parent}"
+    print(json.dumps(written) if as_json else said)

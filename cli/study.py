@@ -14,8 +14,15 @@ from pass_transfer.cli import options
 if TYPE_CHECKING:
     from pass_transfer.study import Study
 
+HELP = """Compare methods under one protocol.
+
+Over tasks, budgets and seeds, as a YAML file says.
+
+Example: pass-transfer study run benchmarks/studies/cifar100.yaml --dry-run
+"""
+
 app = typer.Typer(
-    help="Compare methods under one protocol.\n\nOver tasks, budgets and seeds, as a YAML file says.\n\nExample: pass-transfer study run benchmarks/studies/cifar100.yaml --dry-run",
+    help=HELP,
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -25,7 +32,8 @@ Cells = Annotated[
     Path | None,
     typer.Option(
         "--cells",
-        help="Folder of the cells, in place of the study's `out`: for a study that is made again on another machine.",
+        help="Folder of the cells, in place of the study's `out`: for a study that is made again "
+        "on another machine.",
     ),
 ]
 
@@ -49,7 +57,8 @@ def run(
 ) -> None:
     """Make the cells of a study that are missing.
 
-    Stop and start it as you like. Start it several times, in several terminals or as a job array, to share the work: each process takes searches that no other holds.
+    Stop and start it as you like. Start it several times, in several terminals or as a job array,
+    to share the work: each process takes searches that no other holds.
 
     Examples:
 
@@ -62,17 +71,14 @@ def run(
     from pass_transfer.study import estimate, run_study
 
     study = _study(file, cells)
-    found = (
-        estimate(study, device, precision, retry_failed)
-        if dry_run
-        else run_study(study, device=device, precision=precision, retry_failed=retry_failed)
-    )
-    text = (
-        estimate_table(found)
-        if dry_run
-        else f"{found['done']} cells done, {found['failed']} failed, {found['elsewhere']} with other processes; they are in {study.out}"
-    )
-    print(json.dumps(found) if as_json else text)
+    if dry_run:
+        foreseen = estimate(study, device, precision, retry_failed)
+        print(json.dumps(foreseen) if as_json else estimate_table(foreseen))
+        return
+    found = run_study(study, device=device, precision=precision, retry_failed=retry_failed)
+    made = f"{found['done']} cells done, {found['failed']} failed"
+    said = f"{made}, {found['elsewhere']} with other processes; they are in {study.out}"
+    print(json.dumps(found) if as_json else said)
 
 
 @app.command("report")
@@ -83,14 +89,16 @@ def report(
         Path | None,
         typer.Option(
             "--out",
-            help="Folder for report.html, table.md, table.csv and the pictures (default: report/ beside the cells).",
+            help="Folder for report.html, table.md, table.csv and the pictures (default: report/ "
+            "beside the cells).",
         ),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
             "--against",
-            help="A method; the tables say by how many points it is above each other one, seed by seed.",
+            help="A method; the tables say by how many points it is above each other one, seed by "
+            "seed.",
         ),
     ] = None,
 ) -> None:

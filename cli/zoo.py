@@ -20,6 +20,9 @@ Name = Annotated[
 ]
 
 
+LINE = "{name}  {architecture}, {image_size} px, source {source}, {megabytes:.1f} MB"
+
+
 @app.command("ls")
 def ls(as_json: options.Json = False) -> None:
     """List the installed entries.
@@ -29,10 +32,7 @@ def ls(as_json: options.Json = False) -> None:
     from pass_transfer.zoo.describe import describe_all
 
     rows = describe_all()
-    lines = [
-        f"{r['name']}  {r['architecture']}, {r['image_size']} px, source {r['source']}, {r['megabytes']:.1f} MB"
-        for r in rows
-    ]
+    lines = [LINE.format(**row) for row in rows]
     print(json.dumps(rows) if as_json else "\n".join(lines) or "no entries")
 
 

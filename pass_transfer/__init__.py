@@ -1,4 +1,4 @@
-"""Prune a pretrained vision network for your own images, by transfer from a pretrained hypernetwork.
+"""Prune a pretrained vision network for your own images, by transfer from a hypernetwork.
 
     import pass_transfer as pt
 
@@ -12,6 +12,7 @@ Names are imported when they are first used, so that importing the package is fa
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 __version__ = "0.2.0.dev0"
 
@@ -34,7 +35,7 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pass_transfer' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

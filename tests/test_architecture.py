@@ -1,4 +1,4 @@
-"""The house rules that can be counted: imports point down, and files, functions and lines are short."""
+"""The house rules that can be counted: imports point down; files, functions, lines are short."""
 
 import ast
 import subprocess
@@ -40,7 +40,7 @@ def text(path):
 
 
 def modules():
-    """Name and syntax tree of every module of the package, the command line as pass_transfer.cli."""
+    """Name and syntax tree of every module, the command line as pass_transfer.cli."""
     for path in tracked("pass_transfer/*.py", "cli/*.py"):
         parts = Path(path).with_suffix("").parts
         parts = parts if parts[0] == "pass_transfer" else ("pass_transfer", *parts)

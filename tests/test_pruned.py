@@ -76,7 +76,8 @@ def test_another_process_computes_the_same_logits_without_pickle_or_the_training
     torch.save(images, tmp_path / "images.pt")
     code = (
         "import sys, json, torch, torchvision.models, safetensors.torch; torch.set_num_threads(1)\n"
-        "for name in ('torch_pruning', 'accelerate', 'datasets', 'huggingface_hub', 'sklearn', 'matplotlib', 'typer', 'rich', 'onnx', 'onnxruntime'):\n"
+        "for name in ('torch_pruning', 'accelerate', 'datasets', 'huggingface_hub', 'sklearn',"
+        "             'matplotlib', 'typer', 'rich', 'onnx', 'onnxruntime'):\n"
         "    sys.modules[name] = None  # an import of it fails\n"
         "from pass_transfer import load_pruned\n"
         "images = torch.load(sys.argv[2])\n"

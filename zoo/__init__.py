@@ -1,0 +1,1 @@
+"""The entries that come with the package, one folder each."""

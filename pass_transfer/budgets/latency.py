@@ -1,4 +1,4 @@
-"""A budget in measured milliseconds: the largest cut of a ranking that runs within it on this machine."""
+"""A budget in measured milliseconds: the largest cut that runs within it on this machine."""
 
 from __future__ import annotations
 
@@ -63,7 +63,10 @@ def check_reachable(
     budget: LatencyBudget,
     image_size: int,
 ) -> None:
-    """Measure the smallest cut alone. Raises MaskError where it takes longer than the budget; arguments as of fit_latency."""
+    """Measure the smallest cut alone; arguments as of fit_latency.
+
+    Raises MaskError where it takes longer than the budget.
+    """
     _Search(cuts, network, budget, image_size).check_least()
 
 
@@ -73,12 +76,13 @@ def fit_latency(
     budget: LatencyBudget,
     image_size: int,
 ) -> ChannelMasks:
-    """The masks of the largest cut that was measured within a budget while the next larger one was not.
+    """The masks of the largest cut that was measured within a budget.
 
-    Bisection over the ranking; then the cut and the next larger one are measured together,
-    longer, and the search goes on above or below them where that contradicts it, with all that
-    has been measured. Where it comes to no end, the largest cut that was measured longer and is
-    within the budget; where there is none, one more search takes the machine's pace as it was so far.
+    The next larger cut was measured, too, and is not within it. The ranking is bisected first.
+    Then the cut and the next larger one are measured together, longer. Where that contradicts
+    the bisection, the search goes on above or below them, with all that has been measured.
+    Where it comes to no end, the largest cut that was measured longer and is within the budget
+    is taken. Where there is none, one more search takes the pace that the machine had so far.
 
     Args:
         cuts: of one ranking.
@@ -87,11 +91,11 @@ def fit_latency(
         image_size: side of an image in pixels.
 
     Raises:
-        MaskError: even the smallest cut takes longer; or no cut was found within the budget twice.
+        MaskError: even the smallest cut takes longer; or no cut was found within the budget
+            twice.
     """
-    say(
-        f"looking for the largest cut that takes {budget.milliseconds:g} ms at batch {budget.batch}, by measuring"
-    )
+    allowed, batch = f"{budget.milliseconds:g} ms", f"batch {budget.batch}"
+    say(f"looking for the largest cut that takes {allowed} at {batch}, by measuring")
     search = _Search(cuts, network, budget, image_size)
     search.check_least()
     low, high = cuts.least, cuts.most
@@ -104,14 +108,10 @@ def fit_latency(
         if not search.fits(count):
             low, high = cuts.least, max(cuts.least, count - 1)
         elif above is None or not search.fits(above):
-            larger = (
-                "it is the whole network"
-                if above is None
-                else f"the next larger cut takes {search.estimate(above):.2f} ms"
-            )
-            say(
-                f"batch {budget.batch} takes {search.estimate(count):.2f} ms of {budget.milliseconds:g}; {larger}"
-            )
+            larger = "it is the whole network"
+            if above is not None:
+                larger = f"the next larger cut takes {search.estimate(above):.2f} ms"
+            say(f"{batch} takes {search.estimate(count):.2f} ms of {allowed[:-3]}; {larger}")
             return cuts.masks(count)
         else:
             low, high = above, cuts.most
@@ -120,17 +120,23 @@ def fit_latency(
         fitting = search.at_one_pace()
     if fitting is None:
         raise MaskError(
-            f"measurements of {budget.milliseconds} ms contradict each other on this machine: let nothing else run on it, or give --macs instead"
+            f"measurements of {budget.milliseconds} ms contradict each other on this machine: let "
+            f"nothing else run on it, or give another budget, such as macs"
         )
     say(
-        f"batch {budget.batch} takes {search.estimate(fitting):.2f} ms of {budget.milliseconds:g}; measurements contradict each other here, so a larger cut may fit too: "
-        "let nothing else run on this machine to know"
+        f"{batch} takes {search.estimate(fitting):.2f} ms of {allowed[:-3]}; measurements "
+        f"contradict each other here, so a larger cut may fit too: let nothing else run on this "
+        f"machine to know"
     )
     return cuts.masks(fitting)
 
 
 class _Search:
-    """Measurements of cuts, each side by side with one cut that is always the same: a shared machine's pace, which wanders, is that one's median over all of them."""
+    """Measurements of cuts, each side by side with one cut that is always the same.
+
+    A shared machine's pace changes from minute to minute. The median over all measurements of
+    that one cut is taken for the usual pace.
+    """
 
     def __init__(
         self,
@@ -142,54 +148,52 @@ class _Search:
         self.cuts, self.network, self.budget, self.image_size = cuts, network, budget, image_size
         self.reference = network(cuts.masks((cuts.least + cuts.most) // 2))
         self.paces: list[float] = []  # milliseconds of the reference
-        self.ratios: dict[
-            tuple[int, ...], list[float]
-        ] = {}  # of a cut's time to the reference's, by what it keeps
+        # Of a cut's time to the reference's, by the units that it keeps.
+        self.ratios: dict[tuple[int, ...], list[float]] = {}
         self.pace: float | None = None  # what the reference takes, once that is held fast
 
     def check_least(self) -> None:
         cuts = self.cuts
         if not self.fits(cuts.least):
             raise MaskError(
-                f"latency {self.budget.milliseconds} ms cannot be met: with a tenth of every group kept (a whole multiple of {cuts.round_to}, and all of the "
-                f"layers to be kept) a batch of {self.budget.batch} still takes {self.estimate(cuts.least):.2f} ms here, which is the lowest budget"
+                f"latency {self.budget.milliseconds} ms cannot be met: with a tenth of every group "
+                f"kept (a whole multiple of {cuts.round_to}, and all of the layers to be kept) a "
+                f"batch of {self.budget.batch} still takes {self.estimate(cuts.least):.2f} ms "
+                f"here, which is the lowest budget"
             )
 
     def fits(self, count: int) -> bool:
-        """Whether a cut is within the budget by all that is known of it; measures it if nothing is."""
+        """Whether a cut is within the budget by all that is known; measures it if nothing is."""
         if self._key(count) not in self.ratios:
             self.measure(count)
         return self.estimate(count) <= self.budget.milliseconds
 
     def estimate(self, count: int) -> float:
         """Milliseconds of a measured cut at the machine's usual pace."""
-        return statistics.median(self.ratios[self._key(count)]) * (
-            self.pace or statistics.median(self.paces)
-        )
+        pace = self.pace or statistics.median(self.paces)
+        return statistics.median(self.ratios[self._key(count)]) * pace
 
     def at_one_pace(self) -> int | None:
-        """The largest cut within the budget, measured longer, at the pace that all measurements so far had in the middle; None where it contradicts itself even so."""
+        """The largest cut within the budget at the median pace so far, measured longer.
+
+        None where it contradicts itself even so.
+        """
         self.pace = statistics.median(self.paces)
         count = self.cuts.largest(self.fits, self.cuts.least, self.cuts.most)
         self.measure(count, rounds=CAREFUL)
         return count if self.fits(count) else None
 
     def measure(self, *counts: int, rounds: int = ROUNDS) -> None:
-        """Measure cuts side by side; a longer measurement counts for as many as it has the rounds of."""
-        networks = {str(count): self.network(self.cuts.masks(count)) for count in counts} | {
-            REFERENCE: self.reference
-        }
-        times = {
-            name: by_batch[self.budget.batch]
-            for name, by_batch in measure_latency(
-                networks, self.image_size, (self.budget.batch,), rounds
-            ).items()
-        }
-        self.paces += [times[REFERENCE]] * (rounds // ROUNDS)
+        """Measure cuts side by side; a longer measurement counts as several."""
+        networks = {str(count): self.network(self.cuts.masks(count)) for count in counts}
+        networks[REFERENCE] = self.reference
+        batch, weight = self.budget.batch, rounds // ROUNDS
+        measured = measure_latency(networks, self.image_size, (batch,), rounds)
+        pace = measured[REFERENCE][batch]
+        self.paces += [pace] * weight
         for count in counts:
-            self.ratios.setdefault(self._key(count), []).extend(
-                [times[str(count)] / times[REFERENCE]] * (rounds // ROUNDS)
-            )
+            ratio = measured[str(count)][batch] / pace
+            self.ratios.setdefault(self._key(count), []).extend([ratio] * weight)
 
     def _key(self, count: int) -> tuple[int, ...]:
         return tuple(self.cuts.kept(count).values())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pass_transfer import ops
 from pass_transfer.errors import KernelError
-from pass_transfer.masking.fused import run_plan
+from pass_transfer.masking.fused import is_linear, run_plan
 from pass_transfer.masking.hooks import batch_statistics, masked
 from pass_transfer.masking.orders import counts_and_orders, ordered
 from pass_transfer.masking.plan import Layer, Plan, plan_of
@@ -93,7 +93,7 @@ def _learns(backbone: nn.Module, plan: Plan) -> bool:
 def _is_classifier(step: Layer, backbone: nn.Module) -> bool:
     if step.writes is not None or step.norm is not None:
         return False
-    return isinstance(backbone.get_submodule(step.layer), nn.Linear)
+    return is_linear(backbone.get_submodule(step.layer))
 
 
 def _with_gradient(

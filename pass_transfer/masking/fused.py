@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pass_transfer import ops
-from pass_transfer.errors import KernelError
 from pass_transfer.masking.orders import ChannelOrder
 from pass_transfer.masking.plan import Channelwise, Layer, Plan
+from pass_transfer.networks.layers import Role, kind_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def _channelwise(step: Channelwise, backbone: nn.Module, value: Activation) -> A
     if step.module is None:
         return value.each(lambda t: t.flatten(1))
     module = backbone.get_submodule(step.module)
-    if isinstance(module, (nn.Dropout, nn.Dropout2d)):
+    if kind_of(module).idle_in_evaluation:
         return value
     if getattr(module, "inplace", False):
         return value.each(lambda t: module(t.clone()))
@@ -67,10 +68,10 @@ def _layer(
 ) -> Activation:
     layer, value = backbone.get_submodule(step.layer), values[step.source]
     reads = groups[step.reads] if step.reads else None
-    linear = isinstance(layer, nn.Linear)
-    if isinstance(layer, nn.Linear) and any(p.requires_grad for p in layer.parameters()):
+    linear = is_linear(layer)
+    if linear and any(p.requires_grad for p in layer.parameters()):
         return Activation(_trained(layer, reads, value, step.relu))
-    weight, bias, window = _as_convolution(layer)
+    weight, bias, window = _as_convolution(layer, linear)
     if linear:
         value = value.each(lambda t: t[:, :, None, None])
     kept, dropped = ops.masked_conv_norm_act(
@@ -87,14 +88,16 @@ def _layer(
     return made.each(lambda t: t.flatten(1)) if linear else made
 
 
-def _as_convolution(layer: nn.Module) -> tuple[Tensor, Tensor | None, ops.Window]:
+def is_linear(layer: nn.Module) -> bool:
+    """Whether a step is made of a linear layer, not of a convolution."""
+    return kind_of(layer).role is Role.LINEAR
+
+
+def _as_convolution(layer: Any, linear: bool) -> tuple[Tensor, Tensor | None, ops.Window]:
     """Weight (O, I, kh, kw), bias and window; a linear layer is a convolution of one position."""
-    if isinstance(layer, nn.Linear):
+    if linear:
         return layer.weight[:, :, None, None], layer.bias, ops.Window()
-    if isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str):
-        window = ops.Window(layer.stride, layer.padding, layer.dilation)
-        return layer.weight, layer.bias, window
-    raise KernelError(f"{layer} cannot be run as a fused step")
+    return layer.weight, layer.bias, ops.Window(layer.stride, layer.padding, layer.dilation)
 
 
 def _inputs(reads: ChannelOrder | None, value: Activation) -> ops.Inputs:
@@ -111,9 +114,7 @@ def _outputs(writes: ChannelOrder | None) -> ops.Outputs:
 def _norm(backbone: nn.Module, name: str | None) -> ops.Norm:
     if name is None:
         return ops.Norm()
-    norm = backbone.get_submodule(name)
-    if not isinstance(norm, nn.BatchNorm2d):
-        raise KernelError(f"{norm} cannot be fused to a convolution")
+    norm: Any = backbone.get_submodule(name)
     return ops.Norm(norm.weight, norm.bias, norm.eps)
 
 
@@ -124,7 +125,7 @@ def _epilogue(step: Layer, values: Mapping[str, Activation]) -> ops.Epilogue:
     return ops.Epilogue(residual.kept, residual.dropped, step.relu, step.pool)
 
 
-def _trained(layer: nn.Linear, reads: ChannelOrder | None, value: Activation, relu: bool) -> Tensor:
+def _trained(layer: Any, reads: ChannelOrder | None, value: Activation, relu: bool) -> Tensor:
     """A linear layer that learns, on all channels whose mask wants a gradient.
 
     Its own outputs are in no group that is masked.

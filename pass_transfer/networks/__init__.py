@@ -1,7 +1,7 @@
 """Networks: how they are built and loaded, what they cost, and which channels go together."""
 
 from pass_transfer.networks.builders import architectures, build_backbone, register_builder
-from pass_transfer.networks.classifier import classifier_name, set_classifier
+from pass_transfer.networks.classifier import classifier_name, classifier_of, set_classifier
 from pass_transfer.networks.cost import CostTable, count_macs, count_parameters
 from pass_transfer.networks.groups import COUPLINGS, ChannelGroup, ChannelGroups, find_groups
 from pass_transfer.networks.layers import (
@@ -24,6 +24,7 @@ __all__ = [
     "architectures",
     "build_backbone",
     "classifier_name",
+    "classifier_of",
     "count_macs",
     "count_parameters",
     "find_groups",

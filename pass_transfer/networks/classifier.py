@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import nn
 
 from pass_transfer.errors import BackboneError
@@ -16,6 +18,11 @@ def classifier_name(backbone: nn.Module) -> str:
             f"{type(backbone).__name__} has no linear layer that could be its classifier"
         )
     return names[-1]
+
+
+def classifier_of(backbone: nn.Module) -> nn.Linear:
+    """A backbone's classifier. Raises BackboneError if there is none."""
+    return cast(nn.Linear, backbone.get_submodule(classifier_name(backbone)))
 
 
 def set_classifier(backbone: nn.Module, linear: nn.Module) -> None:

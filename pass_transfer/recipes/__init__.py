@@ -1,1 +1,1 @@
-"""Recipes: search, prompt tuning, adaptation, fine-tuning, evaluation; each short, over the rooms below."""
+"""Recipes: one file a verb, with the verb's name, over the pipeline."""

@@ -91,10 +91,9 @@ def adapt(
     files = {"data_dir": data_dir, "backbone_file": backbone, "dense_run": dense}
     identity = _identity(trained, job, task) | _named(files) | config.identity_fields()
     if config.distill:
-        weights = None if teacher_run is None else sha256(teacher_run / WEIGHTS)
-        identity["teacher"] = weights
-    noted = {"threads": torch.get_num_threads(), "versions": _versions()}
-    run = RunFolder(out, identity | noted, resume=where.resume, force=where.force, started=started)
+        identity["teacher"] = None if teacher_run is None else sha256(teacher_run / WEIGHTS)
+    identity |= {"threads": torch.get_num_threads(), "versions": _versions()}
+    run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)
     if entry.own_weights and backbone is None:
         keep_prior(entry, run)
     try:
@@ -110,9 +109,8 @@ def _job(entry: PretrainedHypernet, task: Task, config: AdaptConfig, runtime: Ru
     if entry.own_weights and mapping == "linear":
         say("the classifier is a new one, from class means")
     elif entry.own_weights:
-        say(
-            "the classifier's rows are mapped one to one to the task's classes, by what they predict"
-        )
+        how = "one to one to the task's classes, by what they predict"
+        say(f"the classifier's rows are mapped {how}")
     return Job(
         entry.dense,
         entry,

@@ -6,6 +6,7 @@ import dataclasses
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,22 @@ from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.pruned import PrunedModel, export_model, load_pruned
 from pass_transfer.runs.dense import DENSE
-from pass_transfer.settings import check_whole
+from pass_transfer.settings import check_whole, is_whole
 from pass_transfer.training import choose_runtime
 
 ENGINES = ("eager", "eager channels_last", "compile", "onnxruntime")
+Engine = Callable[[torch.Tensor], object]
+
+
+CPU = torch.device("cpu")
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchConfig:
-    """What is measured. Engines are torch in both layouts, torch.compile of it in channels_last, and onnxruntime."""
+    """What is measured.
+
+    Engines are torch in both layouts, torch.compile of it in channels_last, and onnxruntime.
+    """
 
     batch_sizes: tuple[int, ...] = (1, 8, 64)
     engines: tuple[str, ...] = ENGINES
@@ -38,19 +46,20 @@ class BenchConfig:
         for name in self.engines:
             if name not in ENGINES:
                 raise UsageError(f"unknown engine {name!r}; choose of {', '.join(ENGINES)}")
-        if not self.batch_sizes or any(
-            isinstance(b, bool) or not isinstance(b, int) or b < 1 for b in self.batch_sizes
-        ):
-            raise UsageError(f"--batch is {self.batch_sizes}; give whole numbers of at least 1")
+        if not self.batch_sizes or not all(is_whole(size) for size in self.batch_sizes):
+            message = f"batch is {self.batch_sizes}; give whole numbers of at least 1"
+            raise UsageError(message, "batch")
 
 
-def bench_run(
-    run: str | Path, config: BenchConfig = BenchConfig(), device: str = "auto"
-) -> dict[str, Any]:
+DEFAULT = BenchConfig()
+
+
+def bench(run: str | Path, config: BenchConfig = DEFAULT, device: str = "auto") -> dict[str, Any]:
     """Measure both networks, interleaved, in float32.
 
     Args:
-        run: a run folder of adapt. The dense network is the one kept there, or has random weights.
+        run: a run folder of adapt. The dense network is the one kept there, or has random
+            weights.
 
     Returns:
         "device", "threads", "image_size", versions, and "rows": network ("small" or
@@ -60,67 +69,75 @@ def bench_run(
     Raises:
         UsageError, RunError, StorageError: see BenchConfig and load_pruned.
     """
-    small = load_pruned(run)
-    spec = small.spec
-    dense = load_pruned(Path(run) / DENSE) if (Path(run) / DENSE).is_dir() else _untrained(small)
+    small, kept = load_pruned(run), Path(run) / DENSE
+    dense = load_pruned(kept) if kept.is_dir() else _untrained(small)
     place = choose_runtime(device, "no").device
     rows = compare({"small": small, "dense": dense}, config, place)
     return {
         "run": str(run),
         "device": str(place),
         "threads": torch.get_num_threads(),
-        "image_size": spec.image_size,
+        "image_size": small.spec.image_size,
         "torch": torch.__version__,
         "rows": rows,
     }
 
 
 def compare(
-    models: Mapping[str, PrunedModel],
-    config: BenchConfig,
-    device: torch.device = torch.device("cpu"),
+    models: Mapping[str, PrunedModel], config: BenchConfig, device: torch.device = CPU
 ) -> list[dict[str, Any]]:
-    """Measure models of one image size, by name, interleaved; the rows are those of bench_run."""
-    rows, size = [], next(iter(models.values())).spec.image_size
+    """Measure models of one image size, by name, interleaved; the rows are those of bench."""
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         for engine in config.engines:
-            calls = {
-                name: _engine(engine, model, device, Path(scratch) / f"{name}.onnx")
-                for name, model in models.items()
-            }
-            title = f"{engine} ({_provider(device)})" if engine == "onnxruntime" else engine
             try:
-                for batch in config.batch_sizes:
-                    say(f"{title}, batch {batch}")
-                    rows += _measure(title, calls, batch, size, device, config.rounds)
+                rows += _compare_on(engine, models, config, device, Path(scratch))
             except RuntimeError as error:  # torch.compile wants a C++ compiler
                 if engine != "compile":
                     raise
-                say(
-                    f"torch.compile cannot run here, so it is left out: {str(error).strip().splitlines()[0]}"
-                )
+                why = str(error).strip().splitlines()[0]
+                say(f"torch.compile cannot run here, so it is left out: {why}")
+    return rows
+
+
+def _compare_on(
+    engine: str,
+    models: Mapping[str, PrunedModel],
+    config: BenchConfig,
+    device: torch.device,
+    scratch: Path,
+) -> list[dict[str, Any]]:
+    """The rows of one engine."""
+    size = next(iter(models.values())).spec.image_size
+    calls = {}
+    for name, model in models.items():
+        calls[name] = _engine(engine, model, device, scratch / f"{name}.onnx")
+    title = f"{engine} ({_provider(device)})" if engine == "onnxruntime" else engine
+    rows = []
+    for batch in config.batch_sizes:
+        say(f"{title}, batch {batch}")
+        images = random_images(batch, size, device, _layout(engine))
+        rows += _measure(title, calls, images, config.rounds)
     return rows
 
 
 def _untrained(small: PrunedModel) -> PrunedModel:
     """The dense network of a small one, with random weights, which cost the same time."""
     spec = small.spec
-    return PrunedModel(
-        Network(build_backbone(spec), spec.mean, spec.std, small.network.prompt),
-        spec,
-        small.class_names,
-        {},
-    ).eval()
+    network = Network(build_backbone(spec), spec.mean, spec.std, small.network.prompt)
+    return PrunedModel(network, spec, small.class_names, {}).eval()
 
 
-def _engine(
-    engine: str, model: PrunedModel, device: torch.device, path: Path
-) -> Callable[[torch.Tensor], object]:
+def _layout(engine: str) -> torch.memory_format:
+    """The layout of the images that an engine is given."""
+    plain = engine in ("eager", "onnxruntime")
+    return torch.contiguous_format if plain else torch.channels_last
+
+
+def _engine(engine: str, model: PrunedModel, device: torch.device, path: Path) -> Engine:
     if engine == "onnxruntime":
         return _onnxruntime(model, device, path)
-    network: nn.Module = model.to(
-        device, memory_format=torch.contiguous_format if engine == "eager" else torch.channels_last
-    )
+    network: nn.Module = model.to(device).to(memory_format=_layout(engine))
     return torch.compile(network) if engine == "compile" else network
 
 
@@ -128,66 +145,39 @@ def _provider(device: torch.device) -> str:
     """Where onnxruntime runs: its package for CPUs has no other."""
     import onnxruntime
 
-    return (
-        "CUDA"
-        if device.type == "cuda"
-        and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-        else "CPU"
-    )
+    known = onnxruntime.get_available_providers()
+    return "CUDA" if device.type == "cuda" and "CUDAExecutionProvider" in known else "CPU"
 
 
-def _onnxruntime(
-    model: PrunedModel, device: torch.device, path: Path
-) -> Callable[[torch.Tensor], object]:
+def _onnxruntime(model: PrunedModel, device: torch.device, path: Path) -> Engine:
     import onnxruntime
 
     with torch.inference_mode(False):
-        export_model(model.to("cpu", memory_format=torch.contiguous_format), path)
+        export_model(model.to("cpu").to(memory_format=torch.contiguous_format), path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        str(path),
-        options,
-        providers=list(
-            dict.fromkeys([f"{_provider(device)}ExecutionProvider", "CPUExecutionProvider"])
-        ),
-    )
+    wanted = [f"{_provider(device)}ExecutionProvider", "CPUExecutionProvider"]
+    providers = list(dict.fromkeys(wanted))
+    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     return lambda images: session.run(["logits"], {"images": images.cpu().numpy()})
 
 
 def _measure(
-    engine: str,
-    calls: dict[str, Callable],
-    batch: int,
-    size: int,
-    device: torch.device,
-    rounds: int,
+    title: str, calls: Mapping[str, Engine], images: torch.Tensor, rounds: int
 ) -> list[dict[str, Any]]:
-    images = random_images(
-        batch,
-        size,
-        device,
-        torch.contiguous_format
-        if engine == "eager" or engine.startswith("onnxruntime")
-        else torch.channels_last,
-    )
-    times = interleave(
-        {name: lambda call=call: call(images) for name, call in calls.items()}, rounds, device
-    )
-    rows = []
+    """One row a network: median and quartiles of its milliseconds."""
+    runs = {name: partial(call, images) for name, call in calls.items()}
+    times = interleave(runs, rounds, images.device)
+    rows, batch = [], len(images)
     for name, values in times.items():
-        low, median, high = (
-            statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
-        )
-        rows.append(
-            {
-                "network": name,
-                "engine": engine,
-                "batch": batch,
-                "median_ms": round(median, 3),
-                "q1_ms": round(low, 3),
-                "q3_ms": round(high, 3),
-                "images_per_second": round(1000 * batch / median, 1),
-            }
-        )
+        low, median, high = _quartiles(values)
+        row = {"network": name, "engine": title, "batch": batch, "median_ms": round(median, 3)}
+        row |= {"q1_ms": round(low, 3), "q3_ms": round(high, 3)}
+        rows.append(row | {"images_per_second": round(1000 * batch / median, 1)})
     return rows
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    if len(values) == 1:
+        return values * 3
+    return statistics.quantiles(values, n=4, method="inclusive")

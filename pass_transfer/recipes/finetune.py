@@ -18,8 +18,8 @@ from pass_transfer.shrinking.classifier import fit_head
 from pass_transfer.shrinking.finetune import FinetuneConfig
 from pass_transfer.shrinking.finetune import finetune as train
 from pass_transfer.shrinking.recalibrate import recalibrate
-from pass_transfer.tasks import load_task
-from pass_transfer.training import RunFolder, choose_runtime, evaluate
+from pass_transfer.tasks import Task, load_task
+from pass_transfer.training import RunFolder, Runtime, choose_runtime, evaluate
 from pass_transfer.training.run_folder import check_free
 
 FINAL_IMAGES = 16384  # for a finished backbone's statistics: unaugmented images, as it will see
@@ -80,18 +80,19 @@ def finetune(
         fit_head(network, data.train, data.classes, runtime, config.seed)
     train(network, data, config, runtime, run)
     recalibrate(network, data.train, runtime, images=FINAL_IMAGES, seed=config.seed)
+    said = {"spec": dataclasses.asdict(spec), "classes": list(data.class_names), "task": task}
+    return _save(run, network, data, runtime, said | {"config": identity})
+
+
+def _save(
+    run: RunFolder, network: Network, data: Task, runtime: Runtime, said: dict[str, Any]
+) -> dict[str, Any]:
+    """The network in half precision, with its accuracy as stored."""
     stored = half_precision(network.backbone.state_dict())
     network.backbone.load_state_dict(stored)
     accuracy = evaluate(network, data.test, runtime)
-    result = {
-        "spec": dataclasses.asdict(spec),
-        "classes": list(data.class_names),
-        "task": task,
-        "top1": accuracy.top1,
-        "top5": accuracy.top5,
-        "seconds": round(run.seconds, 1),
-        "config": identity,
-    }
+    seconds = round(run.seconds, 1)
+    result = said | {"top1": accuracy.top1, "top5": accuracy.top5, "seconds": seconds}
     write_tensors(run.path / WEIGHTS, stored)
     write_json(run.path / RESULT, result)
     run.drop_checkpoints()

@@ -90,14 +90,18 @@ def inspect(
         "cut": budget.saved(),
     }
     if latency:
-        batches = sorted({*LATENCY_BATCHES, budget.batch})
-        say(f"measuring both networks at batch {', '.join(map(str, batches))}")
-        whole = entry.network(None, prompt, classes)
-        networks = {"small": target.build(masks), "dense": _placed(whole, place)}
-        times = measure_latency(networks, entry.spec.image_size, batches)
-        for name, key in (("small", "latency_ms"), ("dense", "dense_latency_ms")):
-            seen[key] = {str(batch): ms for batch, ms in times[name].items()}
+        dense = _placed(entry.network(None, prompt, classes), place)
+        networks = {"latency_ms": target.build(masks), "dense_latency_ms": dense}
+        seen |= _latencies(networks, entry.spec.image_size, budget.batch)
     return seen | {"warnings": warnings(seen)}
+
+
+def _latencies(networks: dict[str, nn.Module], size: int, batch: int) -> dict[str, Any]:
+    """Milliseconds of each network by batch size, as JSON has it."""
+    batches = sorted({*LATENCY_BATCHES, batch})
+    say(f"measuring both networks at batch {', '.join(map(str, batches))}")
+    times = measure_latency(networks, size, batches)
+    return {name: {str(b): ms for b, ms in times[name].items()} for name in networks}
 
 
 def _of_source(entry: PretrainedHypernet) -> Found:

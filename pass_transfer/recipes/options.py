@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pass_transfer.budgets import BUDGET_KINDS, Budget
 from pass_transfer.errors import UsageError
 
-Fields = TypeVar("Fields")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Fields = TypeVar("Fields", bound="DataclassInstance")
 
 HOW = ("batch", "round_to", "keep_layers")  # arguments of Budget beside the bound
 DEFAULT_MACS = 0.5
@@ -34,7 +37,7 @@ class RunOptions:
 
 def take(kind: type[Fields], options: dict[str, Any]) -> Fields:
     """A dataclass from those of the options that are its fields, which are taken out."""
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    names = [field.name for field in dataclasses.fields(kind)]
     return kind(**{name: options.pop(name) for name in names if name in options})
 
 

@@ -70,7 +70,12 @@ class RunRecord:
 
     @torch.no_grad()
     def samples(self) -> torch.Tensor:
-        """The saved samples (n, 3, S, S) in [0, 1], as the small network's backbone sees them: under the deployed prompt, if there is one."""
+        """The saved samples (n, 3, S, S) in [0, 1], as the small network's backbone sees them.
+
+        They are under the deployed prompt, if there is one; none where nothing was saved.
+        """
+        if self.evaluation is None:
+            return torch.empty(0)
         images = to_images(self.evaluation.samples, torch.device("cpu"))
         return images if self.model.network.prompt is None else self.model.network.prompt(images)
 

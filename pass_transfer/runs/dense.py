@@ -1,12 +1,16 @@
-"""The dense network by the same recipe: what the small one is compared with, and may learn from. It is kept, to be trained once."""
+"""The dense network by the same recipe: what the small one is compared with, and may learn from.
+
+It is kept, to be trained once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
-from pass_transfer.networks import BackboneSpec, ChannelGroups, build_backbone, count_parameters
 from pass_transfer.errors import RunError, UsageError
+from pass_transfer.networks import BackboneSpec, ChannelGroups, build_backbone, count_parameters
 from pass_transfer.networks.network import Network
 from pass_transfer.pruned import PrunedModel, load_pruned
 from pass_transfer.tasks import Task
@@ -17,7 +21,10 @@ DENSE = "dense"  # folder in a run's
 def save_dense(
     network: Network, spec: BackboneSpec, groups: ChannelGroups, task: Task, folder: Path
 ) -> None:
-    """Write a network that was fine-tuned for a task, on the CPU from then on, as a PrunedModel that keeps every channel."""
+    """Write a network that was fine-tuned for a task, as a PrunedModel that keeps every channel.
+
+    The network is on the CPU from then on.
+    """
     kept = {name: list(range(group.width)) for name, group in groups.items()}
     PrunedModel(
         network.cpu(), dataclasses.replace(spec, classes=task.classes), task.class_names, kept
@@ -34,27 +41,35 @@ def find_dense(
 
     Raises:
         UsageError: it lies in the folder that is going to be deleted.
-        RunError: none there, a small one, or one of another architecture, size, preprocessing or task.
+        RunError: none there, a small one, or one of another architecture, size, preprocessing
+            or task.
         StorageError: a damaged one (see load_pruned).
     """
     path = Path(path)
     folder = path / DENSE if (path / DENSE).is_dir() else path
     if replaced is not None and folder.resolve().is_relative_to(Path(replaced).resolve()):
         raise UsageError(
-            f"--dense {path} lies in --out, which --force would delete; choose another --out"
+            f"dense={path} lies in the run folder, which would be replaced (force); choose another "
+            f"folder"
         )
     model, wanted = load_pruned(folder), dataclasses.replace(spec, classes=task.classes)
     if model.spec != wanted or model.class_names != task.class_names:
-        found = f"a {model.spec.architecture} at {model.spec.image_size} pixels for {model.spec.classes} classes ({model.class_names[0]}, ...)"
+        found = _described(model.spec, model.class_names)
         raise RunError(
-            f"{folder} holds {found}; --dense needs a {spec.architecture} at {spec.image_size} for the {task.classes} of {task.name} "
-            f"({task.class_names[0]}, ...), with the same preprocessing"
+            f"{folder} holds {found}; needed is {_described(wanted, task.class_names)} of "
+            f"{task.name}, with the same preprocessing"
         )
     if count_parameters(model.network.backbone) != count_parameters(build_backbone(wanted)):
         raise RunError(
-            f"{folder} holds a small network; --dense needs a run that had --with-dense or --distill, or its folder {DENSE}/"
+            f"{folder} holds a small network; give a run that kept its dense one (with_dense=True, "
+            f"or distill), or its folder {DENSE}/"
         )
     return folder
+
+
+def _described(spec: BackboneSpec, class_names: Sequence[str]) -> str:
+    size = f"{spec.architecture} at {spec.image_size} pixels"
+    return f"a {size} for {spec.classes} classes ({class_names[0]}, ...)"
 
 
 def load_dense(folder: Path) -> Network:

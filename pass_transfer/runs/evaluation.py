@@ -1,4 +1,4 @@
-"""What the one pass over the test images leaves in a run folder beside its accuracy: confusion and samples."""
+"""What the one pass over the test images leaves in a run folder: confusion and samples."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class Evaluation:
 
     @classmethod
     def of(cls, split: Split, predictions: torch.Tensor, classes: int) -> Evaluation:
-        """From the class numbers (N,) predicted for a split; the samples lie evenly over it, whatever was predicted."""
+        """From the class numbers (N,) predicted for a split.
+
+        The samples lie evenly over it, whatever was predicted.
+        """
         places = (
             torch.linspace(0, len(split) - 1, min(SAMPLES, len(split)), dtype=torch.float64)
             .round()
@@ -53,7 +56,10 @@ class Evaluation:
 
 
 def load_evaluation(folder: str | Path, classes: int) -> Evaluation | None:
-    """What a run saved for so many classes, or None where it saved nothing. Raises StorageError for a file that does not fit."""
+    """What a run saved for so many classes, or None where it saved nothing.
+
+    Raises StorageError for a file that does not fit.
+    """
     path = Path(folder) / EVALUATION
     if not path.is_file():
         return None

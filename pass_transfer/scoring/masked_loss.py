@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -25,7 +26,10 @@ MARGIN = 0.1  # of all channels
 
 @dataclass(frozen=True)
 class DensityRange:
-    """Share of channels kept in a search step, drawn anew each time, so that one ranking serves every budget."""
+    """Share of channels kept in a search step.
+
+    It is drawn anew each time, so that one ranking serves every budget.
+    """
 
     low: float = 0.45
     high: float = 0.85
@@ -38,16 +42,21 @@ class DensityRange:
 def straight_through_masks(
     scores: torch.Tensor, groups: ChannelGroups, density: float, uniform: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Masks by group at a density, with the straight-through gradient to the scores (total,); uniform for the same share of every group."""
+    """Masks by group at a density, with the straight-through gradient to the scores (total,).
+
+    Args:
+        uniform: whether every group keeps the same share.
+    """
     if uniform:
-        places = torch.cat(
-            [
-                part.detach().argsort(stable=True).argsort(stable=True).to(scores) / len(part)
-                for part in groups.split(scores).values()
-            ]
-        )
-        scores = scores + (places - scores).detach()
+        parts = [_places(part) for part in groups.split(scores.detach()).values()]
+        scores = scores + (torch.cat(parts) - scores).detach()
     return groups.split(top_share(scores, groups, density).mask)
+
+
+def _places(scores: torch.Tensor) -> torch.Tensor:
+    """Of each score (width,) its place among them, the lowest first, in shares of the width."""
+    places = scores.argsort(stable=True).argsort(stable=True)
+    return places.to(scores) / len(scores)
 
 
 def masked_logits(
@@ -55,20 +64,17 @@ def masked_logits(
     prompt: Prompt,
     frame: torch.Tensor,
     groups: ChannelGroups,
-    masks,
+    masks: Mapping[str, torch.Tensor],
     images: torch.Tensor,
     gradient: str = "exact",
-    margins=None,
+    margins: Mapping[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Logits (B, classes) of prompted images under masks, with batch statistics in BatchNorm; see masked_forward for `gradient` and `margins`."""
-    return masked_forward(
-        network.backbone,
-        groups,
-        masks,
-        (prompt(images, frame) - network.mean) / network.std,
-        gradient,
-        margins,
-    ).float()
+    """Logits (B, classes) of prompted images under masks, with batch statistics in BatchNorm.
+
+    See masked_forward for `gradient` and `margins`.
+    """
+    seen = (prompt(images, frame) - network.mean) / network.std
+    return masked_forward(network.backbone, groups, masks, seen, gradient, margins).float()
 
 
 class PromptGradient:
@@ -85,7 +91,10 @@ class PromptGradient:
         self.as_condition = prompt.frame().detach().requires_grad_()
 
     def join(self) -> None:
-        """Set prompt.values.grad to the weighted sum of both gradients, each scaled to a root mean square of 1."""
+        """Set prompt.values.grad to the weighted sum of both gradients.
+
+        Each is scaled to a root mean square of 1 first.
+        """
         pixels = self.prompt.border.sum() * 3
         total = torch.zeros_like(self.prompt.values)
         parts = ((self.image_share, self.as_image), (1 - self.image_share, self.as_condition))
@@ -97,7 +106,10 @@ class PromptGradient:
         self.prompt.values.grad = total
 
 
-def freeze(module: nn.Module) -> nn.Module:
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def freeze(module: Module) -> Module:
     """No gradients for a module's parameters; they are not even computed."""
     return module.requires_grad_(False)
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -139,7 +139,7 @@ class Method:
 
 METHODS: dict[str, Method] = {}
 
-Scorer = Callable[[Context], Scores | Found]
+Scorer = TypeVar("Scorer", bound=Callable[[Context], Scores | Found])
 
 
 def register(name: str, settings: type | None = None, **fields: Any) -> Callable[[Scorer], Scorer]:

@@ -15,7 +15,13 @@ from torch import nn
 from pass_transfer.budgets import Budget, CutNetwork
 from pass_transfer.errors import BackboneError, UsageError
 from pass_transfer.masks import ChannelMasks
-from pass_transfer.networks import BackboneSpec, ChannelGroups, CostTable, classifier_name
+from pass_transfer.networks import (
+    BackboneSpec,
+    ChannelGroups,
+    CostTable,
+    classifier_name,
+    classifier_of,
+)
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.weights import fingerprint
@@ -97,14 +103,14 @@ class PretrainedHypernet:
         self._check_architecture(backbone)
         if prior is None:
             kind, size = self.net.config.prior, self.spec.image_size
-            prior = make_prior(kind, backbone, self.groups, size)
+            own_prior = make_prior(kind, backbone, self.groups, size)
         else:
-            prior = self._checked(prior)
-        classes = backbone.get_submodule(classifier_name(backbone)).out_features
+            own_prior = self._checked(prior)
+        classes = classifier_of(backbone).out_features
         spec = dataclasses.replace(self.spec, classes=classes)
         own = PretrainedBackbone(copy.deepcopy(backbone), spec, self.groups, self.name)
         config = {**self.config, "fingerprint": fingerprint(backbone.state_dict())}
-        net = self.net.reading(backbone, prior)
+        net = self.net.reading(backbone, own_prior)
         return PretrainedHypernet(net, own, self.prompt(), config, own_weights=True)
 
     def with_prior(self, prior: Mapping[str, torch.Tensor]) -> PretrainedHypernet:
@@ -124,12 +130,12 @@ class PretrainedHypernet:
                 f"was trained for"
             )
 
-    def _checked(self, prior: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    def _checked(self, prior: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         expected = {name: (group.width,) for name, group in self.groups.items()}
         if {name: tuple(part.shape) for name, part in prior.items()} != expected:
             architecture = self.spec.architecture
             raise BackboneError(f"this prior is not one of the channel groups of {architecture}")
-        return prior
+        return dict(prior)
 
     def scores(self, prompt: Prompt) -> dict[str, torch.Tensor]:
         """Scores (width,) of every channel group, float64; the same in every process."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pass_transfer.networks import classifier_name, set_classifier
+from pass_transfer.networks import classifier_of, set_classifier
 from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.masked_loss import (
     DensityRange,
@@ -89,7 +89,7 @@ class TunePromptStage(Stage):
         self.task, self.mapping, self.runtime = context.task, context.mapping, runtime
         self.config = config
         dense = hypernet.network()
-        self.source = dense.backbone.get_submodule(classifier_name(dense.backbone))
+        self.source = classifier_of(dense.backbone)
         start = copy.deepcopy(context.task_network) if linear else runtime.place(dense)
         self.network = freeze(start)
         self.densities = DensityRange(config.low, config.high)
@@ -109,7 +109,7 @@ class TunePromptStage(Stage):
     @property
     def head(self) -> nn.Linear:
         """The task's classifier."""
-        return self.network.backbone.get_submodule(classifier_name(self.network.backbone))
+        return classifier_of(self.network.backbone)
 
     def _map(self) -> None:
         """Choose the source classes that stand for the task's.

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pass_transfer import ops
-from pass_transfer.networks import classifier_name
+from pass_transfer.networks import classifier_of
 from pass_transfer.networks.network import Network
 from pass_transfer.prompts import KINDS, Prompt, default_pad
 from pass_transfer.scoring.hypernet import Hypernet
@@ -98,16 +98,16 @@ class SearchStage(Stage):
         pad = config.pad or default_pad(task.size)
         seeds = range(config.seed * 1000, config.seed * 1000 + config.tasks)
         prompts = [Prompt(config.prompt, task.size, pad, seed) for seed in seeds]
-        self.prompts = nn.ModuleList(prompts).to(runtime.device)
+        self.prompts = [prompt.to(runtime.device) for prompt in prompts]
+        together = nn.ModuleList(self.prompts)
         self.densities = DensityRange(config.low, config.high)
         self.pools = [np.flatnonzero(np.isin(task.train.labels, s.classes)) for s in self.sources]
-        backbone = self.network.backbone
-        head = backbone.get_submodule(classifier_name(backbone)).requires_grad_(True)
+        head = classifier_of(self.network.backbone).requires_grad_(True)
         decay = config.weight_decay
-        self.modules = {"hypernet": self.hypernet, "prompts": self.prompts, "head": head}
+        self.modules = {"hypernet": self.hypernet, "prompts": together, "head": head}
         self.optimizers = {
             "adamw": torch.optim.AdamW(hypernet.parameters(), config.lr, weight_decay=decay),
-            "sgd": torch.optim.SGD(self.prompts.parameters(), config.prompt_lr),
+            "sgd": torch.optim.SGD(together.parameters(), config.prompt_lr),
             "head": torch.optim.Adam(head.parameters(), config.head_lr),
         }
         self.masked_step = MaskedStep(

@@ -1,4 +1,4 @@
-"""Many source tasks out of one dataset: subsets of its classes, seen sharply or not, in colour or not.
+"""Many source tasks out of one dataset: subsets of its classes, sharp or not, coloured or not.
 
 One source task with one prompt teaches the hypernetwork to ignore its prompt. A
 hypernetwork that has seen tasks which need different channels can be told by a prompt
@@ -20,7 +20,10 @@ VIEWS = ("plain", "half", "quarter", "grey", "grey-half", "eighth", "grey-eighth
 
 @dataclass(frozen=True)
 class SourceTask:
-    """Classes of the source dataset (in the order of its classifier's rows) and how their images are seen."""
+    """Classes of the source dataset, in the order of its classifier's rows.
+
+    `view` says how their images are seen.
+    """
 
     name: str
     classes: tuple[int, ...]
@@ -50,13 +53,16 @@ def make_source_tasks(classes: int, count: int, seed: int) -> list[SourceTask]:
 
 
 def part_of(split: Split, source: SourceTask) -> Split:
-    """The images of a split that belong to a source task, with labels in 0..len(source.classes)-1."""
+    """The images of a split that belong to a source task, with labels from 0 on."""
     part = split.subset(np.flatnonzero(np.isin(split.labels, source.classes)))
     return Split(part.images, part.indices, np.searchsorted(source.classes, part.labels))
 
 
 def see(images: torch.Tensor, view: str) -> torch.Tensor:
-    """Images (B, 3, S, S) in [0, 1] as a view shows them: at a half, a quarter or an eighth of their resolution, or grey."""
+    """Images (B, 3, S, S) in [0, 1] as a view shows them.
+
+    They are at a half, a quarter or an eighth of their resolution, or grey.
+    """
     if view.startswith("grey"):
         weights = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
         images = (images * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)

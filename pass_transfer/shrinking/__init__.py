@@ -1,1 +1,4 @@
-"""From masks to a trained small network: removal, reconstruction, BatchNorm, classifier, fine-tuning."""
+"""From masks to a trained small network.
+
+Removal, reconstruction, BatchNorm, classifier, fine-tuning, distillation.
+"""

@@ -1,4 +1,4 @@
-"""Knowledge distillation: a small network learns what a larger one says of an image, beside its label.
+"""Knowledge distillation: a network learns what a larger one says of an image, beside its label.
 
 Hinton et al., arXiv 1503.02531: the cross-entropy, and the divergence of the two networks'
 predictions softened by a temperature, times its square so that both gradients stay of one size.
@@ -36,7 +36,8 @@ class Teacher:
 
     Fields:
         network: on the runtime's device, frozen, in eval mode.
-        weight: share of the divergence in the loss, above 0 and at most 1; the labels' loss has the rest.
+        weight: share of the divergence in the loss, above 0 and at most 1; the labels' loss has
+            the rest.
         temperature: what logits are divided by.
     """
 

@@ -1,5 +1,6 @@
-"""Stage 2: train a network's weights, and its prompt, with the masks fixed (arXiv 2407.17412, section 3).
+"""Stage 2: train a network's weights, and its prompt, with the masks fixed.
 
+arXiv 2407.17412, section 3.
 The same recipe fine-tunes a dense backbone, so that dense and pruned are compared fairly.
 """
 

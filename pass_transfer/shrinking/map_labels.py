@@ -1,4 +1,4 @@
-"""A classifier for a task out of the source's own, by what a network predicts for the task's images."""
+"""A classifier for a task out of the source's own, by what is predicted for the task's images."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pass_transfer.masking import mask_layers
 from pass_transfer.masks import ChannelMasks
-from pass_transfer.networks import ChannelGroups, classifier_name, set_classifier
+from pass_transfer.networks import ChannelGroups, classifier_of, set_classifier
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.removal import remove_channels
@@ -75,7 +75,7 @@ def shrink(
         fit_head(network, task.train, task.classes, runtime, seed)
     else:
         judge = whole if config.mapping == "frequency" else network
-        source = small.get_submodule(classifier_name(small))
+        source = classifier_of(small)
         set_classifier(small, map_labels(source, judge, task, runtime, seed))
     for handle in handles:
         handle.remove()

@@ -23,7 +23,8 @@ class Row:
         seeds: that are done.
         macs_share: of the dense network's MACs, counted on the removed networks, mean.
         top1, deviation: mean and standard deviation over seeds, in percent on the test images.
-        before, held_out: held-out top-1 before and after fine-tuning, means; what is chosen is chosen by these.
+        before, held_out: held-out top-1 before and after fine-tuning, means. What is chosen is
+            chosen by these.
         search_seconds, seconds: means.
         failed: why seeds failed.
     """

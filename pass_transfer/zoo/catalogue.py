@@ -1,4 +1,7 @@
-"""Where entries are found: a path, the installed zoo by name, or the Hugging Face hub. Imports no torch."""
+"""Where entries are found: a path, the installed zoo by name, or the Hugging Face hub.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,7 @@ def find_entry(name: str | Path) -> Path:
         raise ZooError(f"{path} is a folder without {CONFIG}; it is not a zoo entry")
     near = difflib.get_close_matches(short, known, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
+    installed = ", ".join(known) or "none"
     raise ZooError(
-        f"no zoo entry {text!r}.{hint} Installed: {', '.join(known) or 'none'}; see them with pass-transfer zoo ls"
+        f"no zoo entry {text!r}.{hint} Installed: {installed}; see them with pass-transfer zoo ls"
     )

@@ -1,4 +1,7 @@
-"""The manifest: the sha-256 of every file of an entry, checked before any is used. Imports no torch."""
+"""The manifest: the sha-256 of every file of an entry, checked before any is used.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +52,10 @@ def verify_files(folder: Path) -> dict[str, str]:
     for name in FILES:
         actual = sha256(folder / name)
         if actual != expected[name]:
+            said = str(expected[name])[:12]
             raise ZooError(
-                f"{folder / name} was altered or is damaged: its sha-256 is {actual[:12]}..., the manifest says {str(expected[name])[:12]}..."
+                f"{folder / name} was altered or is damaged: its sha-256 is {actual[:12]}..., the "
+                f"manifest says {said}..."
             )
     return expected
 

@@ -1,4 +1,7 @@
-"""Building the compiled operators: CUDA, C++ or nothing, each said in one line; and an extension that does not fit."""
+"""Building the compiled operators: CUDA, C++ or nothing, each said in one line.
+
+And an extension that does not fit.
+"""
 
 import importlib.machinery
 import os
@@ -38,7 +41,10 @@ def build(tmp_path, *, code=None, cwd=ROOT, **environment):
 
 
 TRIVIAL = """#include <Python.h>
-PyMODINIT_FUNC PyInit__C() { static PyModuleDef d = {PyModuleDef_HEAD_INIT, "_C"}; return PyModule_Create(&d); }
+PyMODINIT_FUNC PyInit__C() {
+    static PyModuleDef d = {PyModuleDef_HEAD_INIT, "_C"};
+    return PyModule_Create(&d);
+}
 """
 
 
@@ -143,12 +149,14 @@ def test_cuda_falls_back_to_cpp_and_cpp_to_nothing(tmp_path):
 
 
 def test_without_pytorch_the_installation_succeeds_without_operators(tmp_path):
-    code = "import sys; sys.modules['torch'] = None; __file__ = 'setup.py'; exec(open('setup.py').read())"
+    code = "import sys; sys.modules['torch'] = None; __file__ = 'setup.py'; "
+    code += "exec(open('setup.py').read())"
     lines, built = build(tmp_path, code=code, PASS_TRANSFER_BUILD="auto")
     assert (
         lines
         == [
-            "pass-transfer: installing without compiled operators (no PyTorch in the build environment)"
+            "pass-transfer: installing without compiled operators "
+            "(no PyTorch in the build environment)"
         ]
         and built == []
     )
@@ -196,7 +204,8 @@ def copied(tmp_path):
 
 def test_an_extension_for_another_torch_is_not_loaded_and_the_twins_take_over(copied):
     done = copied(
-        "import torch; from pass_transfer import ops; print(ops.kernels.chosen().reason); print(ops.mask_channels(torch.ones(1, 2), torch.tensor([1., 0.])).tolist())"
+        "import torch; from pass_transfer import ops; print(ops.kernels.chosen().reason);"
+        "print(ops.mask_channels(torch.ones(1, 2), torch.tensor([1., 0.])).tolist())"
     )
     reason, values = done.stdout.splitlines()
     assert (
@@ -216,7 +225,8 @@ def test_an_extension_for_another_torch_is_not_loaded_and_the_twins_take_over(co
 )
 def test_kernels_that_are_asked_for_and_not_there_are_an_error(copied, value, word):
     done = copied(
-        "from pass_transfer import ops\nfrom pass_transfer.errors import KernelError\ntry: ops.kernels.chosen()\nexcept KernelError as e: print(e)",
+        "from pass_transfer import ops\nfrom pass_transfer.errors import KernelError\n"
+        "try: ops.kernels.chosen()\nexcept KernelError as e: print(e)",
         PASS_TRANSFER_KERNELS=value,
     )
     assert word in done.stdout and "PASS_TRANSFER_KERNELS is" in done.stdout
@@ -237,8 +247,11 @@ def test_the_reference_can_be_asked_for(copied):
 @pytest.mark.parametrize("source", sorted(path.name for path in (ROOT / "csrc").glob("*.cu")))
 def test_cuda_sources_compile(tmp_path, source):
     code = (
-        "import runpy, sys; sys.argv = ['setup.py', '--version']; space = runpy.run_path('setup.py'); import os; "
-        "os.environ['CUDA_HOME'] = str(space['cuda_toolkit']()); from torch.utils.cpp_extension import include_paths; print(*include_paths('cuda'), sep='\\n')"
+        "import os, runpy, sys; sys.argv = ['setup.py', '--version']; "
+        "space = runpy.run_path('setup.py'); "
+        "os.environ['CUDA_HOME'] = str(space['cuda_toolkit']()); "
+        "from torch.utils.cpp_extension import include_paths; "
+        "print(*include_paths('cuda'), sep='\\n')"
     )
     found = subprocess.run(
         [sys.executable, "-c", code],

@@ -70,7 +70,10 @@ PYTHON_SHORT = {
 
 
 def blocks(text):
-    """(info string, content) of the fenced blocks of Markdown, and of the indented ones, which are shell commands here."""
+    """(info string, content) of the fenced blocks of Markdown, and of the indented ones.
+
+    The indented ones are shell commands here.
+    """
     found, indented, fence = [], [], None
     lines = text.splitlines()
     for number, line in enumerate([*lines, ""]):
@@ -180,7 +183,8 @@ def world(entry, photos, tmp_path, monkeypatch):
     )
     (here / "studies").mkdir()
     (here / "studies" / "quick.yaml").write_text(
-        "tasks: [digits]\nmethods: [random, group_l1]\nbudgets: [0.5]\nseeds: [0]\ntrain_images: 40\nbatch_size: 8\n"
+        "tasks: [digits]\nmethods: [random, group_l1]\nbudgets: [0.5]\nseeds: [0]\n"
+        "train_images: 40\nbatch_size: 8\n"
     )
     torch.save(weights(2), here / "mine.pth")
     write_tensors(here / "mine.safetensors", weights(2))
@@ -317,7 +321,8 @@ def test_every_example_in_the_help_of_a_verb_works(run_shell):
 
 
 def test_blocks_are_found_as_markdown_has_them():
-    text = "text\n\n    pass-transfer a\n    pass-transfer b  # why\n\n```sh\npass-transfer c \\\n  d\n```\n```\noutput\n```\n"
+    text = "text\n\n    pass-transfer a\n    pass-transfer b  # why\n\n"
+    text += "```sh\npass-transfer c \\\n  d\n```\n```\noutput\n```\n"
     assert [(info, commands(content)) for info, content in blocks(text)] == [
         ("sh", [["pass-transfer", "a"], ["pass-transfer", "b"]]),
         ("sh", [["pass-transfer", "c", "d"]]),

@@ -11,7 +11,6 @@ from pass_transfer.networks import count_macs, count_parameters
 from pass_transfer.recipes.inspect import inspect, speed_up, warnings
 from pass_transfer.zoo.entry import load_hypernet
 
-
 CUTS = [
     {"macs": 0.5, "round_to": 1},
     {"params": "3M"},

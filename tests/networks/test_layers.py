@@ -27,7 +27,7 @@ from pass_transfer.networks.layers.convolution import Convolution
 from pass_transfer.networks.removal import remove_channels, resize_like
 
 ROOT = Path(__file__).parents[2] / "pass_transfer"
-ASKING = [ROOT / "networks" / "layers", ROOT / "masking" / "forward.py"]
+ASKING = [ROOT / "networks" / "layers"]
 NO_LAYERS = {"Module", "Parameter"}
 
 

@@ -58,7 +58,7 @@ def test_masked_equals_removed_for_bottleneck_networks(networks, random_masks, a
 )
 def test_masked_equals_removed_for_every_other_backbone(random_masks, architecture):
     network = build_backbone(BackboneSpec(architecture, 10, 32)).eval()
-    for name, module in network.named_modules():
+    for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1)
             nn.init.normal_(module.bias, 0, 0.3)

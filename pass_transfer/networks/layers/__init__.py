@@ -1,7 +1,7 @@
 """Layer kinds: what the other rooms have to know of a layer, one entry for each kind."""
 
 from pass_transfer.networks.layers.batch_norm import BatchNorm
-from pass_transfer.networks.layers.channelwise import Channelwise, MaxPooling, ReLU
+from pass_transfer.networks.layers.channelwise import Channelwise, Dropout, MaxPooling, ReLU
 from pass_transfer.networks.layers.convolution import Convolution, GroupedConvolution
 from pass_transfer.networks.layers.kind import (
     LayerCost,
@@ -17,6 +17,7 @@ from pass_transfer.networks.layers.linear import Linear
 
 # The table. A later entry goes before an earlier one that matches, too.
 register_layer_kind(Channelwise())
+register_layer_kind(Dropout())
 register_layer_kind(ReLU())
 register_layer_kind(MaxPooling())
 register_layer_kind(BatchNorm())

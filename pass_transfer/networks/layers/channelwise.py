@@ -10,9 +10,9 @@ LARGEST_POOLING = 15  # a side of the kernel, for the fused step
 
 
 class Channelwise(LayerKind[nn.Module]):
-    """Activations, pooling, dropout, flattening, identity."""
+    """Activations, pooling, flattening, identity."""
 
-    types = (
+    types: tuple[type[nn.Module], ...] = (
         nn.ReLU,
         nn.ReLU6,
         nn.LeakyReLU,
@@ -22,14 +22,19 @@ class Channelwise(LayerKind[nn.Module]):
         nn.Sigmoid,
         nn.GELU,
         nn.Identity,
-        nn.Dropout,
-        nn.Dropout2d,
         nn.MaxPool2d,
         nn.AvgPool2d,
         nn.AdaptiveAvgPool2d,
         nn.Flatten,
     )
     role = Role.CHANNELWISE
+
+
+class Dropout(Channelwise):
+    """Drops values in training, and nothing in evaluation."""
+
+    types: tuple[type[nn.Module], ...] = (nn.Dropout, nn.Dropout2d)
+    idle_in_evaluation = True
 
 
 class ReLU(Channelwise):

@@ -70,6 +70,7 @@ class LayerKind(Generic[Layer]):
         can_classify: it can be a network's last layer, with one output for each class.
         always_step: the hypernetwork steps over it even where it writes no channel group.
         known_to_torch_pruning: Torch-Pruning's dependency graph knows these classes itself.
+        idle_in_evaluation: in eval mode it gives what it is given.
         role: what a fused step makes of it; None where there is no such step.
     """
 
@@ -84,6 +85,7 @@ class LayerKind(Generic[Layer]):
     can_classify = False
     always_step = False
     known_to_torch_pruning = True
+    idle_in_evaluation = False
     role: Role | None = None
 
     def matches(self, module: nn.Module) -> bool:

@@ -27,7 +27,8 @@ class ScratchSettings:
         images: that the prior's importance is measured on.
         prior, hidden, iterations, core, reads_weights, uses_prompt: of hypernet.HypernetConfig.
         prompt, pad, image_share, gradient: of recipes.search.SearchConfig.
-        deploy_prompt: whether the prompt stays in the image when the network is fine-tuned and used.
+        deploy_prompt: whether the prompt stays in the image when the network is trained and
+            used.
     """
 
     steps: int = 600

@@ -1,6 +1,7 @@
 """A learned score for each channel, with straight-through masks.
 
-Without a prompt, and with one as in VPNs' structured variant (arXiv 2312.01397). Neither has a hypernetwork. A score that is `bounded` may move as far from its start as a
+It comes without a prompt, and with one as in VPNs' structured variant (arXiv 2312.01397).
+Neither has a hypernetwork. A score that is `bounded` may move as far from its start as a
 hypernetwork's correction may, with the same mean in every group: what PASS adds to that is
 what the hypernetwork is worth. VPNs' prompt and scores learn in one step here, where that
 paper takes two.
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from pass_transfer.masking import masked_forward
-from pass_transfer.networks import classifier_name
+from pass_transfer.networks import classifier_of
 from pass_transfer.prompts import Prompt, default_pad
 from pass_transfer.scoring.hypernet import HypernetConfig
 from pass_transfer.scoring.magnitude import group_l1
@@ -42,7 +43,8 @@ class LearnedSettings:
         start: initial scores, of one spread in every group: magnitude; magnitude and the
             task's Taylor importance, which is what a hypernetwork's prior is; or none.
         low, high: range of densities trained at.
-        bounded: whether a score is its start and a bounded correction without mean, as a hypernetwork's is.
+        bounded: whether a score is its start and a bounded correction without mean, as a
+            hypernetwork's is.
     """
 
     steps: int = 150
@@ -88,8 +90,7 @@ class ScoreStage(Stage):
         self.bounded, self.start = settings.bounded, scores.clone().to(runtime.device)
         self.learned = nn.ParameterList([nn.Parameter(torch.zeros_like(self.start))])
         self.prompt = None if prompt is None else prompt.to(runtime.device)
-        backbone = self.network.backbone
-        head = backbone.get_submodule(classifier_name(backbone)).requires_grad_(True)
+        head = classifier_of(self.network.backbone).requires_grad_(True)
         self.densities = DensityRange(settings.low, settings.high)
         self.modules: dict[str, nn.Module] = {"scores": self.learned, "head": head}
         self.optimizers: dict[str, torch.optim.Optimizer] = {

@@ -1,4 +1,7 @@
-"""PASS by transfer: the hypernetwork is frozen, a prompt is tuned on the task (arXiv 2407.17412)."""
+"""PASS by transfer: a prompt is tuned on the task, the hypernetwork is frozen.
+
+arXiv 2407.17412, section 4.
+"""
 
 from __future__ import annotations
 

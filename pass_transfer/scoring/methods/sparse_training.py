@@ -21,7 +21,7 @@ import torch_pruning
 from torch import nn
 from torch_pruning.pruner import importance
 
-from pass_transfer.networks import classifier_name
+from pass_transfer.networks import classifier_of
 from pass_transfer.networks.network import Network
 from pass_transfer.scoring.magnitude import by_importance
 from pass_transfer.scoring.method import Context, Scores, register
@@ -52,14 +52,21 @@ class SparseSettings:
 
 @dataclass(frozen=True)
 class DepGraphSettings(SparseSettings):
-    """The same for DepGraph, whose regulariser grows to 16 times its strength for the smallest channels."""
+    """The same for DepGraph.
+
+    Its regulariser grows to 16 times its strength for the smallest channels.
+    """
 
     reg: float = 5e-3
 
 
 @dataclass(frozen=True)
 class GrowRegSettings(SparseSettings):
-    """The same for GrowReg. growth is added to the strength every `every` steps, more to the smaller channels."""
+    """The same for GrowReg.
+
+    Fields:
+        growth: added to the strength every `every` steps, more to the smaller channels.
+    """
 
     reg: float = 1e-4
     growth: float = 1e-3
@@ -122,7 +129,7 @@ def make_pruner(
         importance=recipe.importance(),
         reg=settings.reg,
         global_pruning=True,
-        ignored_layers=[backbone.get_submodule(classifier_name(backbone))],
+        ignored_layers=[classifier_of(backbone)],
         **recipe.options,
         **growth,
         **more,
