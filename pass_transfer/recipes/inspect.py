@@ -178,7 +178,7 @@ def _odd_widths(found: dict[str, Any]) -> list[str]:
         return []
     return [
         f"{len(odd)} of {len(groups)} groups keep a number of channels that is no multiple of "
-        f"{MULTIPLE}, which costs as much as the next one; try round_to={MULTIPLE}"
+        f"{MULTIPLE}, which costs as much as the next one; round to multiples of {MULTIPLE}"
     ]
 
 
