@@ -31,7 +31,7 @@ from pass_transfer.recipes.options import (
 )
 from pass_transfer.recipes.pipeline import Job, check_budget
 from pass_transfer.runs.dense import find_dense
-from pass_transfer.runs.files import MASKS
+from pass_transfer.runs.files import MASKS, check_resumable, modern_config
 from pass_transfer.scoring.own_backbone import read_backbone, weights_of
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.task_prior import keep_prior
@@ -77,6 +77,8 @@ def adapt(
     where, config = take(RunOptions, options), take(AdaptConfig, options)
     refuse_unknown(options, "adapt")
     check_free(out, resume=where.resume, force=where.force)
+    if where.resume:
+        check_resumable(Path(out))
     trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
     entry = trained if backbone is None else read_backbone(trained, backbone)
     runtime = choose_runtime(where.device, where.precision)
@@ -89,11 +91,9 @@ def adapt(
     if dense is not None:
         teacher_run = find_dense(dense, entry.spec, data, out if where.force else None)
     files = {"data_dir": data_dir, "backbone_file": backbone, "dense_run": dense}
-    identity = _identity(trained, job, task) | _named(files) | config.identity_fields()
-    if config.distill:
-        identity["teacher"] = None if teacher_run is None else sha256(teacher_run / WEIGHTS)
-    identity |= {"threads": torch.get_num_threads(), "versions": _versions()}
-    run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)
+    identity = _identity(trained, job, task, config, teacher_run) | _named(files)
+    again = {"resume": where.resume, "force": where.force}
+    run = RunFolder(out, identity, started=started, upgrade=modern_config, **again)
     if entry.own_weights and backbone is None:
         keep_prior(entry, run)
     try:
@@ -125,10 +125,12 @@ def _job(entry: PretrainedHypernet, task: Task, config: AdaptConfig, runtime: Ru
     )
 
 
-def _identity(trained: PretrainedHypernet, job: Job, task: str) -> dict[str, Any]:
-    """What decides a run beside its settings."""
+def _identity(
+    trained: PretrainedHypernet, job: Job, task: str, config: AdaptConfig, teacher_run: Path | None
+) -> dict[str, Any]:
+    """What decides a run, and what is noted of it."""
     entry = job.hypernet
-    return {
+    identity = {
         "recipe": "adapt",
         "entry": trained.name,
         "fingerprint": trained.fingerprint(),
@@ -138,7 +140,12 @@ def _identity(trained: PretrainedHypernet, job: Job, task: str) -> dict[str, Any
         "images": len(job.task.train),
         "device": job.runtime.device.type,
         "precision": job.runtime.precision,
+        "threads": torch.get_num_threads(),
+        "versions": _versions(),
     }
+    if config.distill:
+        identity["teacher"] = None if teacher_run is None else sha256(teacher_run / WEIGHTS)
+    return identity | config.identity_fields()
 
 
 def _named(files: Mapping[str, str | Path | None]) -> dict[str, str | None]:

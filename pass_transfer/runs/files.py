@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pass_transfer.errors import RunError
 from pass_transfer.files import read_json
 from pass_transfer.scoring.registry import choose_method
+from pass_transfer.training.run_folder import CONFIG
 
 RESULT = "result.json"
 SCORES, PROMPT, MASKS = "scores.safetensors", "prompt.safetensors", "masks.safetensors"
@@ -26,6 +28,20 @@ def read_result(run: Path) -> dict[str, Any]:
     if "transfer" in result:
         result["method"] = result.pop("transfer")
     return result
+
+
+def check_resumable(run: Path) -> None:
+    """Refuse to go on with what version 0.1 left unfinished: it drew other random numbers.
+
+    Raises:
+        RunError: so it is.
+    """
+    config = run / CONFIG
+    if config.exists() and "transfer" in read_json(config) and not (run / RESULT).exists():
+        raise RunError(
+            f"{run} was begun by version 0.1 of pass-transfer, which draws other random numbers; "
+            "finish it with that version, or start again (force)"
+        )
 
 
 def modern_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class RunFolder:
         force: delete what is there and start again. Only a folder that holds a run, or
             nothing, is deleted.
         started: time.monotonic() at which the work began, if that was before now.
+        upgrade: brings an earlier version's configuration to today's form.
 
     Raises:
         RunError: the folder exists (without resume or force), is no run, has another
@@ -62,6 +63,7 @@ class RunFolder:
         resume: bool = False,
         force: bool = False,
         started: float | None = None,
+        upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ):
         self.path, self.work = Path(path), Path(path) / WORK
         self.started = time.monotonic() if started is None else started
@@ -72,7 +74,8 @@ class RunFolder:
         self._held: FileLock | None = None
         settings = json.loads(json.dumps(config))  # as they will be read back
         if self.resumed:
-            self._continue(settings)
+            self._check_settings(upgrade(read_json(self.path / CONFIG)), settings)
+            self._continue()
         else:
             self._create(settings)
 
@@ -95,8 +98,7 @@ class RunFolder:
                 shutil.rmtree(missing[-1], ignore_errors=True)
             raise
 
-    def _continue(self, config: dict[str, Any]) -> None:
-        self._check_settings(config)
+    def _continue(self) -> None:
         make_folder(self.work)
         self._lock()
         self._remove_parts()
@@ -104,8 +106,7 @@ class RunFolder:
             clock = read_json(self.work / CLOCK)
             self.before, self.phases = clock["seconds"], clock["phases"]
 
-    def _check_settings(self, config: dict[str, Any]) -> None:
-        old = read_json(self.path / CONFIG)
+    def _check_settings(self, old: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         compared = sorted({*old, *config} - set(NOTED))
         changed = [name for name in compared if old.get(name) != config.get(name)]
         if not changed:

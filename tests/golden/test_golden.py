@@ -44,6 +44,29 @@ def test_a_run_computes_what_it_computed(there):
     assert found.top1 == pytest.approx(json.loads(Path("run/result.json").read_text())["top1"])
 
 
+ASKED = (
+    "adapt", "--hypernet", "entry", "--task", "digits", "--density", "0.11", "--round-to", "1",
+    "--epochs", "6", "--lr", "0.05", "--set", "steps=10", "--device", "cpu", "--precision", "no",
+)  # fmt: skip
+
+
+def test_a_finished_run_stays_finished(there, call, tmp_path):
+    shutil.copytree("run", tmp_path / "run")
+    code, out, err = call(*ASKED, "--out", str(tmp_path / "run"), "--resume", "--json")
+    assert code == 0 and "already finished" in err, err
+    before = json.loads(Path("run/result.json").read_text())
+    assert json.loads(out)["top1"] == before["top1"]
+    code, _, err = call(*ASKED, "--seed", "1", "--out", str(tmp_path / "run"), "--resume")
+    assert code == 1 and "seed was 0, now 1" in err
+
+
+def test_an_unfinished_run_is_left_to_its_version(there, call, tmp_path):
+    shutil.copytree("run", tmp_path / "run")
+    (tmp_path / "run/result.json").unlink()
+    code, _, err = call(*ASKED, "--out", str(tmp_path / "run"), "--resume")
+    assert code == 1 and "was begun by version 0.1" in err and "--force" in err, err
+
+
 def test_a_run_has_its_report_and_its_preview(there, call):
     code, out, err = call("report", "run", "--json")
     assert code == 0, err
