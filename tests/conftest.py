@@ -162,11 +162,11 @@ def call(capsys):
     return run
 
 
-def write_entry(folder, seed=0, architecture="resnet18", **shape):
-    """A zoo entry of a random backbone and an untrained hypernetwork."""
+def write_entry(folder, seed=0, architecture="resnet18", backbone=None, **shape):
+    """A zoo entry of a random backbone, or the given one, and an untrained hypernetwork."""
     torch.manual_seed(seed)
     spec = BackboneSpec(architecture, CLASSES, SIDE)
-    backbone = build_backbone(spec).eval()
+    backbone = backbone or build_backbone(spec).eval()
     groups = find_groups(backbone, SIDE)
     prior = standardise(group_l1(backbone, groups, SIDE))
     net = Hypernet(HypernetConfig(**shape), backbone, groups, prior)
@@ -175,6 +175,15 @@ def write_entry(folder, seed=0, architecture="resnet18", **shape):
     notes = EntryNotes(source, {}, {}, "# for tests\n")
     save_entry(folder, net, backbone.state_dict(), spec, prompt, notes)
     return folder
+
+
+@pytest.fixture
+def own_entry(tmp_path):
+    """(architecture, backbone) -> folder of an entry with a small hypernetwork, for one test."""
+    shape = {"hidden": 16, "encoder": (4, 8)}
+    return lambda architecture, backbone: write_entry(
+        tmp_path / "entry", 0, architecture, backbone, **shape
+    )
 
 
 @pytest.fixture(scope="session")

@@ -49,8 +49,8 @@ def find_dense(
     folder = path / DENSE if (path / DENSE).is_dir() else path
     if replaced is not None and folder.resolve().is_relative_to(Path(replaced).resolve()):
         raise UsageError(
-            f"dense={path} lies in the run folder, which would be replaced (force); choose another "
-            f"folder"
+            f"the dense network in {path} lies in the run folder, which would be replaced (force); "
+            "choose another folder"
         )
     model, wanted = load_pruned(folder), dataclasses.replace(spec, classes=task.classes)
     if model.spec != wanted or model.class_names != task.class_names:

@@ -81,10 +81,12 @@ def test_a_small_network_or_one_for_another_task_is_no_dense_network(
 ):
     assert "holds a small network" in refused(*adapting("--dense", finished))
     assert "not a finished run" in refused(*again("--dense", tmp_path / "none"))
-    assert "for the 10 of digits" in refused(*adapting("--dense", taught))
+    assert "needed is a resnet18 at 32 pixels for 10 classes (0, ...) of digits" in refused(
+        *adapting("--dense", taught)
+    )
     larger = entries(architecture="resnet34")
-    assert "needs a resnet34" in refused(*again("--hypernet", larger, "--dense", taught))
+    assert "needed is a resnet34" in refused(*again("--hypernet", larger, "--dense", taught))
     assert not (tmp_path / "run").exists()
     said = refused(*again("--out", taught, "--dense", taught, "--force"), code=2)
-    assert "--force would delete" in said
+    assert "would be replaced (--force)" in said
     assert (taught / "dense" / "model.safetensors").exists()

@@ -124,8 +124,8 @@ def test_ctrl_c_says_how_to_continue_and_resume_finishes_with_the_time_of_both(
     stdout, stderr = process.communicate(timeout=PATIENCE)
     last = stderr.splitlines()[-1]
     assert (process.returncode, stdout) == (130, "")
-    assert "interrupted" in last and "(resume)" in last and "Traceback" not in stderr
-    assert stderr.count("(resume)") == 1
+    assert "interrupted" in last and "(--resume)" in last and "Traceback" not in stderr
+    assert stderr.count("(--resume)") == 1
     spent = json.loads((out / "checkpoint" / "clock.json").read_text())["seconds"]
     start = time.monotonic()
     process = shell(*arguments(out, "--resume", "--json"))

@@ -5,10 +5,8 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 import pass_transfer as pt
@@ -23,11 +21,7 @@ from pass_transfer.networks import (
     find_groups,
 )
 from pass_transfer.networks.removal import remove_channels, resize_like
-from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
-from pass_transfer.scoring.magnitude import group_l1
-from pass_transfer.scoring.prior import standardise
-from pass_transfer.zoo.entry import save_entry
 
 SIDE = 32
 SMALL = ["mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0"]
@@ -99,32 +93,6 @@ def test_squeeze_and_excitation_reads_the_group_that_it_multiplies(networks):
     assert list(block.reads) == ["features.4.block.2.fc1", "features.4.block.3.0"]
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """A task of two classes with a few noise images each."""
-    root, draw = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (root / name).mkdir()
-        for number in range(12):
-            pixels = draw.integers(0, 256, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return f"folder:{root}"
-
-
-def write_entry(folder, architecture: str):
-    """A zoo entry of a random backbone and an untrained hypernetwork."""
-    torch.manual_seed(0)
-    spec = BackboneSpec(architecture, 10, SIDE)
-    backbone = build_backbone(spec).eval()
-    groups = find_groups(backbone, SIDE)
-    prior = standardise(group_l1(backbone, groups, SIDE))
-    net = Hypernet(HypernetConfig(hidden=16, encoder=(4, 8)), backbone, groups, prior)
-    source = {"task": "digits", "class_names": [str(n) for n in range(10)]}
-    prompt, weights = Prompt("additive", SIDE, 3, 0), backbone.half().state_dict()
-    save_entry(folder, net, weights, spec, prompt, source, {}, {}, "# for tests\n")
-    return folder
-
-
 LOAD = """
 import sys, torch
 import pass_transfer as pt
@@ -134,10 +102,11 @@ with torch.no_grad():
 """
 
 
-def adapts_loads_and_exports(call, folder, architecture, *arguments):
-    """Run adapt, load the small network in another process, and export it."""
-    entry, out = write_entry(folder / "entry", architecture), folder / "run"
-    code, _, err = call("adapt", "--hypernet", entry, "--out", out, *QUICK, *arguments)
+def adapts_loads_and_exports(call, entry, out, *how):
+    """Run adapt on the digits, load the small network in another process, and export it."""
+    code, _, err = call(
+        "adapt", "--hypernet", entry, "--task", "digits", "--out", out, *QUICK, *how
+    )
     assert code == 0, err
     result = json.loads((out / "result.json").read_text())
     model = pt.load_pruned(out)
@@ -149,26 +118,23 @@ def adapts_loads_and_exports(call, folder, architecture, *arguments):
         [sys.executable, "-c", LOAD, str(out)], capture_output=True, text=True, check=True
     )
     assert json.loads(fresh.stdout) == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    written = model.export(folder / "small.onnx")
+    written = model.export(out.parent / "small.onnx")
     assert written["difference"] <= 1e-4
     gc.collect()
 
 
 @pytest.mark.parametrize(
-    "architecture, transfer",
-    [("mobilenet_v3_small", ["--prompt-steps", 1]), ("mobilenet_v3_large", ["--transfer", "mask"])],
+    "architecture, how",
+    [
+        ("mobilenet_v3_small", ["--set", "steps=1"]),
+        ("mobilenet_v3_large", ["--method", "mask"]),
+        ("vgg16", ["--method", "mask", "--density", 0.2]),
+        ("vgg16_bn", ["--method", "mask", "--density", 0.2]),
+    ],
 )
-def test_mobilenets_adapt_to_the_digits(call, tmp_path, architecture, transfer):
-    adapts_loads_and_exports(
-        call, tmp_path, architecture, "--task", "digits", "--macs", 0.5, *transfer
-    )
-
-
-@pytest.mark.parametrize("architecture", ["vgg16", "vgg16_bn", "efficientnet_b0"])
-def test_other_networks_adapt_to_a_few_photos(call, tmp_path, photos, architecture):
-    adapts_loads_and_exports(
-        call, tmp_path, architecture, "--task", photos, "--transfer", "mask", "--density", 0.2
-    )
+def test_they_adapt_to_the_digits(call, own_entry, tmp_path, architecture, how):
+    entry = own_entry(architecture, trained_alike(architecture))
+    adapts_loads_and_exports(call, entry, tmp_path / "run", *how)
 
 
 def test_every_architecture_that_can_be_built_is_tested():
