@@ -2,6 +2,7 @@
 
 import copy
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,34 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("suite")
+
+
+# Files whose tests run whole commands, train networks or compile; make check leaves them out.
+SLOW = {
+    "cli": (
+        "bench build command distill documents export hub inspect making_an_entry methods "
+        "own_backbone package prior refusals report results set_up stopping study"
+    ),
+    "masking": "forward",
+    "networks": "architectures removal",
+    "recipes": "pipeline",
+    "report": "browser commands run_report",
+    "scoring": "search sparse_training",
+    "shrinking": "classifier distill reconstruct shrink",
+    "training": "replicas",
+    "": "examples pruned",
+}
+SLOW_FILES = {
+    Path(__file__).parent / room / f"test_{name}.py"
+    for room, names in SLOW.items()
+    for name in names.split()
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")
