@@ -1,6 +1,7 @@
 """The house rules that can be counted: imports point down; files, functions, lines are short."""
 
 import ast
+import re
 import subprocess
 from pathlib import Path
 
@@ -144,3 +145,47 @@ def test_files_and_lines_are_short():
         for number, line in enumerate(text(path).splitlines(), 1):
             wrong += [f"{path}:{number} is too wide"] if len(line) > COLUMNS else []
     assert not wrong
+
+
+COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+BEFORE_A_BODY = re.compile(r"\s*(const\s*|noexcept\s*|override\s*|->[^{;()]*)*\{")
+KEYWORDS = {"if", "for", "while", "switch", "catch"}
+
+
+def closing(code, start):
+    """Where the bracket that opens at `start` closes."""
+    depth = 0
+    for place in range(start, len(code)):
+        depth += (code[place] in "(<[{") - (code[place] in ")>]}")
+        if depth == 0:
+            return place
+    return len(code)
+
+
+def parameters(between):
+    """How many parameters stand between the brackets of a function in C++."""
+    depth, count = 0, 1 if between.strip() else 0
+    for letter in between:
+        depth += (letter in "(<[{") - (letter in ")>]}")
+        count += letter == "," and depth == 0
+    return count
+
+
+def functions_of(code):
+    """(name, number of parameters) of the functions that a source in C++ defines."""
+    code = COMMENT.sub(" ", code)
+    for found in re.finditer(r"\b([A-Za-z_]\w*)\s*\(", code):
+        end = closing(code, found.end() - 1)
+        if found[1] not in KEYWORDS and BEFORE_A_BODY.match(code, end + 1):
+            yield found[1], parameters(code[found.end() : end])
+
+
+def test_compiled_functions_take_few_parameters():
+    source = "int f(A<int, 3> a, int b) { if (a) {} }  // g(a, b) {\nauto h() const -> int {}"
+    assert list(functions_of(source)) == [("f", 2), ("h", 0)]
+    wrong, seen = [], 0
+    for path in tracked("csrc/*.cpp", "csrc/*.cu", "csrc/*.h"):
+        for name, count in functions_of(text(path)):
+            seen += 1
+            wrong += [f"{path}: {name} takes {count} parameters"] if count > PARAMETERS else []
+    assert seen > 100 and not wrong
