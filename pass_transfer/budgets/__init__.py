@@ -1,7 +1,7 @@
 """How large the small network may be: a budget, and the masks that one ranking gives within it."""
 
 from pass_transfer.budgets import latency
-from pass_transfer.budgets.budget import ROUND_TO, Budget
+from pass_transfer.budgets.budget import ROUND_TO, Budget, choose_budget
 from pass_transfer.budgets.kinds import (
     BUDGET_KINDS,
     BudgetKind,
@@ -19,6 +19,7 @@ __all__ = [
     "CountedKind",
     "CutNetwork",
     "RankedCuts",
+    "choose_budget",
     "latency",
     "register_budget_kind",
     "top_share",

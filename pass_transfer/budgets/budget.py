@@ -65,6 +65,9 @@ class Budget:
             raise UsageError(message, "round_to")
         if fill and round_to > 1:
             raise UsageError(f"fill keeps single channels; it cannot go with round_to {round_to}")
+        if isinstance(keep_layers, str) or not all(isinstance(name, str) for name in keep_layers):
+            message = f"keep_layers is {keep_layers!r}; it is a list of names or patterns"
+            raise UsageError(message, "keep_layers")
         fields = {
             "kind": kind,
             "value": BUDGET_KINDS[kind].parse(bound[kind]),
@@ -124,6 +127,22 @@ class Budget:
             round_to=self.round_to,
             keep_layers=self.keep_layers,
         )
+
+
+def choose_budget(given: object, parts: Mapping[str, Any]) -> Budget:
+    """A given budget, or one of the arguments of Budget.
+
+    Raises:
+        UsageError: both, or neither, or what is given is no Budget.
+    """
+    if given is None:
+        return Budget(**parts)
+    if not isinstance(given, Budget):
+        message = f"budget is {given!r}; it is a Budget, such as Budget(macs=0.4)"
+        raise UsageError(message, "budget")
+    if parts:
+        raise UsageError(f"give budget= or {', '.join(parts)}, not both")
+    return given
 
 
 def _only_bound(bound: Mapping[str, Any]) -> str:

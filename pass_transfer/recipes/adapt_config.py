@@ -8,13 +8,11 @@ from typing import Any
 
 from pass_transfer.budgets import Budget
 from pass_transfer.errors import UsageError
-from pass_transfer.recipes.options import DEFAULT_MACS
+from pass_transfer.recipes.options import DEFAULT_MACS, EFFORTS
 from pass_transfer.scoring.registry import ChosenMethod, choose_method
 from pass_transfer.settings import check_choice, check_positive, check_whole
 from pass_transfer.shrinking.distill import TEMPERATURE
 from pass_transfer.shrinking.finetune import FinetuneConfig
-
-EFFORTS = ("quick", "full")
 
 # Training work an effort may spend on fine-tuning, in MACs of the small network's forward
 # pass. ResNet-18 at 64 pixels and half the MACs trains at 430 images/s on two AVX512-BF16
@@ -70,6 +68,9 @@ class AdaptConfig:
 
     def chosen(self) -> ChosenMethod:
         """The method with its settings. Raises UsageError; see choose_method."""
+        if not isinstance(self.settings, Mapping):
+            message = f"settings is {self.settings!r}; it is a dict of the method's settings"
+            raise UsageError(message, "settings")
         chosen = choose_method(self.method, self.settings)
         if chosen.coupling != "grouped":
             raise UsageError(

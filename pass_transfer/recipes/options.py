@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pass_transfer.budgets import BUDGET_KINDS, Budget
+from pass_transfer.budgets import BUDGET_KINDS, Budget, choose_budget
 from pass_transfer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +17,17 @@ Fields = TypeVar("Fields", bound="DataclassInstance")
 
 HOW = ("batch", "round_to", "keep_layers")  # arguments of Budget beside the bound
 DEFAULT_MACS = 0.5
+EFFORTS = ("quick", "full")  # how long training may take
+
+# Arguments of version 0.1, and what they are now.
+RENAMED = {
+    "transfer": "method",
+    "prior": 'settings={"prior": ...}',
+    "prompt_steps": 'settings={"steps": ...}',
+    "prompt_lr": 'settings={"lr": ...}',
+    "deploy_prompt": 'settings={"deploy_prompt": ...}',
+    "latency_batch": "batch",
+}
 
 
 @dataclass(frozen=True)
@@ -49,12 +60,10 @@ def take_budget(options: dict[str, Any]) -> Budget:
     given = options.pop("budget", None)
     names = [name for name in (*BUDGET_KINDS, *HOW) if name in options]
     parts = {name: options.pop(name) for name in names}
-    if isinstance(given, Budget):
-        if parts:
-            raise UsageError(f"give budget= or {', '.join(parts)}, not both")
-        return given
+    if given in EFFORTS:
+        raise UsageError(f"budget is size and speed; for training time give effort={given!r}")
     if given is not None:
-        raise UsageError(f"budget is {given!r}; it is a Budget, such as Budget(macs=0.4)", "budget")
+        return choose_budget(given, parts)
     bounds = {name: parts[name] for name in BUDGET_KINDS if parts.get(name) is not None}
     how = {name: parts[name] for name in HOW if name in parts}
     bound: dict[str, Any] = bounds or {"macs": DEFAULT_MACS}
@@ -64,4 +73,6 @@ def take_budget(options: dict[str, Any]) -> Budget:
 def refuse_unknown(options: Mapping[str, Any], recipe: str) -> None:
     """Raise UsageError where an option is left that nothing takes."""
     for name in options:
+        if name in RENAMED:
+            raise UsageError(f"{name} is now {RENAMED[name]}; see CHANGELOG.md")
         raise UsageError(f"{recipe} has no argument {name!r}", name)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pass_transfer.budgets import Budget, CutNetwork
+from pass_transfer.budgets import Budget, CutNetwork, choose_budget
 from pass_transfer.errors import BackboneError, UsageError
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import (
@@ -139,6 +139,10 @@ class PretrainedHypernet:
 
     def scores(self, prompt: Prompt) -> dict[str, torch.Tensor]:
         """Scores (width,) of every channel group, float64; the same in every process."""
+        if not isinstance(prompt, Prompt):
+            raise UsageError(
+                f"prompt is a {type(prompt).__name__}; it is a Prompt, as prompt() gives"
+            )
         if prompt.size != self.spec.image_size:
             raise UsageError(
                 f"this prompt is for images of {prompt.size} pixels; the hypernetwork's backbone "
@@ -169,7 +173,7 @@ class PretrainedHypernet:
         Raises:
             UsageError, MaskError: see Budget and Budget.cut.
         """
-        budget = Budget(**bound) if budget is None else budget
+        budget = choose_budget(budget, bound)
         return budget.cut(self.scores(prompt), self.cut_network(prompt, classes, device))
 
     def check_budget(

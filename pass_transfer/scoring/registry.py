@@ -24,6 +24,8 @@ OLD_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 OLD_SETTINGS = {"hears_prompt": "uses_prompt"}
 
+TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+
 
 @dataclass(frozen=True)
 class ChosenMethod:
@@ -86,9 +88,10 @@ def choose_method(name: str, given: Mapping[str, Any] | None = None) -> ChosenMe
     method = METHODS[kind]
     uniform, coupling = settings.pop(UNIFORM, False), settings.pop(COUPLING, COUPLINGS[0])
     if not isinstance(uniform, bool):
-        raise UsageError(f"{UNIFORM} is {uniform!r}; it is true or false", UNIFORM)
+        raise UsageError(f"setting {UNIFORM} is {uniform!r}; it is true or false", UNIFORM)
     if coupling not in COUPLINGS:
-        raise UsageError(f"{COUPLING} is {coupling!r}; it is {' or '.join(COUPLINGS)}", COUPLING)
+        message = f"setting {COUPLING} is {coupling!r}; it is {' or '.join(COUPLINGS)}"
+        raise UsageError(message, COUPLING)
     if method.coupled and coupling != COUPLINGS[0]:
         message = f"{kind} cannot score every convolution on its own ({COUPLING}: {coupling})"
         raise UsageError(message, COUPLING)
@@ -113,7 +116,10 @@ def _settings(method: Method, given: Mapping[str, Any]) -> Any:
             names = ", ".join([UNIFORM, COUPLING, *known])
             raise UsageError(f"unknown setting {key!r}; {method.name} has {names}", key)
         checked[key] = _typed(key, value, known[key])
-    return method.settings(**checked) if method.settings else None
+    try:
+        return method.settings(**checked) if method.settings else None
+    except UsageError as error:
+        raise UsageError(f"setting {error}", error.argument) from error
 
 
 def _typed(key: str, value: Any, default: Any) -> Any:
@@ -125,6 +131,8 @@ def _typed(key: str, value: Any, default: Any) -> Any:
             pass
     accepted = (int, float) if isinstance(default, float) else (type(default),)
     if not isinstance(value, accepted) or isinstance(value, bool) != isinstance(default, bool):
-        kind = type(default).__name__
-        raise UsageError(f"{key} is {value!r}; it is a {kind}, by default {default!r}", key)
+        message = (
+            f"setting {key} is {value!r}; it is {TYPES[type(default)]}, by default {default!r}"
+        )
+        raise UsageError(message, key)
     return value

@@ -228,7 +228,7 @@ def check_free(path: str | Path, *, resume: bool = False, force: bool = False) -
     path = Path(path)
     if resume and force:
         raise UsageError(
-            "give resume or force, not both: one continues the run, the other replaces it"
+            "give resume=True or force=True, not both: one continues the run, the other replaces it"
         )
     if not path.exists() or _holds_nothing(path):
         return

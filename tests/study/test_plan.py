@@ -105,7 +105,7 @@ def test_what_channels_are_rounded_to_decides_a_cell(tmp_path):
         ("epochs: 2", "epoch: 2", 11, "unknown field 'epoch'"),
         ("    steps: 3", "    steps: many", 8, "steps is 'many'"),
         ("    steps: 3", "    step: 3", 8, "unknown setting 'step'"),
-        ("    steps: 3", "    steps: -1", 8, ": steps is -1"),
+        ("    steps: 3", "    steps: -1", 8, "setting steps is -1"),
         ("  random:", "  random:\n    uniform: 1", 7, "uniform is 1"),
         ("  random:", "  random:\n    coupling: loose", 7, "coupling is 'loose'"),
         (
