@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pass_transfer.errors import UsageError
+from pass_transfer.random_streams import stream
 
 KINDS = ("additive", "expansive")
 # Next to nothing: a frame of zeros gives the prior's masks, and the rest is learned.
@@ -42,7 +43,7 @@ class Prompt(nn.Module):
         border = torch.ones(1, size, size)
         border[:, pad : size - pad, pad : size - pad] = 0
         self.register_buffer("border", border, persistent=False)
-        draw = torch.Generator().manual_seed(seed)
+        draw = stream(seed, "prompt")
         noise = torch.randn(3, size, size, generator=draw)
         self.values = nn.Parameter(INITIAL_SPREAD * noise * border)
 

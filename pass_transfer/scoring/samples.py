@@ -9,11 +9,11 @@ import torch
 
 from pass_transfer.networks import ChannelGroups
 from pass_transfer.networks.network import Network
+from pass_transfer.random_streams import stream
 from pass_transfer.scoring.forward_selection import forward_selection
 from pass_transfer.scoring.taylor import taylor
 from pass_transfer.tasks import Split
 from pass_transfer.training import Runtime, batches, to_images
-from pass_transfer.training.batches import generator
 
 BATCH = 128
 
@@ -38,7 +38,8 @@ class Samples:
     view: View | None = None
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        chosen = torch.randperm(len(self.split), generator=generator(self.seed, 3))[: self.images]
+        shuffled = torch.randperm(len(self.split), generator=stream(self.seed, "importance"))
+        chosen = shuffled[: self.images]
         device = self.runtime.device
         for pixels, labels in batches(self.split, BATCH, order=chosen.split(BATCH)):
             seen = to_images(pixels, device)
@@ -64,7 +65,7 @@ def task_selection(
 ) -> dict[str, torch.Tensor]:
     """The order of forward selection, as scores (width,); arguments as of task_importance."""
     forward = _forward(task_network, samples.runtime)
-    places = generator(samples.seed, 13)
+    places = stream(samples.seed, "forward selection places")
     return forward_selection(task_network.backbone, groups, samples, forward, places)
 
 

@@ -18,13 +18,14 @@ from pass_transfer import ops
 from pass_transfer.networks import classifier_of
 from pass_transfer.networks.network import Network
 from pass_transfer.prompts import KINDS, Prompt, default_pad
+from pass_transfer.random_streams import stream
 from pass_transfer.scoring.hypernet import Hypernet
 from pass_transfer.scoring.masked_loss import DensityRange, MaskedStep, freeze
 from pass_transfer.scoring.source_tasks import make_source_tasks, see
 from pass_transfer.settings import check_choice, check_positive, check_whole
 from pass_transfer.tasks import Task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage
-from pass_transfer.training.batches import augmented, generator
+from pass_transfer.training.batches import augmented
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class SearchStage(Stage):
     def source_of(self, epoch: int, number: int) -> int:
         """Which source task a step belongs to; every task gets its turn in a shuffled round."""
         turn, place = divmod(number, self.config.tasks)
-        draw = generator(self.config.seed, epoch, turn)
+        draw = stream(self.config.seed, "source task", epoch, turn)
         return int(torch.randperm(self.config.tasks, generator=draw)[place])
 
     def order(self, epoch: int, steps: int, batch_size: int) -> list[torch.Tensor]:
@@ -136,7 +137,7 @@ class SearchStage(Stage):
         chosen = []
         for number in range(steps):
             pool = torch.from_numpy(self.pools[self.source_of(epoch, number)])
-            draw = generator(self.config.seed, epoch, number, 1)
+            draw = stream(self.config.seed, "source images", epoch, number)
             chosen.append(pool[torch.randint(len(pool), (batch_size,), generator=draw)])
         return chosen
 

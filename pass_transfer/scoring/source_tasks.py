@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pass_transfer.random_streams import stream_seed
 from pass_transfer.tasks import Split
 
 VIEWS = ("plain", "half", "quarter", "grey", "grey-half", "eighth", "grey-eighth")
@@ -36,7 +37,7 @@ def make_source_tasks(classes: int, count: int, seed: int) -> list[SourceTask]:
     Every other one takes neighbours in the list of classes (which are alike where classes
     are sorted by meaning, as ImageNet's are), the rest takes any.
     """
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(stream_seed(seed, "source tasks"))
     most = max(2, classes // 2)
     least = min(10, most)
     tasks = [SourceTask("all", tuple(range(classes)))]

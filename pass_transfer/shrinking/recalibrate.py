@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from pass_transfer.networks import named_layers
+from pass_transfer.random_streams import stream
 from pass_transfer.tasks import Split
-from pass_transfer.training.batches import batches, to_images
+from pass_transfer.training.batches import batches, shuffled, to_images
 from pass_transfer.training.runtime import Runtime
 
 # The statistics' error falls with the root of this; 4,096 leave under 2 % of a standard deviation.
@@ -42,9 +44,9 @@ def recalibrate(
     if not undo:
         return
     chosen = min(images, len(split))
-    for step, (pixels, _) in enumerate(batches(split, min(BATCH, chosen), seed=seed)):
-        if step * BATCH >= chosen:
-            break
+    size = min(BATCH, chosen)
+    order = shuffled(len(split), size, stream(seed, "recalibration"))[: math.ceil(chosen / size)]
+    for pixels, _ in batches(split, size, order=order):
         with runtime.autocast():
             (forward or network)(to_images(pixels, runtime.device))
     for put_back in undo:

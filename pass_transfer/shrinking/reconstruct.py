@@ -16,9 +16,9 @@ from torch import nn
 from pass_transfer.float64 import to_float64
 from pass_transfer.networks import ChannelGroups, kind_of
 from pass_transfer.networks.network import Network
+from pass_transfer.random_streams import stream
 from pass_transfer.tasks import Split
 from pass_transfer.training import Runtime, batches, to_images
-from pass_transfer.training.batches import generator
 
 IMAGES = 4096
 BATCH = 128
@@ -180,8 +180,9 @@ def _observe(
     seed: int,
 ) -> None:
     """Show every fit the inputs of its layer on images of the task."""
-    draw = generator(seed, 11)
-    chosen = torch.randperm(len(split), generator=generator(seed, 10))[:images]
+    draw = stream(seed, "reconstruction places")
+    order = torch.randperm(len(split), generator=stream(seed, "reconstruction"))
+    chosen = order[:images]
     places = math.ceil(ROWS / len(chosen))
 
     def look(fit: _Fit | _FitOfPlaces, layer: nn.Module, given: torch.Tensor) -> None:

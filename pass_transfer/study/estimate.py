@@ -15,6 +15,7 @@ from pass_transfer.latency import interleave
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
+from pass_transfer.random_streams import stream
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.registry import choose_method
 from pass_transfer.shrinking import recalibrate, reconstruct
@@ -25,7 +26,6 @@ from pass_transfer.study.run import made_with
 from pass_transfer.study.store import is_missing, read_cell
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Runtime, choose_runtime, evaluate
-from pass_transfer.training.batches import generator
 from pass_transfer.zoo.entry import load_hypernet
 
 STEPS = 3  # measured of each kind
@@ -118,7 +118,7 @@ class _Speed:
         stage = FinetuneStage(self._network(masks), self.task, config, self.runtime)
         pixels, labels = self.task.train.subset(np.arange(batch)).__getitems__(range(batch))
         stage.start_epoch(0, 0)
-        step = {"step": lambda: stage.step(pixels, labels, generator(0, 0), 0)}
+        step = {"step": lambda: stage.step(pixels, labels, stream(0, "augmentation"), 0)}
         times = interleave(step, STEPS, self.runtime.device, warm_up=1)
         return statistics.median(times["step"]) / 1000
 

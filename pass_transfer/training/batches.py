@@ -1,8 +1,4 @@
-"""Batches in an order that depends on (seed, epoch) alone, and their augmentation.
-
-Nothing here keeps state between steps: a run that is resumed at step n draws what it
-would have drawn anyway.
-"""
+"""Batches in an order that depends on (seed, epoch) alone, and their augmentation."""
 
 from __future__ import annotations
 
@@ -12,18 +8,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import DataLoader
 
+from pass_transfer.random_streams import stream
 from pass_transfer.tasks import Split
 from pass_transfer.tasks.images import StreamedImages
 
 CROP_SHARE = 1 / 8  # padding for random crops, as a share of the side: 4 pixels at 32, 8 at 64
-
-
-def generator(*numbers: int) -> torch.Generator:
-    """A CPU generator seeded by several integers; different tuples give unrelated streams."""
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number + 0x9E3779B9) & 0x7FFF_FFFF_FFFF_FFFF
-    return torch.Generator().manual_seed(seed)
 
 
 class _Order:
@@ -76,7 +65,12 @@ def _epoch_order(images: int, size: int, seed: int | None, epoch: int) -> Sequen
     """The positions of every batch of an epoch."""
     if seed is None:
         return torch.arange(images).split(size)
-    order = torch.randperm(images, generator=generator(seed, epoch)).split(size)
+    return shuffled(images, size, stream(seed, "order", epoch))
+
+
+def shuffled(images: int, size: int, draw: torch.Generator) -> Sequence[torch.Tensor]:
+    """The positions of batches in a random order; a short last one is left out, if not alone."""
+    order = torch.randperm(images, generator=draw).split(size)
     last_is_short = len(order[-1]) < size
     return order[:-1] if last_is_short and len(order) > 1 else order
 

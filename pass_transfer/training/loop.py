@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 
 from pass_transfer.errors import DivergedError
 from pass_transfer.progress import progress_bar, say
+from pass_transfer.random_streams import stream, stream_seed
 from pass_transfer.tasks import Split
-from pass_transfer.training.batches import batches, generator
+from pass_transfer.training.batches import batches
 from pass_transfer.training.interrupt import Interrupt
 from pass_transfer.training.run_folder import RunFolder
 from pass_transfer.training.runtime import Runtime
@@ -145,7 +146,9 @@ class _Loop:
         with progress_bar(self._title(), images_left, "images") as bar:
             for pixels, labels in loader:
                 self._set_learning_rate()
-                draw = generator(config.seed, done.epoch, done.step, rank)
+                place = (done.epoch, done.step, rank)
+                draw = stream(config.seed, "augmentation", *place)
+                torch.manual_seed(stream_seed(config.seed, "dropout", *place))
                 metrics = stage.step(pixels, labels, draw, done.step)
                 self._check_finite(metrics, f"epoch {done.epoch + 1}, step {done.step + 1}")
                 done.note(metrics)

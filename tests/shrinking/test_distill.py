@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from pass_transfer.networks.network import Network
+from pass_transfer.random_streams import stream
 from pass_transfer.shrinking.distill import Teacher, softened_divergence
 from pass_transfer.shrinking.finetune import FinetuneConfig, FinetuneStage, finetune
 from pass_transfer.tasks import Split
 from pass_transfer.training import evaluate
-from pass_transfer.training.batches import generator
 
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
 
@@ -60,7 +60,7 @@ def stepped(network, digits, cpu, weight, labels):
     stage = FinetuneStage(student, digits, FinetuneConfig(lr=0.1), cpu, teacher=teacher)
     stage.start_epoch(0, 0)
     pixels, _ = digits.train.__getitems__(range(32))
-    stage.step(pixels, labels, generator(0), 0)
+    stage.step(pixels, labels, stream(0, "augmentation"), 0)
     assert not any(module.training for module in taught.modules())
     assert not any(p.requires_grad for p in taught.parameters())
     after = taught.state_dict()

@@ -7,7 +7,7 @@ import torch
 from pass_transfer.tasks import Split
 from pass_transfer.tasks.images import CachedImages
 from pass_transfer.training import batches, to_images
-from pass_transfer.training.batches import augment, generator
+from pass_transfer.training.batches import augment
 
 SIDE = 16
 
@@ -68,15 +68,6 @@ def test_fewer_images_than_a_batch_are_one_batch(split):
 
 def test_a_stage_may_choose_the_images(split):
     assert order(split, order=[torch.tensor([5, 5, 1]), torch.tensor([102])]) == [[5, 5, 1], [102]]
-
-
-def test_different_numbers_give_unrelated_streams():
-    def drawn(*numbers):
-        return tuple(torch.rand(3, generator=generator(*numbers)).tolist())
-
-    numbers = ((0, 0), (0, 1), (1, 0), (0, 0, 0), (10, 0), (0, 10))
-    assert len({drawn(*some) for some in numbers}) == len(numbers)
-    assert drawn(4, 2) == drawn(4, 2)
 
 
 def test_images_are_floats_between_zero_and_one(cpu):

@@ -14,12 +14,12 @@ import torch
 
 from pass_transfer.budgets import Budget
 from pass_transfer.progress import progress_bar
+from pass_transfer.random_streams import stream
 from pass_transfer.scoring.magnitude import group_l1
 from pass_transfer.scoring.method import Context, Scores, register
 from pass_transfer.settings import check_whole
 from pass_transfer.shrinking.shrink import ShrinkConfig, shrink
 from pass_transfer.training import evaluate
-from pass_transfer.training.batches import generator
 
 STEPS_A_SOURCE = 40  # that one visit takes, about
 
@@ -51,7 +51,7 @@ class _Colony:
         self.order = {}
         for name, scores in magnitude.items():
             self.order[name] = torch.argsort(scores, descending=True, stable=True)
-        self.draw = generator(context.seed, 7)
+        self.draw = stream(context.seed, "bee colony")
         self.sources = [self._random_source() for _ in range(self.settings.sources)]
         self.best, self.best_fitness = self.sources[0], -1.0
         self.fitness = [self.value(source) for source in self.sources]

@@ -18,6 +18,7 @@ from torch import nn
 from pass_transfer.masking import masked_forward
 from pass_transfer.networks import classifier_of
 from pass_transfer.prompts import Prompt, default_pad
+from pass_transfer.random_streams import stream
 from pass_transfer.scoring.hypernet import HypernetConfig
 from pass_transfer.scoring.magnitude import group_l1
 from pass_transfer.scoring.masked_loss import DensityRange, straight_through_masks
@@ -26,7 +27,7 @@ from pass_transfer.scoring.prior import blend, standardise
 from pass_transfer.scoring.samples import task_importance
 from pass_transfer.settings import check_choice, check_positive, check_whole
 from pass_transfer.training import LoopConfig, Stage, run_stage
-from pass_transfer.training.batches import augmented, generator
+from pass_transfer.training.batches import augmented
 
 STARTS = ("l1", "taylor_l1", "none")
 START_IMAGES = 2048  # that Taylor importance is measured on
@@ -143,7 +144,8 @@ def initial_scores(context: Context, start: str) -> Scores:
     """Scores of one spread in every group, or next to nothing."""
     groups = context.groups
     if start == "none":  # ties would go to the first layers
-        return groups.split(1e-3 * torch.randn(groups.total, generator=generator(context.seed, 12)))
+        draw = stream(context.seed, "initial scores")
+        return groups.split(1e-3 * torch.randn(groups.total, generator=draw))
     magnitude = group_l1(context.dense.fresh(), groups, context.dense.spec.image_size)
     if start == "l1":
         return standardise(magnitude)
