@@ -105,7 +105,7 @@ def test_channels_that_do_nothing_for_the_task_lose_all_that_large_weights_gain_
     by_use, by_size = (h.scores(h.prompt())[name] for h in (own, hypernet.with_backbone(mine)))
     ahead_by_size, ahead_by_use = (s[:40].mean() - s[40:].mean() for s in (by_size, by_use))
     assert ahead_by_size > 1, "their weights alone would keep them"
-    assert ahead_by_use < ahead_by_size - 1
+    assert ahead_by_use < 0.1, "nothing of that is left"
 
 
 def test_a_run_on_ones_own_weights(own_run, few_photos, entry, call):

@@ -40,7 +40,7 @@ class Classify(Stage):
         self.left = None if self.left is None else self.left - 1
         self.rates.append(self.optimizers["adam"].param_groups[0]["lr"])
         images = to_images(augment(pixels, draw, False), self.runtime.device)
-        dropped = nn.functional.dropout(images, 0.05)  # as a layer of the network may
+        dropped = nn.functional.dropout(images, 0.001)  # as a layer of the network may
         loss = nn.functional.cross_entropy(self.network(dropped), labels)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
@@ -83,7 +83,7 @@ def straight(little, digits, cpu):
 def test_the_network_learns(straight, little, digits, cpu):
     _, rows = straight
     assert rows[1]["train_loss"] < rows[0]["train_loss"] < math.log(10)
-    assert rows[1]["held_out_top1"] > 20, "one in ten by chance"
+    assert rows[1]["held_out_top1"] > 30
     assert [r["epoch"] for r in rows] == [1, 2] and all(r["seconds"] >= 0 for r in rows)
 
 
