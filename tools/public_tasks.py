@@ -28,7 +28,7 @@ import datasets
 from PIL import Image
 
 from pass_transfer.files import make_folder
-from pass_transfer.tasks.images import decode
+from pass_transfer.tasks.decoding import decode
 
 TEST_EVERY = 5
 ROWS = 20_000  # of a file

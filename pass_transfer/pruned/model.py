@@ -64,7 +64,7 @@ class PrunedModel(DeployedNetwork):
 
     def _decode(self, path: str | Path) -> Any:
         """An image file's pixels at the model's size. Raises TaskError with the file's name."""
-        from pass_transfer.tasks.images import decode
+        from pass_transfer.tasks.decoding import decode
 
         try:
             return decode(str(path), self.spec.image_size)

@@ -33,18 +33,17 @@ class Evaluation:
 
     @classmethod
     def of(cls, split: Split, predictions: torch.Tensor, classes: int) -> Evaluation:
-        """From the class numbers (N,) predicted for a split.
+        """From the class numbers (N,) predicted for a split; -1 where an image was not read.
 
         The samples lie evenly over it, whatever was predicted.
         """
-        places = (
-            torch.linspace(0, len(split) - 1, min(SAMPLES, len(split)), dtype=torch.float64)
-            .round()
-            .long()
-        )
+        read = (predictions >= 0).nonzero().flatten()
+        count = min(SAMPLES, len(read))
+        evenly = torch.linspace(0, len(read) - 1, count, dtype=torch.float64).round().long()
+        places = read[evenly]
         samples, sample_labels = split.__getitems__(places.tolist())
         return cls(
-            confusion_matrix(torch.from_numpy(split.labels), predictions, classes),
+            confusion_matrix(torch.from_numpy(split.labels)[read], predictions[read], classes),
             samples,
             sample_labels.long(),
             predictions[places],

@@ -29,7 +29,7 @@ def load_digits_sources(
 
 
 def _source(images: np.ndarray, labels: np.ndarray, split: str) -> Source:
-    return Source(lambda i: images[i], labels, f"digits {split}", lambda i: f"digit {i}")
+    return Source(images.__getitem__, labels, f"digits {split}", lambda i: f"digit {i}")
 
 
 DIGITS = TaskSource(load_digits_sources, names=("digits",), mirrored=False)

@@ -1,113 +1,187 @@
-"""One's own images: folder:PATH, with one folder of image files for each class."""
+"""One's own images: folder:PATH, with one folder of image files for each class (docs/data.md)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pass_transfer.errors import TaskError
-from pass_transfer.tasks.source import Source, TaskSource
+from pass_transfer.tasks.left_out import Tally
+from pass_transfer.tasks.listing import (
+    Folder,
+    ImageFile,
+    Opened,
+    images_among,
+    images_below,
+    list_folder,
+    start_folder,
+)
+from pass_transfer.tasks.source import UNSPLIT, Source, TaskSource
 
 PREFIX = "folder:"
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
-SPLIT_FOLDERS = {
+SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
+OUTSIDE = "images outside the class folders"
+BESIDE = "folders beside the split folders"
 
 
 def load_folder_sources(
     name: str, data_dir: str | Path | None
 ) -> tuple[list[str], dict[str, Source]]:
-    """Class names, and a source for each split that has a folder.
+    """Class names, and a source for each split that has a folder; UNSPLIT where none has.
 
-    Raises TaskError for a folder that is missing, or that holds no classes or no images.
+    Raises TaskError for a folder that is missing, that may be understood in two ways, or that
+    holds no classes or no images.
     """
     root = Path(name.removeprefix(PREFIX)).expanduser()
     if not root.is_dir():
         raise TaskError(
             f"{root} is not a folder; give folder:PATH with one folder of images per class"
         )
-    folders = _split_folders(root)
-    names = _class_folders(folders["train"])
-    _check_classes(root, folders["train"], names)
-    return names, {split: _source(folder, names) for split, folder in folders.items()}
+    tally = Tally()
+    top = list_folder(start_folder(root), tally)
+    splits = _split_folders(root, top, tally) or {UNSPLIT: top}
+    classes = {split: _class_folders(folder) for split, folder in splits.items()}
+    names = _class_names(root, classes)
+    sources = {}
+    for split, folder in splits.items():
+        _outside(folder, tally)
+        sources[split] = _source(root, split, names, classes[split], tally)
+        tally = Tally()
+    return names, sources
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    """The folder of each split; the root alone where there is no train folder.
+def _split_folders(root: Path, top: Folder, tally: Tally) -> dict[str, Folder]:
+    """What is in the folder of each split; nothing where the folders are classes.
 
-    Where val stands without test, as is usual, it is the test split.
+    A folder is a split's if it has such a name and holds folders and no images. Where val
+    stands with train and without test, as is usual, it is the test split.
     """
-    found = {}
-    for split, alternatives in SPLIT_FOLDERS.items():
-        present = [root / name for name in alternatives if (root / name).is_dir()]
-        if present:
-            found[split] = present[0]
-    if "train" not in found:
-        return {"train": root}
-    if "val" in found and "test" not in found:
-        return {"train": found["train"], "test": found["val"]}
-    return found
+    named = [folder for folder in top.folders if _split_of(folder)]
+    listed = {folder: list_folder(folder, Tally()) for folder in named}
+    flat = [folder for folder in named if images_among(listed[folder].files, Tally())]
+    found = [folder for folder in named if listed[folder].folders and folder not in flat]
+    others = [folder for folder in top.folders if folder not in named]
+    if not found:
+        if others or not named:
+            return {}
+        shown = " and ".join(folder.name for folder in named)
+        example = root / named[0].name / "CLASS"
+        raise TaskError(f"{root} holds {shown} without class folders; expected {example}/images")
+    _refuse_doubt(root, found, others)
+    for folder in flat:
+        for file in images_among(listed[folder].files, Tally()):
+            tally.add(OUTSIDE, file.name, images=False)
+    for folder in others:
+        tally.add(BESIDE, folder.name, images=False)
+    splits = {_split_of(folder): list_folder(folder, tally) for folder in found}
+    if "val" in splits and "train" in splits and "test" not in splits:
+        splits["test"] = splits.pop("val")
+    return {split: splits[split] for split in SPLIT_NAMES if split in splits}
 
 
-def _class_folders(folder: Path) -> list[str]:
-    children = [path for path in folder.iterdir() if path.is_dir()]
-    return sorted(path.name for path in children if not path.name.startswith("."))
+def _split_of(folder: Opened) -> str:
+    """The split that a folder's name stands for, or ""."""
+    name = folder.name.lower()
+    return next((split for split, names in SPLIT_NAMES.items() if name in names), "")
 
 
-def _check_classes(root: Path, train: Path, names: Sequence[str]) -> None:
-    if not names:
-        raise TaskError(f"{train} holds no class folders; expected {train}/CLASS/image files")
-    split_names = set().union(*SPLIT_FOLDERS.values())
-    if train == root and split_names.issuperset(names):
+def _refuse_doubt(root: Path, found: Sequence[Opened], others: Sequence[Opened]) -> None:
+    """Raise TaskError where the split folders can be understood in two ways."""
+    seen: dict[str, str] = {}
+    for folder in found:
+        split = _split_of(folder)
+        if split in seen:
+            raise TaskError(
+                f"{root} has two folders for one split, {seen[split]} and {folder.name}; "
+                "leave one of them"
+            )
+        seen[split] = folder.name
+    with_images = [folder.name for folder in others if images_below(folder, Tally())]
+    if len(found) == 1 and with_images:
+        name = found[0].name
         raise TaskError(
-            f"{root} holds {', '.join(names)} but no train folder; "
-            f"add {root}/train/CLASS/image files"
+            f"{root}: {name} may be a split or a class. If a split, move {with_images[0]} and "
+            f"the other classes into it; if a class, put its images into {name} itself"
         )
 
 
-def _source(folder: Path, names: Sequence[str]) -> Source:
-    extra = sorted(set(_class_folders(folder)) - set(names))
+def _class_folders(folder: Folder) -> dict[str, list[Opened]]:
+    """The folders of each class, by its name in composed Unicode: macOS decomposes names."""
+    classes: dict[str, list[Opened]] = {}
+    for child in folder.folders:
+        name = unicodedata.normalize("NFC", child.name.rpartition("/")[2])
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            shown = child.path.encode(errors="backslashreplace").decode()
+            raise TaskError(f"the name of the folder {shown} is no valid text; rename it") from None
+        classes.setdefault(name, []).append(child)
+    return classes
+
+
+def _class_names(root: Path, classes: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """The training folder's classes; those of all splits where there is no such folder."""
+    for split in (UNSPLIT, "train"):
+        if split in classes:
+            if not classes[split]:
+                where = root if split == UNSPLIT else root / split
+                raise TaskError(f"{where} holds no class folders; expected {where}/CLASS/images")
+            return sorted(classes[split])
+    return sorted(set().union(*classes.values()))
+
+
+def _outside(folder: Folder, tally: Tally) -> None:
+    """Count the images that lie beside the class folders."""
+    for file in images_among(folder.files, tally):
+        tally.add(OUTSIDE, file.name, images=False)
+
+
+def _source(
+    root: Path,
+    split: str,
+    names: Sequence[str],
+    classes: Mapping[str, Sequence[Opened]],
+    tally: Tally,
+) -> Source:
+    extra = sorted(set(classes) - set(names))
     if extra:
         raise TaskError(
-            f"{folder} has the class(es) {', '.join(extra[:3])} that the training folder lacks"
+            f"{root}: the {split} images have the class(es) {', '.join(extra[:3])} that the "
+            "training folder lacks"
         )
-    paths: list[Path] = []
+    files: list[ImageFile] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        found = _image_files(folder / name)
-        paths += found
-        labels += [label] * len(found)
-    if not paths:
-        endings = ", ".join(IMAGE_ENDINGS)
-        raise TaskError(f"{folder} holds no image files ({endings}) in its class folders")
+        for folder in classes.get(name, ()):
+            found = images_below(folder, tally)
+            files += found
+            labels += [label] * len(found)
+    if not files:
+        where = "" if split == UNSPLIT else f" for the {split} split"
+        raise TaskError(f"{root} holds no image files{where} in its class folders")
+    paths = [file.path for file in files]
+    below = [_below_split(file.name, split) for file in files]
     return Source(
-        lambda i: str(paths[i]),
+        paths.__getitem__,
         np.asarray(labels, np.int64),
-        _fingerprint(paths),
-        lambda i: str(paths[i]),
+        None,
+        paths.__getitem__,
+        files,
+        root,
+        below.__getitem__,
+        tally.all(),
     )
 
 
-def _image_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
-
-
-def _fingerprint(paths: Sequence[Path]) -> str:
-    """Of the files' places, sizes and times: a changed file is decoded again."""
-    stamps = []
-    for path in paths:
-        status = path.stat()
-        stamps.append((str(path.resolve()), status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
+def _below_split(name: str, split: str) -> str:
+    return name if split == UNSPLIT else name.partition("/")[2]
 
 
 FOLDERS = TaskSource(load_folder_sources, prefix=PREFIX, others="folder:PATH for your own images")

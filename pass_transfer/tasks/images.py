@@ -3,66 +3,41 @@
 Small tasks are decoded and resized once into a uint8 array in the cache folder and
 memory-mapped from then on; PIL for every sample could not feed a training step on
 two cores. A task larger than CACHE_LIMIT is decoded as it is read, several images at once.
+Either way every image is read whole once, and hashed; what cannot be decoded is left out.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
+import itertools
+import json
 import math
 import os
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from pass_transfer.errors import TaskError
-from pass_transfer.files import make_folder, read_json, write_json
-from pass_transfer.progress import progress_bar
-from pass_transfer.tasks.source import Encoded, Source
+from pass_transfer.errors import StorageError, TaskError
+from pass_transfer.files import read_json, write_json
+from pass_transfer.progress import progress_bar, say
+from pass_transfer.tasks.cache import NOTE, cache_folder, decoded_folder, keep_decoded, touch
+from pass_transfer.tasks.decoding import UnreadableImage, content_of, decoder, picture
+from pass_transfer.tasks.hashes import UNREAD, FileHashes
+from pass_transfer.tasks.left_out import LeftOut, Tally
+from pass_transfer.tasks.source import Source
 
 CACHE_LIMIT = 8 << 30  # bytes a decoded split may take on the disk
 BLOCK = 512  # images decoded between two progress updates
-
-
-def decode(encoded: Encoded, size: int) -> np.ndarray:
-    """One image as an RGB uint8 array (size, size, 3), resized without keeping its aspect ratio.
-
-    Raises TaskError for damaged content.
-    """
-    if isinstance(encoded, np.ndarray):
-        return _to_array(Image.fromarray(encoded), size)
-    with _damage_is_task_error():
-        image = _open(encoded)
-        if max(image.size) > 4 * size:
-            image.draft("RGB", (2 * size, 2 * size))
-        return _to_array(image, size)
-
-
-def _open(encoded: bytes | str) -> Image.Image:
-    return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
-
-
-def _to_array(image: Image.Image, size: int) -> np.ndarray:
-    image = image.convert("RGB")
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image)
-
-
-@contextlib.contextmanager
-def _damage_is_task_error() -> Iterator[None]:
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:  # PIL raises nearly every kind, by format and place of the damage
-        raise TaskError(f"{type(error).__name__}: {error}") from error
+PIECE = 16  # images that one thread decodes at a time
+PIXELS, CONTENT = "pixels.npy", "content.npy"
+HASH_BYTES = 32
 
 
 def to_batch(pixels: np.ndarray) -> torch.Tensor:
@@ -83,142 +58,241 @@ class CachedImages:
         """uint8 images (B, 3, S, S) for indices (B,)."""
         return to_batch(self.pixels[indices])
 
+    def read_whole(self, indices: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """uint8 images (B, 3, S, S) for indices (B,), and the positions that they are of: all."""
+        return self.read(indices), np.arange(len(indices))
+
 
 @dataclass(frozen=True)
 class StreamedImages:
     """Images decoded as they are read.
 
-    A damaged one raises TaskError: it was whole when the task was checked.
+    They were whole when the task was checked. One that is not any more is skipped and noted in
+    `lost` (N,) bool, which all processes that read share.
     """
 
     source: Source
     size: int
+    lost: torch.Tensor = field(repr=False)
+
+    @classmethod
+    def of(cls, source: Source, size: int) -> StreamedImages:
+        """The images of a source, none of them lost."""
+        return cls(source, size, torch.zeros(len(source), dtype=torch.bool).share_memory_())
 
     def __len__(self) -> int:
         return len(self.source)
 
     def read(self, indices: np.ndarray) -> torch.Tensor:
-        """uint8 images (B, 3, S, S) for indices (B,)."""
+        """uint8 images (B, 3, S, S) for indices (B,). Raises TaskError where one is lost."""
+        images, whole = self.read_whole(indices)
+        if len(whole) < len(indices):
+            lost = np.setdiff1d(np.arange(len(indices)), whole)[0]
+            raise TaskError(f"{self.source.describe(int(indices[lost]))} can no longer be read")
+        return images
+
+    def read_whole(self, indices: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """uint8 images for those of indices (B,) that can be read, and their positions.
+
+        Raises TaskError where none can be.
+        """
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             decoded = list(pool.map(self._decode, indices.tolist()))
-        return to_batch(np.stack(decoded))
+        pixels = [one for one in decoded if one is not None]
+        whole = [position for position, one in enumerate(decoded) if one is not None]
+        if not whole:
+            where = self.source.describe(int(indices[0]))
+            raise TaskError(f"{where} and the other images of a batch can no longer be read")
+        return to_batch(np.stack(pixels)), np.asarray(whole)
 
-    def _decode(self, index: int) -> np.ndarray:
+    def _decode(self, index: int) -> np.ndarray | None:
+        if self.lost[index]:
+            return None
         try:
-            return decode(self.source.fetch(index), self.size)
-        except TaskError as error:
+            return picture(content_of(self.source.fetch(index)), self.size).pixels
+        except UnreadableImage as error:
             where = self.source.describe(index)
-            raise TaskError(f"{where} can no longer be decoded: {error}") from error
+            say(f"warning: {where} can no longer be read ({error}) and is skipped from here on")
+            self.lost[index] = True
+            return None
 
 
-def cache_folder() -> Path:
-    """Where decoded tasks are kept.
+@dataclass(frozen=True)
+class OpenedImages:
+    """A source at one size.
 
-    It is $PASS_TRANSFER_CACHE, or pass-transfer in the user's cache folder.
+    Fields:
+        images: all of the source's, at its positions.
+        good: the positions (G,) that can be decoded.
+        content: (N, 32) uint8, the sha-256 of each image's file; zeros where it cannot be read.
+        left_out: the others.
+        treated: how many images needed what decoding.py calls TURNED, TRANSPARENT or DEEP.
     """
-    chosen = os.environ.get("PASS_TRANSFER_CACHE")
-    if chosen:
-        return Path(chosen)
-    user_cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
-    return Path(user_cache) / "pass-transfer"
+
+    images: CachedImages | StreamedImages
+    good: np.ndarray
+    content: np.ndarray
+    left_out: tuple[LeftOut, ...]
+    treated: dict[str, int]
 
 
-def open_images(
-    source: Source, size: int, label: str
-) -> tuple[CachedImages | StreamedImages, np.ndarray, list[int]]:
-    """Images of a source at one size: (images, positions that decoded, positions that did not).
+@dataclass
+class _Pass:
+    """What reading a source gives, position by position."""
+
+    content: np.ndarray  # (N, 32) uint8
+    pixels: np.ndarray | None  # (N, S, S, 3) uint8; None where they are not kept
+    problems: dict[int, tuple[str, str]] = field(default_factory=dict)  # reason and detail
+    treated: Counter[str] = field(default_factory=Counter)
+    passing: bool = False  # whether a problem may be gone at the next try
+
+    def note(self, title: str, size: int) -> dict[str, Any]:
+        """What is kept beside the arrays."""
+        problems = {str(position): problem for position, problem in self.problems.items()}
+        treated = dict(sorted(self.treated.items()))
+        counts = {"images": len(self.content), "treated": treated, "problems": problems}
+        return {"title": title, "size": size, **counts}
+
+
+def open_images(source: Source, size: int, title: str) -> OpenedImages:
+    """Images of a source at one size.
 
     Decodes everything once and remembers it, unless the result would be larger than
-    CACHE_LIMIT. An unwritable cache folder or a full disk is no obstacle: the array is
-    then kept in memory for this process.
+    CACHE_LIMIT; then it remembers which images are whole. An unwritable cache folder or a full
+    disk is no obstacle: the array is then kept in memory for this process.
     """
+    keeps = math.prod((len(source), size, size, 3)) <= CACHE_LIMIT
+    hashes = FileHashes(source.root) if source.root is not None else None
+    known = hashes.known(source.files) if hashes else []
+    key = _key(source, known, size, keeps)
+    found = None if key is None else _recall(key, len(source), size, keeps)
+    if found is None:
+        found = _read_all(source, size, title, keeps, hashes)
     images: CachedImages | StreamedImages
-    shape = (len(source), size, size, 3)
-    if math.prod(shape) > CACHE_LIMIT:
-        bad = _check_headers(source, label)
-        images = StreamedImages(source, size)
+    if found.pixels is None:
+        images = StreamedImages.of(source, size)
     else:
-        pixels, bad = _cached(source, shape, label)
-        images = CachedImages(pixels)
-    return images, np.setdiff1d(np.arange(len(source)), bad), bad
+        images = CachedImages(found.pixels)
+    tally = Tally()
+    for position, (reason, _) in found.problems.items():
+        tally.add(reason, source.short_name(position))
+    good = np.setdiff1d(np.arange(len(source)), list(found.problems))
+    return OpenedImages(images, good, found.content, tally.all(), dict(found.treated))
 
 
-def _cached(
-    source: Source, shape: tuple[int, int, int, int], label: str
-) -> tuple[np.ndarray, list[int]]:
-    """The decoded pixels and the positions that did not decode, from the cache if it has them."""
-    count, size, _, _ = shape
-    key = hashlib.sha256(f"{source.fingerprint} {size} {count}".encode()).hexdigest()[:24]
-    array_path, note_path = cache_folder() / f"{key}.npy", cache_folder() / f"{key}.json"
+def _key(source: Source, known: Sequence[str | None], size: int, keeps: bool) -> str | None:
+    """What the content is kept under; None where too many files have to be read first."""
+    content = source.fingerprint
+    if content is None:
+        if not known or None in known:
+            return None
+        content = hashlib.sha256("".join(map(str, known)).encode()).hexdigest()
+    parts = (decoder(), content, len(source), size, keeps)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def _recall(key: str, count: int, size: int, keeps: bool) -> _Pass | None:
+    """What is kept under a key; None where it is not there, or damaged."""
+    folder = decoded_folder(key)
     try:
-        return _recall(array_path, note_path, shape)
-    except (OSError, EOFError, ValueError, KeyError, TypeError):  # not there yet, or damaged
-        pixels, bad = _decode_all(source, size, label)
-        _remember(pixels, bad, array_path, note_path)
-        return pixels, bad
+        note = read_json(folder / NOTE)
+        problems = {int(place): tuple(problem) for place, problem in note["problems"].items()}
+        content = _load(folder / CONTENT, (count, HASH_BYTES))
+        pixels = _load(folder / PIXELS, (count, size, size, 3)) if keeps else None
+        found = _Pass(content, pixels, problems, Counter(note["treated"]))
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    touch(folder)
+    return found
 
 
-def _recall(
-    array_path: Path, note_path: Path, shape: tuple[int, ...]
-) -> tuple[np.ndarray, list[int]]:
-    bad = list(read_json(note_path)["damaged"])
-    pixels = np.load(array_path, mmap_mode="r")
-    if pixels.shape != shape or pixels.dtype != np.uint8:
-        raise ValueError(f"{array_path} holds {pixels.dtype} {pixels.shape}")
-    return pixels, bad
+def _load(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.load(path, mmap_mode="r")
+    if array.shape != shape or array.dtype != np.uint8:
+        raise ValueError(f"{path} holds {array.dtype} {array.shape}")
+    return array
 
 
-def _decode_all(source: Source, size: int, label: str) -> tuple[np.ndarray, list[int]]:
-    pixels = np.zeros((len(source), size, size, 3), np.uint8)
-    bad: list[int] = []
+def _read_all(
+    source: Source, size: int, title: str, keeps: bool, hashes: FileHashes | None
+) -> _Pass:
+    """Every image read, hashed and decoded once; kept in the cache, if that can be."""
+    began = time.time_ns()
+    count = len(source)
+    pixels = np.zeros((count, size, size, 3), np.uint8) if keeps else None
+    found = _Pass(np.zeros((count, HASH_BYTES), np.uint8), pixels)
+    for position, problem in _decoded(source, size, title, found):
+        if problem is not None:
+            found.problems[position] = problem.reason, str(problem)
+            found.passing |= not problem.lasts
+    known = []
+    if hashes is not None:
+        known = [_hexadecimal(row) for row in found.content]
+        hashes.remember(source.files, known, began)
+    key = _key(source, known, size, keeps)
+    if key is not None and (hashes is not None or not found.passing):
+        _keep(key, found, title, size)
+    return found
 
-    def decoded(index: int) -> bool:
+
+def _decoded(
+    source: Source, size: int, title: str, found: _Pass
+) -> Iterator[tuple[int, UnreadableImage | None]]:
+    """Decode every image into `found`, with what is wrong with each."""
+
+    def one(position: int) -> tuple[tuple[str, ...], UnreadableImage | None]:
         try:
-            pixels[index] = decode(source.fetch(index), size)
-        except TaskError:
-            return False
-        return True
+            content = content_of(source.fetch(position))
+            digest = hashlib.sha256(_bytes_of(content)).digest()
+            found.content[position] = np.frombuffer(digest, np.uint8)
+            seen = picture(content, size)
+        except UnreadableImage as error:
+            return (), error
+        if found.pixels is not None:
+            found.pixels[position] = seen.pixels
+        return seen.treated, None
 
+    def several(positions: range) -> list[tuple[tuple[str, ...], UnreadableImage | None]]:
+        return [one(position) for position in positions]
+
+    doing = "decoding" if found.pixels is not None else "checking"
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        progress_bar(f"decoding {label}", len(source), "images") as bar,
+        progress_bar(f"{doing} {title}", len(source), "images") as bar,
     ):
-        for start in range(0, len(source), BLOCK):
-            block = range(start, min(start + BLOCK, len(source)))
-            bad += [index for index, whole in zip(block, pool.map(decoded, block)) if not whole]
+        for block in _ranges(range(len(source)), BLOCK):
+            pieces = _ranges(block, PIECE)
+            results = itertools.chain.from_iterable(pool.map(several, pieces))
+            for position, (treated, problem) in zip(block, results):
+                found.treated.update(treated)
+                yield position, problem
             bar.advance(len(block))
-    return pixels, bad
 
 
-def _check_headers(source: Source, label: str) -> list[int]:
-    """Positions whose file is not an image, judged by its header, without decoding pixels."""
-    bad = []
-    with progress_bar(f"checking {label}", len(source), "images") as bar:
-        for index in range(len(source)):
-            encoded = source.fetch(index)
-            if not isinstance(encoded, np.ndarray) and not _has_header(encoded):
-                bad.append(index)
-            bar.advance(1)
-    return bad
+def _ranges(whole: range, length: int) -> list[range]:
+    """A range in pieces of a length; the last one may be shorter."""
+    return [whole[start : start + length] for start in range(0, len(whole), length)]
 
 
-def _has_header(encoded: bytes | str) -> bool:
+def _bytes_of(content: bytes | np.ndarray) -> bytes:
+    return content.tobytes() if isinstance(content, np.ndarray) else content
+
+
+def _hexadecimal(row: np.ndarray) -> str:
+    """A hash as text; UNREAD where there is none."""
+    return row.tobytes().hex() if row.any() else UNREAD
+
+
+def _keep(key: str, found: _Pass, title: str, size: int) -> None:
+    def write(folder: Path) -> None:
+        if found.pixels is not None:
+            np.save(folder / PIXELS, found.pixels)
+        np.save(folder / CONTENT, found.content)
+        write_json(folder / NOTE, found.note(title, size))
+
     try:
-        with _damage_is_task_error():
-            _open(encoded).verify()
-    except TaskError:
-        return False
-    return True
-
-
-def _remember(pixels: np.ndarray, bad: list[int], array_path: Path, note_path: Path) -> None:
-    aside = array_path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        make_folder(array_path.parent)
-        with open(aside, "wb") as file:
-            np.save(file, pixels)
-        os.replace(aside, array_path)
-        write_json(note_path, {"damaged": bad})
-    except OSError:  # StorageError is one too
-        with contextlib.suppress(OSError):
-            aside.unlink()
+        kept = keep_decoded(key, write)
+    except StorageError:
+        kept = None
+    if kept is None:
+        say(f"{title}: the cache in {cache_folder()} cannot keep the decoded images")

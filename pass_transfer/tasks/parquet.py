@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import hashlib
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +19,12 @@ import numpy as np
 from pass_transfer.errors import TaskError
 from pass_transfer.files import make_folder
 from pass_transfer.hub import in_words
-from pass_transfer.tasks.images import cache_folder
-from pass_transfer.tasks.source import Encoded, Source, TaskSource
+from pass_transfer.tasks.cache import cache_folder
+from pass_transfer.tasks.decoding import Encoded
+from pass_transfer.tasks.hashes import FileHashes
+from pass_transfer.tasks.label_columns import read_labels
+from pass_transfer.tasks.listing import listed
+from pass_transfer.tasks.source import Source, TaskSource
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,11 +65,11 @@ def load_parquet_sources(
     """
     import datasets
 
-    datasets.disable_progress_bars()
-    if data_dir is None:
-        tables, place = _from_hub(name), "on the hub"
-    else:
-        tables, place = _from_folder(name, Path(data_dir).expanduser()), f"in {data_dir}"
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    files = {} if folder is None else _parquet_files(name, folder)
+    with _without_bars(datasets):
+        tables = _from_hub(name) if folder is None else _from_folder(name, folder, files)
+    place = "on the hub" if folder is None else f"in {folder}"
     test = _first(HUB[name].test + OTHER_TEST_NAMES, tables)
     if "train" not in tables or test is None:
         raise TaskError(f"{name} needs a train and a test split; found {', '.join(tables)} {place}")
@@ -71,33 +80,33 @@ def load_parquet_sources(
             f"{name}: no image and label column among {', '.join(features)}; expected one of "
             f"{'/'.join(IMAGE_COLUMNS)} and one of {'/'.join(LABEL_COLUMNS)}"
         )
-    titles = {"train": f"{name} train", "test": f"{name} {test}"}
     parts = {"train": tables["train"], "test": tables[test]}
-    labels = {split: _labels(part, label, titles[split]) for split, part in parts.items()}
-    sources = {
-        split: _source(part, image, labels[split], titles[split]) for split, part in parts.items()
-    }
-    return _class_names(name, features[label], label, labels), sources
+    titles = {"train": f"{name} train", "test": f"{name} {test}"}
+    names, labels = read_labels(parts, label, titles)
+    sources = {}
+    for split, part in parts.items():
+        paths = [Path(path) for path in files.get("train" if split == "train" else test, ())]
+        rows = Rows.of(part, image, [folder, *(path.parent for path in paths)] if folder else [])
+        key = f"{titles[split]} {_fingerprint(folder, paths) if folder else part._fingerprint}"
+        sources[split] = _source(rows, labels[split], key, titles[split], folder)
+    return names, sources
+
+
+@contextlib.contextmanager
+def _without_bars(datasets: ModuleType) -> Iterator[None]:
+    """The datasets library without its progress bars, which are as they were afterwards."""
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _first(names: Sequence[str], present: Mapping[str, object]) -> str | None:
     """The first of some names that is there."""
     return next((name for name in names if name in present), None)
-
-
-def _class_names(
-    name: str, feature: object, column: str, labels: Mapping[str, np.ndarray]
-) -> list[str]:
-    """The names of the label column; numbers where it has none."""
-    highest = {split: int(part.max(initial=-1)) for split, part in labels.items()}
-    names = getattr(feature, "names", None)
-    if names is None:
-        names = [str(number) for number in range(highest["train"] + 1)]
-    if max(highest.values()) >= len(names):
-        raise TaskError(
-            f"{name}: the column {column} holds labels above {len(names) - 1}, the last class"
-        )
-    return list(names)
 
 
 def _from_hub(name: str) -> Tables:
@@ -113,10 +122,9 @@ def _from_hub(name: str) -> Tables:
         ) from error
 
 
-def _from_folder(name: str, folder: Path) -> Tables:
+def _from_folder(name: str, folder: Path, files: dict[str, list[str]]) -> Tables:
     import datasets
 
-    files = _parquet_files(name, folder)
     try:
         return datasets.load_dataset("parquet", data_files=files, cache_dir=_datasets_cache())
     except Exception as error:  # pyarrow and datasets raise many kinds for damaged files
@@ -159,32 +167,63 @@ def _parquet_files(name: str, folder: Path) -> dict[str, list[str]]:
     return files
 
 
-def _labels(table: Dataset, column: str, title: str) -> np.ndarray:
-    try:
-        labels = np.asarray(table[column], np.int64)
-    except (TypeError, ValueError):
-        raise TaskError(
-            f"{title}: the column {column} does not hold a class number for every image"
-        ) from None
-    unlabelled = int((labels < 0).sum())
-    if unlabelled:
-        raise TaskError(
-            f"{title}: {unlabelled} images have no label (the column {column} is negative)"
-        )
-    return labels
+def _fingerprint(folder: Path, paths: Sequence[Path]) -> str:
+    """A hash of the parquet files' content."""
+    files = [listed(str(path), path.name) for path in paths]
+    found = FileHashes(folder).known(files, few=len(files))
+    return hashlib.sha256("".join(map(str, found)).encode()).hexdigest()
 
 
-def _source(table: Dataset, column: str, labels: np.ndarray, title: str) -> Source:
-    import datasets
+@dataclass(frozen=True)
+class Rows:
+    """Undecoded images in the rows of a table. It can be pickled, for processes that are spawned.
 
-    encoded = table.cast_column(column, datasets.Image(decode=False))
+    Fields:
+        table: with image cells {"bytes": ..., "path": ...}.
+        column: their column.
+        base: what relative paths begin from; None where there are none.
+        are_files: whether each image is a file of its own.
+    """
 
-    def fetch(index: int) -> Encoded:
-        cell = encoded[index][column] or {"bytes": b""}
-        return cell["bytes"] if cell["bytes"] is not None else cell["path"]
+    table: Dataset
+    column: str
+    base: Path | None
+    are_files: bool
 
-    # The arrow fingerprint follows the content of the parquet files, not their place.
-    return Source(fetch, labels, f"{title} {table._fingerprint}", lambda i: f"{title}, row {i}")
+    @classmethod
+    def of(cls, table: Dataset, column: str, bases: Sequence[Path]) -> Rows:
+        """The rows of a table; relative paths begin at the first of `bases` that has the first."""
+        import datasets
+        import pyarrow.compute
+
+        encoded = table.cast_column(column, datasets.Image(decode=False))
+        cells = encoded.data.column(column)
+        held = pyarrow.compute.struct_field(cells, "bytes")
+        paths = pyarrow.compute.struct_field(cells, "path")
+        are_files = len(cells) > 0 and held.null_count == len(cells) and paths.null_count == 0
+        base = None
+        if held.null_count and bases:
+            first = paths.drop_null()[0].as_py() if paths.null_count < len(cells) else ""
+            base = next((one for one in bases if (one / first).is_file()), bases[0])
+        return cls(encoded, column, base, are_files)
+
+    def __call__(self, index: int) -> Encoded:
+        """An image file's content, or its path."""
+        cell = self.table[index][self.column] or {"bytes": b""}
+        if cell["bytes"] is not None:
+            return cell["bytes"]
+        return cell["path"] if self.base is None else str(self.base / cell["path"])
+
+
+def _source(
+    rows: Rows, labels: np.ndarray, fingerprint: str, title: str, folder: Path | None
+) -> Source:
+    describe, named = partial("{}, row {}".format, title), "row {}".format
+    if not rows.are_files or folder is None:
+        return Source(rows, labels, fingerprint, describe, named=named)
+    paths = [str(rows(index)) for index in range(len(labels))]
+    files = [listed(path, os.path.relpath(path, rows.base)) for path in paths]
+    return Source(rows, labels, None, describe, files, folder, named)
 
 
 PARQUET = TaskSource(load_parquet_sources, names=tuple(HUB))

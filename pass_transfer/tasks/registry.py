@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from pass_transfer.errors import TaskError, UsageError
+from pass_transfer.progress import say
 from pass_transfer.tasks.digits import DIGITS
 from pass_transfer.tasks.folders import FOLDERS
+from pass_transfer.tasks.overview import Overview, SplitCounts, copies_across
 from pass_transfer.tasks.parquet import PARQUET
-from pass_transfer.tasks.source import TaskSource
-from pass_transfer.tasks.splits import decoded_splits, with_all_splits
-from pass_transfer.tasks.task import Task
+from pass_transfer.tasks.record import DataRecord
+from pass_transfer.tasks.source import UNSPLIT, TaskSource
+from pass_transfer.tasks.splits import (
+    GivenSplits,
+    check_classes,
+    contents,
+    decoded_splits,
+    with_all_splits,
+)
+from pass_transfer.tasks.task import Split, Task
 
 # The first source that matches a name serves it; names are listed in this order.
 SOURCES: tuple[TaskSource, ...] = (DIGITS, PARQUET, FOLDERS)
@@ -45,22 +57,47 @@ def load_task(name: str, size: int, data_dir: str | Path | None = None) -> Task:
     """
     source = _source_of(name)
     names, sources = source.load(name, data_dir)
+    if not {"train", UNSPLIT} & set(sources):
+        raise TaskError(
+            f"{name} has {' and '.join(sources)} images and none to train on; "
+            "add train/CLASS/image files"
+        )
     if len(names) < 2:
         raise TaskError(
             f"{name} has {len(names)} class(es) ({', '.join(names) or 'none'}); "
             "a task needs at least two"
         )
-    decoded, skipped = decoded_splits(name, names, sources, size)
-    splits = with_all_splits(name, names, decoded)
-    return Task(
+    given = decoded_splits(name, names, sources, size)
+    check_classes(name, names, given.splits.get("train") or given.splits[UNSPLIT])
+    parts = with_all_splits(name, names, given.splits)
+    task = _task(name, names, size, given, parts, source.mirrored)
+    for line in task.overview.lines():
+        say(line)
+    return task
+
+
+def _task(
+    name: str,
+    names: Sequence[str],
+    size: int,
+    given: GivenSplits,
+    parts: Mapping[str, Split],
+    mirrored: bool,
+) -> Task:
+    splits = {"train": parts["train"], "held_out": parts["val"], "test": parts["test"]}
+    found = {part: contents(split, given.opened_of(split)) for part, split in splits.items()}
+    learned = np.concatenate([found["train"], found["held_out"]])
+    overview = Overview(
         name,
         tuple(names),
-        size,
-        splits["train"],
-        splits["val"],
-        splits["test"],
-        skipped=skipped,
-        mirrored=source.mirrored,
+        {part: SplitCounts.of(split.labels, names) for part, split in splits.items()},
+        given.left_out,
+        given.treated,
+        copies_across(found),
+    )
+    record = DataRecord(given.records, learned)
+    return Task(
+        name, tuple(names), size, **splits, overview=overview, record=record, mirrored=mirrored
     )
 
 

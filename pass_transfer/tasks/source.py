@@ -8,28 +8,50 @@ from pathlib import Path
 
 import numpy as np
 
-# An image file's content, its path, or an (H, W) or (H, W, 3) uint8 array.
-Encoded = bytes | str | np.ndarray
+from pass_transfer.tasks.decoding import Encoded
+from pass_transfer.tasks.left_out import LeftOut
+from pass_transfer.tasks.listing import ImageFile
+
+# The split of images that are not sorted into splits: it is cut into all three.
+UNSPLIT = "all"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Undecoded images with labels. `fetch(i)` gives image i's content, path or array.
+    """Undecoded images with labels.
 
-    `fingerprint` names the content: the same source always has the same one.
-    `describe(i)` says in words which image i is.
+    Fields:
+        fetch: image i's content, path or array. Where a large task is decoded by processes
+            that are spawned, they get a pickled copy of it.
+        labels: (N,) class numbers.
+        fingerprint: names the content: the same source always has the same one. None where
+            the images are `files`, whose own content is the name.
+        describe: says in words which image i is, and where.
+        files: the images' files, where each is one of its own.
+        root: the folder that these files are in.
+        named: what image i is called wherever the data lies; its number without it.
+        left_out: what was found beside the images.
     """
 
     fetch: Callable[[int], Encoded]
     labels: np.ndarray
-    fingerprint: str
+    fingerprint: str | None
     describe: Callable[[int], str]
+    files: Sequence[ImageFile] = ()
+    root: Path | None = None
+    named: Callable[[int], str] = str
+    left_out: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def short_name(self, index: int) -> str:
+        """What image i is called in a list of what was left out."""
+        return self.files[index].name if self.files else self.describe(index)
 
-# Class names, and a source for each split that is given: "train", and perhaps "val" and "test".
+
+# Class names, and a source for each split that is given: "train", and perhaps "val" and
+# "test"; or UNSPLIT alone.
 Classes = Sequence[str]
 Sources = Mapping[str, Source]
 

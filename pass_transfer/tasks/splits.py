@@ -5,14 +5,17 @@ What is cut depends on the labels alone, so that the splits are the same in ever
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from pass_transfer.errors import TaskError
-from pass_transfer.progress import say
-from pass_transfer.tasks.images import open_images
-from pass_transfer.tasks.source import Source
+from pass_transfer.tasks.images import OpenedImages, open_images
+from pass_transfer.tasks.left_out import LeftOut, together
+from pass_transfer.tasks.record import SplitRecord, short_hashes
+from pass_transfer.tasks.source import UNSPLIT, Source
 from pass_transfer.tasks.task import Split, cut_share
 
 HELD_OUT_SHARE = 0.1
@@ -20,37 +23,64 @@ HELD_OUT_MOST = 5000  # images: they resolve half a point of accuracy; more woul
 TEST_SHARE = 0.2  # of a folder without splits: enough to measure by, most is left to learn from
 
 
+@dataclass(frozen=True)
+class GivenSplits:
+    """The splits as they are given, decoded.
+
+    Fields:
+        splits: by name; UNSPLIT alone where the images are not sorted into splits.
+        opened: what was found of each source.
+        records: which images they are.
+        left_out: of all sources, by reason.
+    """
+
+    splits: dict[str, Split]
+    opened: dict[str, OpenedImages]
+    records: dict[str, SplitRecord]
+    left_out: tuple[LeftOut, ...]
+
+    def opened_of(self, split: Split) -> OpenedImages:
+        """What a split, or a part of one, was taken from."""
+        return next(one for one in self.opened.values() if one.images is split.images)
+
+    @property
+    def treated(self) -> dict[str, int]:
+        """How many images needed what decoding.py calls TURNED, TRANSPARENT or DEEP."""
+        total: Counter[str] = Counter()
+        for one in self.opened.values():
+            total.update(one.treated)
+        return dict(total)
+
+
 def decoded_splits(
     name: str, names: Sequence[str], sources: Mapping[str, Source], size: int
-) -> tuple[dict[str, Split], int]:
-    """The splits that are given, and how many images could not be decoded.
-
-    Raises TaskError for a split without images, or a class without a training image.
-    """
-    splits, skipped = {}, 0
+) -> GivenSplits:
+    """Every source decoded at one size. Raises TaskError for one without a readable image."""
+    splits, opened, records = {}, {}, {}
+    left_out: list[LeftOut] = []
     for key, source in sources.items():
-        images, good, bad = open_images(source, size, f"{name} {key}")
-        if bad:
-            _warn(source, key, bad)
-        skipped += len(bad)
-        splits[key] = Split(images, good, source.labels[good])
-        if key == "train":
-            _check_classes(name, names, splits[key])
-        if len(good) == 0:
-            raise TaskError(f"{name}: the {key} split has no readable image")
-    return splits, skipped
+        one = open_images(source, size, name if key == UNSPLIT else f"{name} {key}")
+        left_out += [*source.left_out, *one.left_out]
+        if len(one.good) == 0:
+            where = "" if key == UNSPLIT else f"the {key} split has "
+            raise TaskError(f"{name}: {where}no readable image; {_words(left_out)}")
+        splits[key], opened[key] = Split(one.images, one.good, source.labels[one.good]), one
+        called = [f"{names[source.labels[i]]}/{source.named(i)}" for i in one.good.tolist()]
+        records[key] = SplitRecord.of(called, one.content[one.good])
+    return GivenSplits(splits, opened, records, together(left_out))
 
 
-def _warn(source: Source, key: str, bad: Sequence[int]) -> None:
-    shown = ", ".join(source.describe(index) for index in bad[:3])
-    more = " ..." if len(bad) > 3 else ""
-    say(
-        f"warning: {len(bad)} of {len(source)} {key} images cannot be decoded and are skipped: "
-        f"{shown}{more}"
-    )
+def _words(left_out: Sequence[LeftOut]) -> str:
+    return "; ".join(map(str, together(left_out))) or "there is none"
 
 
-def _check_classes(name: str, names: Sequence[str], train: Split) -> None:
+def contents(split: Split, opened: OpenedImages) -> np.ndarray:
+    """Short hashes (N,) int64 of the content of a split's images."""
+    return short_hashes(opened.content[split.indices])
+
+
+def check_classes(name: str, names: Sequence[str], train: Split) -> None:
+    """Raise TaskError for a class without a training image."""
     counts = np.bincount(train.labels, minlength=len(names))
     for label, count in enumerate(counts):
         if count == 0:
@@ -60,13 +90,15 @@ def _check_classes(name: str, names: Sequence[str], train: Split) -> None:
 def with_all_splits(
     name: str, names: Sequence[str], splits: Mapping[str, Split]
 ) -> dict[str, Split]:
-    """The splits, with a test split and held-out images cut from train where they are missing.
+    """Train, val and test: what is missing is cut from train, or from images in no split.
 
     Raises TaskError for a class with too few images.
     """
     splits = dict(splits)
+    if UNSPLIT in splits:
+        splits["train"] = splits.pop(UNSPLIT)
     if "test" not in splits:
-        splits["train"], splits["test"] = _cut_test(splits["train"], names)
+        splits["train"], splits["test"] = cut_test(splits["train"], names)
     if "val" not in splits:
         train = splits["train"]
         try:
@@ -77,8 +109,11 @@ def with_all_splits(
     return splits
 
 
-def _cut_test(split: Split, names: Sequence[str]) -> tuple[Split, Split]:
-    """The split without its test images, and these: a share of each class."""
+def cut_test(split: Split, names: Sequence[str]) -> tuple[Split, Split]:
+    """The split without its test images, and these: a share of each class.
+
+    Raises TaskError for a class with too few images.
+    """
     counts = np.bincount(split.labels, minlength=len(names))
     for label, count in enumerate(counts):
         if count < 3:

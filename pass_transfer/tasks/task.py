@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from pass_transfer.tasks.overview import Overview
+from pass_transfer.tasks.record import DataRecord
+
 SPLIT_SEED = 0  # the held-out images never depend on a run's seed, so that runs stay comparable
 
 
@@ -25,6 +28,9 @@ class Images(Protocol):
 
     def read(self, indices: np.ndarray) -> torch.Tensor:
         """uint8 images (B, 3, S, S) for indices (B,)."""
+
+    def read_whole(self, indices: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """uint8 images for those of indices (B,) that can be read, and their positions."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,20 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return images[0], labels[0]
 
     def __getitems__(self, positions: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch: uint8 images (B, 3, S, S) and labels (B,)."""
+        """A batch: uint8 images (B, 3, S, S) and labels (B,), without what can no longer be read.
+
+        Raises TaskError where nothing of it can.
+        """
         chosen = np.asarray(positions)
-        return self.images.read(self.indices[chosen]), torch.from_numpy(self.labels[chosen])
+        images, whole = self.images.read_whole(self.indices[chosen])
+        return images, torch.from_numpy(self.labels[chosen[whole]])
+
+    def whole(self) -> np.ndarray:
+        """The positions of the images that could be read whenever they were asked for."""
+        lost = getattr(self.images, "lost", None)
+        if lost is None:
+            return np.arange(len(self))
+        return np.flatnonzero(~lost.numpy()[self.indices])
 
     def subset(self, positions: np.ndarray) -> Split:
         """The same split with only these positions, in this order."""
@@ -63,7 +80,8 @@ class Task:
         train: what networks are fitted to.
         held_out: training images that epochs and settings are chosen by.
         test: what the result is measured on, once.
-        skipped: images that could not be decoded.
+        overview: what was understood of the data, and what was left out.
+        record: which images they are.
         mirrored: whether a mirrored image is as good as the image (not for digits), so that
             training may flip it.
     """
@@ -74,13 +92,20 @@ class Task:
     train: Split
     held_out: Split
     test: Split
-    skipped: int = 0
+    overview: Overview
+    record: DataRecord
     mirrored: bool = True
 
     @property
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @property
+    def skipped(self) -> int:
+        """Images that could not be read, when the task was loaded or since."""
+        splits = (self.train, self.held_out, self.test)
+        return self.overview.skipped + sum(len(split) - len(split.whole()) for split in splits)
 
     def with_train(self, images: int) -> Task:
         """The same task with about so many training images, always the same ones.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -55,7 +56,7 @@ def batches(
     return DataLoader(
         split,
         batch_sampler=_Order(order, start, rank, world),
-        collate_fn=lambda batch: batch,
+        collate_fn=_as_read,
         num_workers=workers,
         worker_init_fn=_leave_interrupts,
     )
@@ -73,6 +74,11 @@ def shuffled(images: int, size: int, draw: torch.Generator) -> Sequence[torch.Te
     order = torch.randperm(images, generator=draw).split(size)
     last_is_short = len(order[-1]) < size
     return order[:-1] if last_is_short and len(order) > 1 else order
+
+
+def _as_read(batch: Any) -> Any:
+    """A batch as the split gives it. It has a name, so that spawned processes find it."""
+    return batch
 
 
 def _leave_interrupts(_: int) -> None:

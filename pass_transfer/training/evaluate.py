@@ -19,7 +19,8 @@ class Accuracy:
     """Accuracies in percent, and the mean loss, over `images` images.
 
     top5 counts the five likeliest classes, or all where there are fewer. `predictions`
-    (images,) are the class numbers that top1 counts, in the split's order.
+    (N,) are the class numbers that top1 counts, in the split's order; -1 for an image that can
+    no longer be read.
     """
 
     top1: float
@@ -47,8 +48,11 @@ def evaluate(
         predictions.append(likeliest[:, 0])
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
         sums += torch.stack([hits[:, 0].sum(), hits.sum(), loss]).double()
-    top1, top5, mean_loss = (sums / len(split)).tolist()
-    return Accuracy(100 * top1, 100 * top5, mean_loss, len(split), torch.cat(predictions))
+    whole = split.whole()
+    top1, top5, mean_loss = (sums / len(whole)).tolist()
+    in_place = torch.full((len(split),), -1)
+    in_place[torch.from_numpy(whole)] = torch.cat(predictions)
+    return Accuracy(100 * top1, 100 * top5, mean_loss, len(whole), in_place)
 
 
 def confusion_matrix(labels: torch.Tensor, predictions: torch.Tensor, classes: int) -> torch.Tensor:

@@ -1,0 +1,180 @@
+"""The cache: decoded images, the hashes of files, and what the datasets library unpacks.
+
+Everything in it can be made again. It is $PASS_TRANSFER_CACHE, or pass-transfer in the user's
+cache folder. Decoded images are named by their content, so moved or copied data finds them; what
+was used least recently goes when they take more than $PASS_TRANSFER_CACHE_SIZE (20G).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pass_transfer.errors import StorageError, UsageError
+from pass_transfer.files import PART, make_folder, read_json
+
+DECODED = "decoded"
+NOTE = "note.json"
+SIZE_VARIABLE = "PASS_TRANSFER_CACHE_SIZE"
+DEFAULT_SIZE = 20 << 30  # bytes: two of the largest tasks that are kept decoded
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """Something kept: what it is, its path, bytes on the disk, and when it was last used.
+
+    `used` is in seconds since the epoch.
+    """
+
+    title: str
+    path: Path
+    bytes: int
+    used: float
+
+
+def cache_folder() -> Path:
+    """Where decoded tasks are kept.
+
+    It is $PASS_TRANSFER_CACHE, or pass-transfer in the user's cache folder.
+    """
+    chosen = os.environ.get("PASS_TRANSFER_CACHE")
+    if chosen:
+        return Path(chosen)
+    user_cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+    return Path(user_cache) / "pass-transfer"
+
+
+def cache_limit() -> int:
+    """Bytes that decoded images may take. Raises UsageError for a size that cannot be read."""
+    given = os.environ.get(SIZE_VARIABLE, "").strip().lower().removesuffix("b")
+    if not given:
+        return DEFAULT_SIZE
+    number, unit = (given[:-1], given[-1]) if given[-1] in UNITS else (given, "")
+    try:
+        size = float(number)
+    except ValueError:
+        size = -1.0
+    if not 0 <= size < float("inf"):
+        raise UsageError(
+            f"{SIZE_VARIABLE} is {os.environ[SIZE_VARIABLE]!r}; give bytes, or such as 500M or 20G"
+        )
+    return int(size * UNITS[unit])
+
+
+def decoded_folder(key: str) -> Path:
+    """Where the decoded images of a content are kept, if they are."""
+    return cache_folder() / DECODED / key
+
+
+def touch(folder: Path) -> None:
+    """Note that decoded images were used just now."""
+    with contextlib.suppress(OSError):
+        os.utime(folder / NOTE)
+
+
+def keep_decoded(key: str, write: Callable[[Path], None]) -> Path | None:
+    """Keep what `write` puts into the folder that it is given, whole or not at all.
+
+    Returns the folder; None where the cache cannot be written or has no room. Others make room,
+    the least recently used first.
+    """
+    target = decoded_folder(key)
+    try:
+        make_folder(target.parent)
+        aside = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=PART, dir=target.parent))
+    except OSError:  # StorageError is one too
+        return None
+    try:
+        write(aside)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(aside, target)
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)
+        return target if target.exists() else None
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    _make_room(target)
+    return target if target.exists() else None
+
+
+def _make_room(newest: Path) -> None:
+    limit = cache_limit()
+    entries = sorted(_decoded(newest.parent), key=lambda entry: entry.used)
+    total = sum(entry.bytes for entry in entries)
+    for entry in entries:
+        if total <= limit:
+            return
+        if entry.path != newest:
+            shutil.rmtree(entry.path, ignore_errors=True)
+            total -= entry.bytes
+    if total > limit:
+        shutil.rmtree(newest, ignore_errors=True)
+
+
+def list_cache() -> list[CacheEntry]:
+    """What the cache holds, the most recently used first."""
+    folder = cache_folder()
+    found = list(_decoded(folder / DECODED))
+    parts = {"hashes": "hashes of files", "datasets": "unpacked by the datasets library"}
+    for name, title in parts.items():
+        if (folder / name).is_dir():
+            found.append(_entry(title, folder / name))
+    earlier = [*folder.glob("*.npy"), *folder.glob("*.json")]
+    found += [_entry("decoded by an earlier version", path) for path in earlier]
+    return sorted(found, key=lambda entry: -entry.used)
+
+
+def clear_cache() -> int:
+    """Delete all that list_cache lists, and what kills left; returns the bytes.
+
+    Raises:
+        StorageError: something cannot be deleted.
+    """
+    freed = 0
+    left = (cache_folder() / DECODED).glob(f".*{PART}")
+    for entry in [*list_cache(), *(_entry("", path) for path in left)]:
+        try:
+            if entry.path.is_dir():
+                shutil.rmtree(entry.path)
+            else:
+                entry.path.unlink()
+        except OSError as error:
+            raise StorageError(f"cannot delete {entry.path}: {error.strerror or error}") from error
+        freed += entry.bytes
+    return freed
+
+
+def _decoded(folder: Path) -> Iterator[CacheEntry]:
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.name.startswith(".") or not path.is_dir():
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another process deleted it
+            yield _entry(_title(path), path)
+
+
+def _title(path: Path) -> str:
+    try:
+        note: Any = read_json(path / NOTE)
+        return f"{note['title']}, {note['images']} images at {note['size']} px"
+    except (StorageError, KeyError, TypeError):
+        return "damaged"
+
+
+def _entry(title: str, path: Path) -> CacheEntry:
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    size, used = 0, 0.0
+    for file in files:
+        status = file.stat()
+        size, used = size + status.st_size, max(used, status.st_mtime)
+    return CacheEntry(title, path, size, used or time.time())

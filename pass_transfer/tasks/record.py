@@ -1,0 +1,127 @@
+"""Which images a task has: what a run keeps of them, and how those of another day differ.
+
+Of every image two hashes are kept: of its name (with its class) and of its file's content. The
+place of the data is in neither, so data that was moved or copied is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pass_transfer.tasks.source import UNSPLIT
+
+SHORT = 8  # bytes of a hash that are kept of each image
+WORDS = {UNSPLIT: "images", "train": "train images", "val": "val images", "test": "test images"}
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """The images of a split as it is given: (N,) int64 hashes of their names and contents."""
+
+    names: np.ndarray
+    contents: np.ndarray
+    fingerprint: str
+
+    @classmethod
+    def of(cls, names: Sequence[str], content: np.ndarray) -> SplitRecord:
+        """From the images' names with their classes, and their contents' sha-256 (N, 32) uint8."""
+        hashed = [hashlib.sha256(name.encode(errors="surrogatepass")).digest() for name in names]
+        whole = hashlib.sha256(b"".join(hashed))
+        whole.update(np.ascontiguousarray(content).tobytes())
+        named = np.frombuffer(b"".join(hashed), np.uint8).reshape(-1, 32)
+        return cls(short_hashes(named), short_hashes(content), whole.hexdigest())
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """A task's images.
+
+    Fields:
+        splits: of each split as it is given.
+        learned: (N,) int64 hashes of the contents that networks are trained on or chosen by.
+    """
+
+    splits: Mapping[str, SplitRecord]
+    learned: np.ndarray
+
+    def fingerprints(self) -> dict[str, Any]:
+        """What config.json has of each split: how many images, and a hash of them all."""
+        return {
+            split: {"images": len(record.names), "sha256": record.fingerprint}
+            for split, record in self.splits.items()
+        }
+
+    def seen(self, contents: np.ndarray) -> int:
+        """How many of some contents (N,) int64 networks were trained on or chosen by."""
+        return int(np.isin(contents, self.learned).sum())
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """All of it, by name, for a file."""
+        parts = {"learned": self.learned}
+        for split, record in self.splits.items():
+            parts |= {f"{split}.names": record.names, f"{split}.contents": record.contents}
+        return parts
+
+
+def short_hashes(hashes: np.ndarray) -> np.ndarray:
+    """The first bytes of (N, 32) uint8 hashes, as (N,) int64."""
+    return np.ascontiguousarray(hashes[:, :SHORT]).view("<i8")[:, 0].copy()
+
+
+def difference(old: Mapping[str, np.ndarray], new: DataRecord) -> list[str]:
+    """How a task's images differ from those that tensors() gave before, in words by split."""
+    said = []
+    splits = {name.partition(".")[0] for name in old if "." in name} | set(new.splits)
+    for split in sorted(splits):
+        then = _pairs(old.get(f"{split}.names"), old.get(f"{split}.contents"))
+        record = new.splits.get(split)
+        now = _pairs(record.names, record.contents) if record else []
+        changes = _changes(then, now)
+        if changes:
+            counts = ", ".join(f"{count} {what}" for what, count in changes.items() if count)
+            said.append(f"{WORDS.get(split, split)}: {counts} ({len(now)} now, {len(then)} then)")
+    return said
+
+
+def _pairs(names: np.ndarray | None, contents: np.ndarray | None) -> list[tuple[int, int]]:
+    if names is None or contents is None:
+        return []
+    return list(zip(names.tolist(), contents.tolist()))
+
+
+def _changes(then: list[tuple[int, int]], now: list[tuple[int, int]]) -> dict[str, int]:
+    """How many images were edited, renamed, added and removed; nothing where none was."""
+    if then == now:
+        return {}
+    gone, come = Counter(then) - Counter(now), Counter(now) - Counter(then)
+    edited = sum((_firsts(gone) & _firsts(come)).values())
+    renamed = sum((_seconds(gone) & _seconds(come)).values())
+    renamed = min(renamed, sum(gone.values()) - edited)
+    changes = {
+        "with other content": edited,
+        "renamed": renamed,
+        "added": sum(come.values()) - edited - renamed,
+        "removed": sum(gone.values()) - edited - renamed,
+    }
+    return changes if any(changes.values()) else {"in another order": len(now)}
+
+
+def _firsts(pairs: Counter[tuple[int, int]]) -> Counter[int]:
+    return _one_of(pairs, 0)
+
+
+def _seconds(pairs: Counter[tuple[int, int]]) -> Counter[int]:
+    return _one_of(pairs, 1)
+
+
+def _one_of(pairs: Counter[tuple[int, int]], which: int) -> Counter[int]:
+    found: Counter[int] = Counter()
+    for pair, count in pairs.items():
+        found[pair[which]] += count
+    return found
