@@ -14,7 +14,16 @@ from pass_transfer.errors import UsageError
 
 @options.takes_budget
 def inspect(
-    hypernet: options.Hypernet,
+    hypernet: Annotated[str | None, options.HYPERNET] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            help="Show what is understood of this task's images: classes, counts, what is left "
+            "out. Alone, or with --hypernet.",
+        ),
+    ] = None,
+    data_dir: options.DataDir = None,
     backbone: options.Backbone = None,
     budget: Any = None,
     run: Annotated[
@@ -44,34 +53,54 @@ def inspect(
 ) -> None:
     """Show what a cut would leave, before anything is trained.
 
-    Channels of every group, MACs and parameters of every layer, latency of both networks, and
-    what would keep the small one from being faster.
+    With --hypernet: channels of every group, MACs and parameters of every layer, latency of both
+    networks, and what would keep the small one from being faster. With --task: what is
+    understood of its images.
 
     Examples:
 
     \b
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --macs 0.4 --round-to 1
+      pass-transfer inspect --task folder:photos
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --params 3M \\
           --plot cut.png
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --latency-ms 60 \\
           --batch 32 --device cpu
     """
     from pass_transfer.recipes.inspect import inspect as run_inspect
-    from pass_transfer.report import check_picture, preview_picture, preview_table
+    from pass_transfer.recipes.inspect import inspect_task
+    from pass_transfer.report import check_picture, data_table, preview_picture, preview_table
 
+    if hypernet is None and task is None:
+        raise UsageError("give --hypernet ENTRY, --task TASK, or both. See inspect --help")
+    if hypernet is None and (backbone or run or plot):
+        raise UsageError(
+            "--backbone, --run and --plot are for a network: give --hypernet ENTRY too"
+        )
     if budget["batch"] != 1 and not latency and "latency_ms" not in budget:
         raise UsageError(f"--batch {budget['batch']} is for what --no-latency leaves out")
     if plot is not None:
         check_picture(plot)
-    found = run_inspect(
-        hypernet,
-        run=run,
-        backbone=backbone,
-        classes=classes,
-        latency=latency,
-        device=device,
-        **budget,
-    )
+    found: dict[str, Any] = {}
+    if hypernet is not None:
+        found = run_inspect(
+            hypernet,
+            run=run,
+            backbone=backbone,
+            classes=classes,
+            latency=latency,
+            device=device,
+            **budget,
+        )
+    seen = None
+    if task is not None:
+        seen = inspect_task(task, size=found.get("image_size"), data_dir=data_dir)
     if plot is not None:
         preview_picture(found, plot)
-    print(json.dumps(found) if as_json else preview_table(found))
+    if as_json:
+        print(json.dumps(found | (seen or {})))
+        return
+    if found:
+        print(preview_table(found))
+    if seen:
+        print(data_table(seen))

@@ -11,11 +11,13 @@ from typer.core import TyperGroup
 from pass_transfer.cli import (
     adapt,
     bench,
+    cache,
     env,
     eval,
     export,
     finetune,
     inspect,
+    predict,
     report,
     search,
     study,
@@ -68,6 +70,7 @@ app.command("adapt")(adapt.adapt)
 app.command("search")(search.search)
 app.command("finetune")(finetune.finetune)
 app.command("eval")(eval.evaluate)
+app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
@@ -75,6 +78,7 @@ app.command("report")(report.report)
 app.command("env")(env.env)
 app.add_typer(study.app, name="study")
 app.add_typer(zoo.app, name="zoo")
+app.add_typer(cache.app, name="cache")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -44,9 +44,8 @@ Seed = Annotated[
 Resume = Annotated[bool, Option("--resume", help="Continue the run in --out.")]
 Force = Annotated[bool, Option("--force", help="Replace the run in --out.")]
 Json = Annotated[bool, Option("--json", help="Print the result as one JSON object on stdout.")]
-Hypernet = Annotated[
-    str, Option("--hypernet", help="Zoo entry: a name, a folder, or hf-hub:owner/name.")
-]
+HYPERNET = Option("--hypernet", help="Zoo entry: a name, a folder, or hf-hub:owner/name.")
+Hypernet = Annotated[str, HYPERNET]
 Backbone = Annotated[
     Path | None,
     Option(

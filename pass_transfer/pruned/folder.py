@@ -38,6 +38,7 @@ VOUCHED = {  # a run's own
     "prompt.safetensors",
     "prior.safetensors",
     "evaluation.safetensors",
+    "data.safetensors",
 }
 WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5"}
 

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pass_transfer.errors import TaskError, UsageError
+from pass_transfer.hub import HUB_PREFIX
+from pass_transfer.progress import say
 from pass_transfer.pruned.deployed import DeployedNetwork
 from pass_transfer.pruned.export import export_model
 from pass_transfer.pruned.folder import read_folder, write_folder
 
 if TYPE_CHECKING:
+    from pass_transfer.tasks.labelled import LabelledImages
     from pass_transfer.training import Accuracy
 
 
@@ -30,13 +33,15 @@ class PrunedModel(DeployedNetwork):
         kept: indices of the units kept in each channel group.
     """
 
-    @torch.no_grad()
+    folder: Path | None = None  # where it was loaded from, with what the run keeps of its images
+
     def predict(
         self, paths: Sequence[str | Path], top: int = 1, batch_size: int = 32
     ) -> list[list[tuple[str, float]]]:
         """The `top` likeliest classes of image files, each with its probability, likeliest first.
 
-        Images are resized as in training, on the device and in the dtype the model is in.
+        Images are read as in training (docs/data.md), on the device and in the dtype the model
+        is in.
 
         Raises:
             TaskError: a file that is missing or no image; it is named.
@@ -47,20 +52,36 @@ class PrunedModel(DeployedNetwork):
 
         from pass_transfer.tasks.images import to_batch
 
-        if not 1 <= top <= len(self.class_names):
-            raise UsageError(f"top is {top}; the model knows {len(self.class_names)} classes")
+        self.check_top(top)
         if isinstance(paths, (str, Path)) or batch_size < 1:
             raise UsageError("predict takes a list of paths and a batch_size of at least 1")
-        weight = next(self.network.parameters())
         found = []
         for first in range(0, len(paths), batch_size):
             pixels = [self._decode(path) for path in paths[first : first + batch_size]]
-            images = to_batch(np.stack(pixels)).to(weight.device, weight.dtype) / 255
-            best = self(images).float().softmax(1).topk(top)
-            for classes, shares in zip(best.indices.tolist(), best.values.tolist()):
-                names = [self.class_names[number] for number in classes]
-                found.append(list(zip(names, shares)))
+            found += self.classify(to_batch(np.stack(pixels)) / 255, top)
         return found
+
+    @torch.no_grad()
+    def classify(self, images: torch.Tensor, top: int = 1) -> list[list[tuple[str, float]]]:
+        """The `top` likeliest classes of images (B, 3, S, S) in [0, 1], with probabilities.
+
+        Raises UsageError for a `top` that is not between 1 and the number of classes.
+        """
+        self.check_top(top)
+        weight = next(self.network.parameters())
+        best = self(images.to(weight.device, weight.dtype)).float().softmax(1).topk(top)
+        found = []
+        for classes, shares in zip(best.indices.tolist(), best.values.tolist()):
+            names = [self.class_names[number] for number in classes]
+            found.append(list(zip(names, shares)))
+        return found
+
+    def check_top(self, top: int) -> None:
+        """Raise UsageError where the model has not so many classes."""
+        if not 1 <= top <= len(self.class_names):
+            raise UsageError(
+                f"top is {top}; the model knows {len(self.class_names)} classes", "top"
+            )
 
     def _decode(self, path: str | Path) -> Any:
         """An image file's pixels at the model's size. Raises TaskError with the file's name."""
@@ -76,29 +97,41 @@ class PrunedModel(DeployedNetwork):
         return export_model(self, path, format)
 
     def evaluate(
-        self, task: str, data_dir: str | None = None, device: str = "auto", precision: str = "auto"
+        self,
+        task: str | LabelledImages,
+        data_dir: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
     ) -> Accuracy:
-        """Top-1 and top-5, in percent, on a task's test images.
+        """Top-1 and top-5, in percent, on a task's test images, or on new labelled images.
 
-        The model moves to the device and stays there.
+        The model moves to the device and stays there. What to know of the images is said on
+        stderr: those that the model was trained on, and classes without any.
+
+        Args:
+            task: a name, folder:PATH with one folder of images per class, or what `labelled`
+                gives.
 
         Raises:
-            TaskError: a task that cannot be loaded, or whose classes are not the model's.
-            UsageError: an unknown device or precision.
+            TaskError: images that cannot be loaded, or of classes that the model does not know.
+            UsageError: an unknown task, device or precision.
         """
-        from pass_transfer.tasks import load_task
         from pass_transfer.training import choose_runtime, evaluate
 
+        images = self.labelled(task, data_dir) if isinstance(task, str) else task
+        for warning in images.warnings():
+            say(f"warning: {warning}")
         runtime = choose_runtime(device, precision)
-        data = load_task(task, self.spec.image_size, data_dir)
-        if data.class_names != self.class_names:
-            raise TaskError(
-                f"{task} has {data.classes} classes ({data.class_names[0]}, ...), the model was "
-                f"made for {len(self.class_names)} ({self.class_names[0]}, ...); "
-                "evaluate it on the task it was made for"
-            )
         runtime.place(self.eval())
-        return evaluate(self.network, data.test, runtime)
+        return evaluate(self.network, images.split, runtime)
+
+    def labelled(self, task: str, data_dir: str | None = None) -> LabelledImages:
+        """A task's images with the model's class numbers; see load_labelled."""
+        from pass_transfer.tasks.labelled import load_labelled
+        from pass_transfer.tasks.record import read_data
+
+        data = {} if self.folder is None else read_data(self.folder)
+        return load_labelled(task, self.spec.image_size, self.class_names, data_dir, data)
 
     def save(self, folder: str | Path) -> None:
         """Write model.json and model.safetensors.
@@ -122,4 +155,6 @@ def load_pruned(folder: str | Path) -> PrunedModel:
             does not belong to it.
     """
     saved = read_folder(folder)
-    return PrunedModel(saved.network, saved.spec, saved.class_names, saved.kept).eval()
+    model = PrunedModel(saved.network, saved.spec, saved.class_names, saved.kept)
+    model.folder = None if str(folder).startswith(HUB_PREFIX) else Path(folder)
+    return model.eval()

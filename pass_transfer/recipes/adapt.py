@@ -30,6 +30,7 @@ from pass_transfer.recipes.options import (
     take_budget,
 )
 from pass_transfer.recipes.pipeline import Job, check_budget
+from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.runs.dense import find_dense
 from pass_transfer.runs.files import MASKS, check_resumable, modern_config
 from pass_transfer.scoring.own_backbone import read_backbone, weights_of
@@ -84,16 +85,17 @@ def adapt(
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, entry.spec.image_size, data_dir)
+    if where.resume:
+        check_data(out, data)
     job = _job(entry, data, config, runtime)
     if not (where.resume and (Path(out) / MASKS).exists()):  # else it has met its budget
         check_budget(job)
-    teacher_run = None
-    if dense is not None:
-        teacher_run = find_dense(dense, entry.spec, data, out if where.force else None)
-    files = {"data_dir": data_dir, "backbone_file": backbone, "dense_run": dense}
-    identity = _identity(trained, job, task, config, teacher_run) | _named(files)
-    again = {"resume": where.resume, "force": where.force}
-    run = RunFolder(out, identity, started=started, upgrade=modern_config, **again)
+    emptied = out if where.force else None
+    teacher_run = None if dense is None else find_dense(dense, entry.spec, data, emptied)
+    files = _named({"data_dir": data_dir, "backbone_file": backbone, "dense_run": dense})
+    identity = _identity(trained, job, task, config, teacher_run) | files
+    run = _folder(out, identity, where, started)
+    keep_data(run.path, data)
     if entry.own_weights and backbone is None:
         keep_prior(entry, run)
     try:
@@ -101,6 +103,13 @@ def adapt(
     except KeyboardInterrupt as stop:
         saved = f"interrupted; what is finished is saved in {run.path}, continue with resume=True"
         raise KeyboardInterrupt(str(stop) or saved) from stop
+
+
+def _folder(
+    out: str | Path, identity: Mapping[str, Any], where: RunOptions, started: float
+) -> RunFolder:
+    again = {"resume": where.resume, "force": where.force}
+    return RunFolder(out, identity, started=started, upgrade=modern_config, **again)
 
 
 def _job(entry: PretrainedHypernet, task: Task, config: AdaptConfig, runtime: Runtime) -> Job:
@@ -136,6 +145,7 @@ def _identity(
         "fingerprint": trained.fingerprint(),
         "backbone": None if entry is None else weights_of(entry),
         "task": task,
+        "data": job.task.record.fingerprints(),
         "classes": job.task.classes,
         "images": len(job.task.train),
         "device": job.runtime.device.type,

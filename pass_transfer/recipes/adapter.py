@@ -201,6 +201,7 @@ class Adapter:
             "channels_kept": masks.kept,
             "channels": masks.widths,
             "skipped_images": task.skipped,
+            "data": task.overview.saved(),
             "images": measured.test.images,
             "dense_seconds": None,
             "run": str(self.folder.path),

@@ -14,6 +14,7 @@ from pass_transfer.networks import BackboneSpec, build_backbone, load_weights
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
+from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.shrinking.classifier import fit_head
 from pass_transfer.shrinking.finetune import FinetuneConfig
 from pass_transfer.shrinking.finetune import finetune as train
@@ -57,6 +58,8 @@ def finetune(
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, size, data_dir)
+    if where.resume:
+        check_data(out, data)
     torch.manual_seed(config.seed)
     spec = BackboneSpec(architecture, data.classes, size)
     network = Network(build_backbone(spec), spec.mean, spec.std)
@@ -66,10 +69,12 @@ def finetune(
         "architecture": architecture,
         "weights": _which(weights),
         "task": task,
+        "data": data.record.fingerprints(),
         "size": size,
     }
     identity = settings | dataclasses.asdict(config)
     run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)
+    keep_data(run.path, data)
     if run.resumed and (run.path / RESULT).exists():
         say(f"{run.path} is already finished")
         run.drop_checkpoints()

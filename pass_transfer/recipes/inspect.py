@@ -9,6 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -24,15 +25,43 @@ from pass_transfer.runs.found import found_in_run
 from pass_transfer.scoring.method import Found
 from pass_transfer.scoring.own_backbone import read_backbone
 from pass_transfer.scoring.pretrained import PretrainedHypernet, cut_network
+from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime
 from pass_transfer.training.run_folder import CONFIG
 from pass_transfer.zoo.entry import load_hypernet
 
+DATA_SIZE = 64  # pixels at which images are looked at without a network: those of the zoo's entry
 MULTIPLE = 8  # channel counts that arithmetic comes in
 SMALL_MAP = 16  # positions
 INTENSITY = 20  # MACs for each number moved, below which a CPU waits for memory
 GAIN = 0.8  # share of the MACs' ratio that a cut should make faster
 DENSE_SIZES = ("inputs", "outputs", "macs", "parameters")
+
+
+def inspect_task(
+    task: str, *, size: int | None = None, data_dir: str | None = None
+) -> dict[str, Any]:
+    """What is understood of a task's data, before anything is trained on it.
+
+    Args:
+        task, size, data_dir: see load_task; 64 pixels without a size.
+
+    Returns:
+        "task", "image_size", "data" as result.json has it, and "class_images": images of each
+        class to train on, to choose by and to test on.
+
+    Raises:
+        TaskError, UsageError: see load_task.
+    """
+    data = load_task(task, size or DATA_SIZE, data_dir)
+    splits = (data.train, data.held_out, data.test)
+    counts = [np.bincount(split.labels, minlength=data.classes).tolist() for split in splits]
+    return {
+        "task": task,
+        "image_size": data.size,
+        "data": data.overview.saved(),
+        "class_images": dict(zip(data.class_names, map(list, zip(*counts)))),
+    }
 
 
 def inspect(

@@ -18,6 +18,7 @@ from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.weights import fingerprint
 from pass_transfer.progress import say
 from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
+from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.runs.files import RESULT
 from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
 from pass_transfer.scoring.prior import make_prior
@@ -80,9 +81,13 @@ def search(
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
     data = load_task(note["task"], spec.image_size, data_dir)
+    if where.resume:
+        check_data(out, data)
     recipe = {"search": dataclasses.asdict(config), "hypernet": dataclasses.asdict(shape)}
     identity = {"recipe": "search", "fingerprint": fingerprint(stored)} | recipe
+    identity["data"] = data.record.fingerprints()
     run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)
+    keep_data(run.path, data)
     if run.resumed and (run.path / RESULT).exists():
         say(f"{run.path} is already finished")
         run.drop_checkpoints()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pass_transfer import __version__
 from pass_transfer.report import image_pictures, pictures
 from pass_transfer.report.confusions import classes_to_show, confused_pairs
+from pass_transfer.report.data import images_section
 from pass_transfer.report.drawing import Picture
 from pass_transfer.report.page import element, page
 from pass_transfer.report.run_again import again
@@ -57,6 +58,7 @@ def run_page(record: RunRecord, drawn: Mapping[str, Picture], samples: Mapping[s
         *prompt_and_samples(record, drawn, samples),
         *training(record, drawn),
         *mistakes(record, drawn),
+        *images_section(result),
         *again(record),
         element("footer", made_by),
     )

@@ -23,6 +23,7 @@ from pass_transfer.runs.files import (
     modern_config,
     read_result,
 )
+from pass_transfer.tasks.record import DATA
 from pass_transfer.training import to_images
 from pass_transfer.training.run_folder import CONFIG, METRICS, read_metrics
 
@@ -37,6 +38,7 @@ FILES = (
     PROMPT,
     MASKS,
     EVALUATION,
+    DATA,
     f"{DENSE}/{DESCRIPTION}",
     f"{DENSE}/{WEIGHTS}",
 )

@@ -133,6 +133,12 @@ def list_cache() -> list[CacheEntry]:
     return sorted(found, key=lambda entry: -entry.used)
 
 
+def cache_contents() -> dict[str, Any]:
+    """The cache's "folder", its "limit" in bytes, and its "entries", as JSON has them."""
+    entries = [vars(entry) | {"path": str(entry.path)} for entry in list_cache()]
+    return {"folder": str(cache_folder()), "limit": cache_limit(), "entries": entries}
+
+
 def clear_cache() -> int:
     """Delete all that list_cache lists, and what kills left; returns the bytes.
 

@@ -10,12 +10,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from pass_transfer.errors import StorageError
+from pass_transfer.files import read_tensors, write_tensors
 from pass_transfer.tasks.source import UNSPLIT
 
+DATA = "data.safetensors"  # in a run's folder
 SHORT = 8  # bytes of a hash that are kept of each image
 WORDS = {UNSPLIT: "images", "train": "train images", "val": "val images", "test": "test images"}
 
@@ -57,16 +62,26 @@ class DataRecord:
             for split, record in self.splits.items()
         }
 
-    def seen(self, contents: np.ndarray) -> int:
-        """How many of some contents (N,) int64 networks were trained on or chosen by."""
-        return int(np.isin(contents, self.learned).sum())
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """All of it, by name, for a file."""
+    def save(self, folder: Path) -> None:
+        """Write data.safetensors into a run's folder. Raises StorageError."""
         parts = {"learned": self.learned}
         for split, record in self.splits.items():
             parts |= {f"{split}.names": record.names, f"{split}.contents": record.contents}
-        return parts
+        write_tensors(folder / DATA, {name: torch.from_numpy(part) for name, part in parts.items()})
+
+
+def read_data(folder: Path) -> dict[str, np.ndarray]:
+    """The hashes that DataRecord.save wrote, by name; nothing where it wrote none.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    if not (folder / DATA).is_file():
+        return {}
+    parts = {name: tensor.numpy() for name, tensor in read_tensors(folder / DATA).items()}
+    if any(part.ndim != 1 or part.dtype != np.int64 for part in parts.values()):
+        raise StorageError(f"{folder / DATA} does not hold hashes of images")
+    return parts
 
 
 def short_hashes(hashes: np.ndarray) -> np.ndarray:
@@ -75,7 +90,7 @@ def short_hashes(hashes: np.ndarray) -> np.ndarray:
 
 
 def difference(old: Mapping[str, np.ndarray], new: DataRecord) -> list[str]:
-    """How a task's images differ from those that tensors() gave before, in words by split."""
+    """How a task's images differ from those of read_data, in words by split."""
     said = []
     splits = {name.partition(".")[0] for name in old if "." in name} | set(new.splits)
     for split in sorted(splits):

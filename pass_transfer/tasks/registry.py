@@ -55,7 +55,7 @@ def load_task(name: str, size: int, data_dir: str | Path | None = None) -> Task:
         UsageError: unknown name.
         TaskError: nothing there, not two classes, or a class without enough images.
     """
-    source = _source_of(name)
+    source = source_of(name)
     names, sources = source.load(name, data_dir)
     if not {"train", UNSPLIT} & set(sources):
         raise TaskError(
@@ -103,10 +103,11 @@ def _task(
 
 def check_name(name: str) -> None:
     """Raises UsageError for what is neither a task's name nor folder:PATH."""
-    _source_of(name)
+    source_of(name)
 
 
-def _source_of(name: str) -> TaskSource:
+def source_of(name: str) -> TaskSource:
+    """Where a task of this name comes from. Raises UsageError for an unknown name."""
     for source in SOURCES:
         if source.matches(name):
             return source

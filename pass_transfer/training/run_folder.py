@@ -33,7 +33,8 @@ WORK = "checkpoint"
 CLOCK = "clock.json"
 LOCK = "lock"  # held by the process that works on the run, and let go by the system when that dies
 # What it ran with, what something was called, and where it lay: not compared when it is resumed.
-NOTED = ("versions", "threads", "entry", "data_dir", "backbone_file", "dense_run")
+# The images are, in words of their own (runs/data.py), whatever their task is called.
+NOTED = ("versions", "threads", "entry", "task", "data", "data_dir", "backbone_file", "dense_run")
 
 
 class RunFolder:
