@@ -29,6 +29,7 @@ _HOMES = {
     "load_task": "pass_transfer.tasks",
     "on_task": "pass_transfer.scoring.task_prior",
     "own_backbone": "pass_transfer.scoring.own_backbone",
+    "read_image": "pass_transfer.tasks",
     "tune_prompt": "pass_transfer.scoring.prompt_tuning",
     "write_report": "pass_transfer.report",
 }

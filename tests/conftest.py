@@ -36,8 +36,8 @@ settings.load_profile("suite")
 # Files whose tests run whole commands, train networks or compile; make check leaves them out.
 SLOW = {
     "cli": (
-        "bench build command distill documents export hub inspect making_an_entry methods "
-        "own_backbone package prior refusals report results set_up stopping study"
+        "bench build command data_verbs distill documents export hub inspect making_an_entry "
+        "methods own_backbone package prior refusals report results set_up stopping study"
     ),
     "masking": "forward",
     "networks": "architectures removal",
@@ -45,6 +45,7 @@ SLOW = {
     "report": "browser commands run_report",
     "scoring": "search sparse_training",
     "shrinking": "classifier distill reconstruct shrink",
+    "tasks": "streaming",
     "training": "replicas",
     "": "examples pruned",
 }

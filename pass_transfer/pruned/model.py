@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pass_transfer.errors import TaskError, UsageError
+from pass_transfer.errors import UsageError
 from pass_transfer.hub import HUB_PREFIX
 from pass_transfer.progress import say
 from pass_transfer.pruned.deployed import DeployedNetwork
@@ -48,17 +48,16 @@ class PrunedModel(DeployedNetwork):
             UsageError: a `top` that is not between 1 and the number of classes, no list of
                 paths, or no batch_size.
         """
-        import numpy as np
-
-        from pass_transfer.tasks.images import to_batch
+        from pass_transfer.tasks import read_image
 
         self.check_top(top)
         if isinstance(paths, (str, Path)) or batch_size < 1:
             raise UsageError("predict takes a list of paths and a batch_size of at least 1")
         found = []
         for first in range(0, len(paths), batch_size):
-            pixels = [self._decode(path) for path in paths[first : first + batch_size]]
-            found += self.classify(to_batch(np.stack(pixels)) / 255, top)
+            some = paths[first : first + batch_size]
+            images = torch.stack([read_image(path, self.spec.image_size) for path in some])
+            found += self.classify(images.to(memory_format=torch.channels_last), top)
         return found
 
     @torch.no_grad()
@@ -82,15 +81,6 @@ class PrunedModel(DeployedNetwork):
             raise UsageError(
                 f"top is {top}; the model knows {len(self.class_names)} classes", "top"
             )
-
-    def _decode(self, path: str | Path) -> Any:
-        """An image file's pixels at the model's size. Raises TaskError with the file's name."""
-        from pass_transfer.tasks.decoding import decode
-
-        try:
-            return decode(str(path), self.spec.image_size)
-        except TaskError as error:
-            raise TaskError(f"{path} cannot be read as an image: {error}") from error
 
     def export(self, path: str | Path, format: str | None = None) -> dict[str, Any]:
         """Write it for other runtimes, as ONNX or .pt2; see export_model."""

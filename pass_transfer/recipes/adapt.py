@@ -90,8 +90,7 @@ def adapt(
     job = _job(entry, data, config, runtime)
     if not (where.resume and (Path(out) / MASKS).exists()):  # else it has met its budget
         check_budget(job)
-    emptied = out if where.force else None
-    teacher_run = None if dense is None else find_dense(dense, entry.spec, data, emptied)
+    teacher_run = _given_dense(dense, entry, data, out if where.force else None)
     files = _named({"data_dir": data_dir, "backbone_file": backbone, "dense_run": dense})
     identity = _identity(trained, job, task, config, teacher_run) | files
     run = _folder(out, identity, where, started)
@@ -103,6 +102,12 @@ def adapt(
     except KeyboardInterrupt as stop:
         saved = f"interrupted; what is finished is saved in {run.path}, continue with resume=True"
         raise KeyboardInterrupt(str(stop) or saved) from stop
+
+
+def _given_dense(
+    dense: str | Path | None, entry: PretrainedHypernet, task: Task, emptied: str | Path | None
+) -> Path | None:
+    return None if dense is None else find_dense(dense, entry.spec, task, emptied)
 
 
 def _folder(

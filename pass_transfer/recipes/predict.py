@@ -63,7 +63,7 @@ def predict(
     choose_runtime(device, "no").place(model)
     found = list(_predicted(model, files, top, tally))
     for part in tally.all():
-        say(f"{'warning: left out' if part.images else 'not data'}: {part}")
+        say(part.said())
     if not found:
         raise TaskError(f"no image can be read in {', '.join(map(str, paths))}")
     left = [{"reason": p.reason, "count": p.count, "names": list(p.names)} for p in tally.all()]

@@ -17,13 +17,16 @@ SHOWN_CLASSES = 50  # on the terminal; --json has all
 def data_table(found: Mapping[str, Any]) -> str:
     """Images of each class, as plain text (recipes/inspect.py, inspect_task)."""
     counts = found["class_images"]
-    shown = Table(title=f"{found['task']}: images of each class", title_justify="left")
+    title = f"{found['task']}: images of each class"
+    shown = Table()
     for column in ("class", *SPLITS.values()):
         shown.add_column(column, justify="left" if column == "class" else "right")
     for name, row in list(counts.items())[:SHOWN_CLASSES]:
         shown.add_row(name, *map(str, row))
     more = len(counts) - SHOWN_CLASSES
-    return plain(100, shown, *([f"and {more} more classes; --json has all"] if more > 0 else []))
+    return plain(
+        100, title, shown, *([f"and {more} more classes; --json has all"] if more > 0 else [])
+    )
 
 
 def images_section(result: Mapping[str, Any]) -> list[Html]:
@@ -52,18 +55,18 @@ def _class(end: list[Any]) -> str:
 
 def _left_out(data: Mapping[str, Any]) -> list[str]:
     return [
-        f"Left out: {one['count']} {one['reason']} ({', '.join(one['names'])}"
+        f"Left out: {one['reason']}: {one['count']} ({', '.join(one['names'])}"
         f"{', ...' if one['count'] > len(one['names']) else ''})"
         for one in data["left_out"]
     ]
 
 
 def _treated(data: Mapping[str, Any]) -> list[str]:
-    return [f"{count} images {TREATED.get(what, what)}" for what, count in data["treated"].items()]
+    return [f"Images {TREATED.get(what, what)}: {count}" for what, count in data["treated"].items()]
 
 
 def _copies(data: Mapping[str, Any]) -> list[str]:
     return [
-        f"{count} images are in {pair} alike, so the accuracy flatters"
+        f"Images that {pair} both have: {count}; the accuracy flatters"
         for pair, count in data["copies"].items()
     ]

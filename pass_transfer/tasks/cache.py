@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -22,6 +23,11 @@ from pass_transfer.files import PART, make_folder, read_json
 
 DECODED = "decoded"
 NOTE = "note.json"
+OURS = {  # folders in the cache
+    DECODED: "decoded images",
+    "hashes": "hashes of files",
+    "datasets": "unpacked by the datasets library",
+}
 SIZE_VARIABLE = "PASS_TRANSFER_CACHE_SIZE"
 DEFAULT_SIZE = 20 << 30  # bytes: two of the largest tasks that are kept decoded
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -124,13 +130,20 @@ def list_cache() -> list[CacheEntry]:
     """What the cache holds, the most recently used first."""
     folder = cache_folder()
     found = list(_decoded(folder / DECODED))
-    parts = {"hashes": "hashes of files", "datasets": "unpacked by the datasets library"}
-    for name, title in parts.items():
-        if (folder / name).is_dir():
+    for name, title in OURS.items():
+        if name != DECODED and (folder / name).is_dir():
             found.append(_entry(title, folder / name))
-    earlier = [*folder.glob("*.npy"), *folder.glob("*.json")]
-    found += [_entry("decoded by an earlier version", path) for path in earlier]
+    earlier = [_entry("", path) for path in _earlier()]
+    if earlier:
+        size, used = sum(one.bytes for one in earlier), max(one.used for one in earlier)
+        found.append(CacheEntry("decoded by an earlier version", folder, size, used))
     return sorted(found, key=lambda entry: -entry.used)
+
+
+def _earlier() -> list[Path]:
+    """Decoded images as versions up to 0.1 kept them: a name of 24 hexadecimal digits."""
+    found = [path for path in cache_folder().glob("*") if path.suffix in (".npy", ".json")]
+    return [path for path in found if re.fullmatch("[0-9a-f]{24}", path.stem)]
 
 
 def cache_contents() -> dict[str, Any]:
@@ -140,22 +153,23 @@ def cache_contents() -> dict[str, Any]:
 
 
 def clear_cache() -> int:
-    """Delete all that list_cache lists, and what kills left; returns the bytes.
+    """Delete all that list_cache lists; returns the bytes.
 
     Raises:
         StorageError: something cannot be deleted.
     """
+    folder = cache_folder()
+    kept = [path for path in (folder / name for name in OURS) if path.is_dir()]
     freed = 0
-    left = (cache_folder() / DECODED).glob(f".*{PART}")
-    for entry in [*list_cache(), *(_entry("", path) for path in left)]:
+    for path in [*kept, *_earlier()]:
+        freed += _entry("", path).bytes
         try:
-            if entry.path.is_dir():
-                shutil.rmtree(entry.path)
+            if path.is_dir():
+                shutil.rmtree(path)
             else:
-                entry.path.unlink()
+                path.unlink()
         except OSError as error:
-            raise StorageError(f"cannot delete {entry.path}: {error.strerror or error}") from error
-        freed += entry.bytes
+            raise StorageError(f"cannot delete {path}: {error.strerror or error}") from error
     return freed
 
 

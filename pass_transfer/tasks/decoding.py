@@ -18,7 +18,7 @@ Encoded = bytes | str | np.ndarray
 
 # What is read, by content. Pillow reads more; the rest are drawings, programs, or have no mark
 # by which their content is known.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 HEAD = 32  # bytes that tell what a file is
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 SHARED_BRANDS = (b"mif1", b"msf1")  # of HEIC, or of AVIF, which then stands behind them
@@ -93,6 +93,7 @@ def picture(content: bytes | np.ndarray, size: int) -> Picture:
 
 def known_by_content(head: bytes) -> bool:
     """Whether a file that begins with these bytes is an image, readable here or not."""
+    head = head.ljust(HEAD, b"\0")
     return _is_heic(head) or any(begins(head) for begins in _beginnings())
 
 

@@ -27,8 +27,15 @@ import torch
 from pass_transfer.errors import StorageError, TaskError
 from pass_transfer.files import read_json, write_json
 from pass_transfer.progress import progress_bar, say
-from pass_transfer.tasks.cache import NOTE, cache_folder, decoded_folder, keep_decoded, touch
-from pass_transfer.tasks.decoding import UnreadableImage, content_of, decoder, picture
+from pass_transfer.tasks.cache import (
+    NOTE,
+    cache_folder,
+    cache_limit,
+    decoded_folder,
+    keep_decoded,
+    touch,
+)
+from pass_transfer.tasks.decoding import UnreadableImage, content_of, decode, decoder, picture
 from pass_transfer.tasks.hashes import UNREAD, FileHashes
 from pass_transfer.tasks.left_out import LeftOut, Tally
 from pass_transfer.tasks.source import Source
@@ -43,6 +50,23 @@ HASH_BYTES = 32
 def to_batch(pixels: np.ndarray) -> torch.Tensor:
     """(B, S, S, 3) uint8 array to a (B, 3, S, S) uint8 tensor in channels_last memory format."""
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+
+
+def read_image(path: str | Path, size: int) -> torch.Tensor:
+    """An image file as every reader of this library sees it: (3, S, S) float32 in [0, 1].
+
+    Args:
+        path: of any kind that docs/data.md names.
+        size: side in pixels; the image is resized to a square.
+
+    Raises:
+        TaskError: a file that is missing or no image; it is named.
+    """
+    try:
+        pixels = decode(os.fspath(path), size)
+    except UnreadableImage as error:
+        raise TaskError(f"{path} cannot be read as an image: {error}") from error
+    return to_batch(pixels[None].copy())[0].float() / 255
 
 
 @dataclass(frozen=True)
@@ -161,6 +185,7 @@ def open_images(source: Source, size: int, title: str) -> OpenedImages:
     CACHE_LIMIT; then it remembers which images are whole. An unwritable cache folder or a full
     disk is no obstacle: the array is then kept in memory for this process.
     """
+    cache_limit()  # a wrong setting is refused before the work
     keeps = math.prod((len(source), size, size, 3)) <= CACHE_LIMIT
     hashes = FileHashes(source.root) if source.root is not None else None
     known = hashes.known(source.files) if hashes else []

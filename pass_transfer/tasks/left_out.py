@@ -13,7 +13,7 @@ class LeftOut:
     """Files that are left out for one reason.
 
     Fields:
-        reason: in words that follow a count, such as "damaged images".
+        reason: in words that come before a count, such as "damaged images".
         count: how many there are.
         names: of the first few.
         images: whether they would be images of the task, had they been readable.
@@ -24,9 +24,13 @@ class LeftOut:
     names: tuple[str, ...]
     images: bool = True
 
-    def __str__(self) -> str:
+    def said(self) -> str:
+        """A line for people: a warning where images are missing."""
         more = ", ..." if self.count > len(self.names) else ""
-        return f"{self.count} {self.reason} ({', '.join(self.names)}{more})"
+        found = f"{self.count} ({', '.join(self.names)}{more})"
+        if self.images:
+            return f"warning: {self.reason}, left out: {found}"
+        return f"{self.reason}, not used: {found}"
 
 
 def together(parts: Iterable[LeftOut]) -> tuple[LeftOut, ...]:

@@ -73,11 +73,11 @@ class Overview:
         said = [f"{self.task}: {len(self.class_names)} classes"]
         said += [f"  {SPLITS.get(name, name)}: {counts}" for name, counts in self.splits.items()]
         for part in self.left_out:
-            said.append(f"  {'warning: left out' if part.images else 'not data'}: {part}")
+            said.append(f"  {part.said()}")
         for what, count in self.treated.items():
-            said.append(f"  {count} images {TREATED.get(what, what)}")
+            said.append(f"  images {TREATED.get(what, what)}: {count}")
         for pair, count in self.copies.items():
-            said.append(f"  warning: {count} images are in {pair} alike, so the accuracy flatters")
+            said.append(f"  warning: images that {pair} both have: {count}; the accuracy flatters")
         return said
 
     def saved(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def decoded_splits(
 
 
 def _words(left_out: Sequence[LeftOut]) -> str:
-    return "; ".join(map(str, together(left_out))) or "there is none"
+    return "; ".join(part.said() for part in together(left_out)) or "there is none"
 
 
 def contents(split: Split, opened: OpenedImages) -> np.ndarray:
@@ -97,15 +97,15 @@ def with_all_splits(
     splits = dict(splits)
     if UNSPLIT in splits:
         splits["train"] = splits.pop(UNSPLIT)
-    if "test" not in splits:
-        splits["train"], splits["test"] = cut_test(splits["train"], names)
-    if "val" not in splits:
-        train = splits["train"]
-        try:
+    try:
+        if "test" not in splits:
+            splits["train"], splits["test"] = cut_test(splits["train"], names)
+        if "val" not in splits:
+            train = splits["train"]
             kept, held_out = hold_out(train.labels, names)
-        except TaskError as error:
-            raise TaskError(f"{name}: {error}") from None
-        splits["train"], splits["val"] = train.subset(kept), train.subset(held_out)
+            splits["train"], splits["val"] = train.subset(kept), train.subset(held_out)
+    except TaskError as error:
+        raise TaskError(f"{name}: {error}") from None
     return splits
 
 

@@ -2,6 +2,8 @@ import io
 
 import datasets
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -204,3 +206,87 @@ def test_pixels_are_those_of_the_stored_images(tmp_path):
         write(tmp_path, split, 0, cells=cells)
     images, _ = load_task("cifar10", 8, tmp_path).test.__getitems__(range(COUNT))
     assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), arrays)
+
+
+# labels of every kind, and images in files of their own
+
+
+def write_rows(folder, split: str, labels, images=None, count: int = COUNT):
+    """A parquet file without the hub's metadata, as other programs write it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = image_cells(0)[:count] if images is None else images
+    table = pyarrow.table({"image": images, "label": labels})
+    pyarrow.parquet.write_table(table, folder / f"{split}.parquet")
+
+
+@pytest.mark.parametrize(
+    "of, names",
+    [
+        (lambda n: n % 3 + 1, ("1", "2", "3")),
+        (lambda n: 10 * (n % 2), ("0", "10")),
+        (lambda n: ["ape", "bee", "cow"][n % 3], ("ape", "bee", "cow")),
+    ],
+)
+def test_labels_from_anywhere_and_texts_are_classes(tmp_path, of, names):
+    labels = [of(n) for n in range(COUNT)]
+    for split in ("train", "test"):
+        write_rows(tmp_path, split, labels)
+    task = load_task("cifar10", 8, tmp_path)
+    assert task.class_names == names
+    assert [names[label] for label in task.test.labels] == [str(label) for label in labels]
+
+
+@pytest.mark.parametrize(
+    "train, test, why",
+    [
+        ([1, 2] * 15, [1, 3] * 15, "holds 3, which is none of the 2 classes \\(1, 2\\)"),
+        (["a", "b"] * 15, ["a", "c"] * 15, "holds 'c', which is none of the 2 classes"),
+        ([0.5, 1.5] * 15, [0.5, 1.5] * 15, "a class number, or a class name, for every image"),
+        (["a", None] * 15, ["a", "b"] * 15, "15 images have no label"),
+    ],
+)
+def test_labels_that_are_no_class_are_named(tmp_path, train, test, why):
+    write_rows(tmp_path, "train", train)
+    write_rows(tmp_path, "test", test)
+    with pytest.raises(TaskError, match=why):
+        load_task("cifar10", 8, tmp_path)
+
+
+def test_labels_beyond_the_names_are_named(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path, split, 0)
+    cells = image_cells(0)
+    kinds = {"image": datasets.Image(), "label": datasets.Value("int64")}
+    rows = {"image": cells, "label": [n % 3 + 1 for n in range(COUNT)]}
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    table = table.cast_column("label", datasets.Value("int64"))
+    table.to_parquet(tmp_path / "test-00000-of-00001.parquet")
+    with pytest.raises(TaskError, match="parquet|holds 3, which is none of the 3 classes"):
+        load_task("cifar10", 8, tmp_path)
+
+
+@pytest.mark.parametrize("below", ["", "data"])
+def test_paths_begin_at_the_folder_or_at_the_parquet_file(tmp_path, below):
+    names = []
+    for number in range(COUNT):
+        path = tmp_path / below / "images" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(number))
+        names.append(f"images/{number}.png")
+    for split in ("train", "test"):
+        write_rows(tmp_path / below, split, [n % 2 for n in range(COUNT)], names)
+    (tmp_path / below / "images" / "3.png").unlink()
+    task = load_task("cifar10", 8, tmp_path)
+    assert numbers(task.test) == sorted(set(range(COUNT)) - {3})
+    left = {part.reason: part for part in task.overview.left_out}
+    assert left["files that cannot be read"].names[0] == "images/3.png"
+    (tmp_path / below / "images" / "4.png").write_bytes(png(200))
+    assert 200 in numbers(load_task("cifar10", 8, tmp_path).test)
+
+
+def test_the_hubs_progress_bars_are_as_they_were(folder):
+    for shown in (True, False):
+        (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
+        load_task("tiny-imagenet", 8, folder)
+        assert datasets.is_progress_bar_enabled() == shown
+    datasets.enable_progress_bars()
