@@ -66,7 +66,4 @@ def _treated(data: Mapping[str, Any]) -> list[str]:
 
 
 def _copies(data: Mapping[str, Any]) -> list[str]:
-    return [
-        f"Images that {pair} both have: {count}; the accuracy flatters"
-        for pair, count in data["copies"].items()
-    ]
+    return [f"Images that {pair} both have: {count}" for pair, count in data["copies"].items()]

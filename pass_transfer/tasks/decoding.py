@@ -24,7 +24,7 @@ HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 SHARED_BRANDS = (b"mif1", b"msf1")  # of HEIC, or of AVIF, which then stands behind them
 HEIC_HINT = "HEIC images, which need `pip install pass-transfer[heif]`"
 
-DAMAGED = "damaged images"
+DAMAGED = "images that cannot be decoded"
 NO_ACCESS = "files that cannot be read"
 
 # Values that images of more than 8 bits reach: 8, 12 and 16 bits of content.

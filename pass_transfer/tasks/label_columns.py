@@ -41,7 +41,7 @@ def read_labels(
 
 def _values(table: Dataset, column: str, title: str) -> list[Any]:
     """The labels, all whole numbers or all texts. Raises TaskError."""
-    values = list(table[column])
+    values = table.with_format("arrow")[:][column].to_pylist()
     missing = sum(value is None for value in values)
     numbers = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
     missing += sum(value < 0 for value in numbers)

@@ -13,7 +13,7 @@ class LeftOut:
     """Files that are left out for one reason.
 
     Fields:
-        reason: in words that come before a count, such as "damaged images".
+        reason: in words that come before a count, such as "images that cannot be decoded".
         count: how many there are.
         names: of the first few.
         images: whether they would be images of the task, had they been readable.

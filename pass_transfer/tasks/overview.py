@@ -77,7 +77,7 @@ class Overview:
         for what, count in self.treated.items():
             said.append(f"  images {TREATED.get(what, what)}: {count}")
         for pair, count in self.copies.items():
-            said.append(f"  warning: images that {pair} both have: {count}; the accuracy flatters")
+            said.append(f"  warning: images that {pair} both have: {count}")
         return said
 
     def saved(self) -> dict[str, Any]:

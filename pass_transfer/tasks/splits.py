@@ -65,7 +65,8 @@ def decoded_splits(
             where = "" if key == UNSPLIT else f"the {key} split has "
             raise TaskError(f"{name}: {where}no readable image; {_words(left_out)}")
         splits[key], opened[key] = Split(one.images, one.good, source.labels[one.good]), one
-        called = [f"{names[source.labels[i]]}/{source.named(i)}" for i in one.good.tolist()]
+        good, labels = one.good.tolist(), splits[key].labels.tolist()
+        called = [f"{names[label]}/{source.named(i)}" for i, label in zip(good, labels)]
         records[key] = SplitRecord.of(called, one.content[one.good])
     return GivenSplits(splits, opened, records, together(left_out))
 

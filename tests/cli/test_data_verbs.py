@@ -41,7 +41,7 @@ def run(folder, entry, tmp_path_factory, shell):
 def test_what_was_understood_is_said_before_anything_is_trained(run, folder):
     _, said = run
     assert f"folder:{folder}: 2 classes" in said
-    assert "damaged images, left out: 1 (dog/damaged.jpg)" in said
+    assert "images that cannot be decoded, left out: 1 (dog/damaged.jpg)" in said
     assert "links that lead nowhere, left out: 1 (dog/gone.png)" in said
     assert "hidden or system files, not used: 2 (cat/.ipynb_checkpoints, cat/Thumbs.db)" in said
     assert "files that are no images, not used: 1 (cat/notes.txt)" in said
@@ -114,7 +114,7 @@ def test_predict_takes_files_and_folders_and_writes_them(call, run, folder, tmp_
     rows = list(csv.DictReader(target.open()))
     assert code == 0 and len(rows) == 25 and {row["class"] for row in rows} <= {"cat", "dog"}
     assert all(float(r["probability"]) + float(r["probability2"]) > 0.999 for r in rows)
-    assert "damaged images, left out: 1" in said
+    assert "images that cannot be decoded, left out: 1" in said
     code, text, _ = call("predict", out, folder, "--out", tmp_path / "x.json", "--json")
     assert json.loads(text) == read_json(tmp_path / "x.json")
 

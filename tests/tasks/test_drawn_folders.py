@@ -241,4 +241,4 @@ def compare(expected, names, given):
         assert np.abs(pixels - wanted).max() <= 2
         damaged += left
     reasons = {part.reason: part.count for part in given.left_out}
-    assert reasons.get("damaged images", 0) == damaged
+    assert reasons.get("images that cannot be decoded", 0) == damaged

@@ -111,7 +111,7 @@ def test_damaged_images_are_skipped_counted_and_named(make, capsys):
     assert task.skipped == 3
     assert all_numbers(task) == sorted(set(range(20)) - {0, 11, 12})
     told = capsys.readouterr().err
-    assert "damaged images, left out: 3 (cat/000.png, dog/001.png, dog/002.png)" in told
+    assert "cannot be decoded, left out: 3 (cat/000.png, dog/001.png, dog/002.png)" in told
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
