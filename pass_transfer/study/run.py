@@ -24,7 +24,7 @@ from pass_transfer.recipes.pipeline import Job, check_budget
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.study.cell import drop_search, job_of, make_cell
 from pass_transfer.study.plan import Cell, Study
-from pass_transfer.study.store import is_missing, path_of, read_cell
+from pass_transfer.study.store import IMAGES, is_missing, path_of, read_cell
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Runtime, choose_runtime
 from pass_transfer.zoo.entry import load_hypernet
@@ -111,6 +111,10 @@ class _Work:
             return True
         return cell in self.again and self._written_at(cell) == self.again[cell]
 
+    def made_from(self, task: Task) -> dict[str, Any]:
+        """What decides a task's cells besides the study's settings: its images too."""
+        return {**self.alike, IMAGES: task.record.fingerprint()}
+
     def task(self, name: str) -> Task:
         """A task with as many training images as the study uses."""
         size, images = self.entry.spec.image_size, self.study.train_images
@@ -128,6 +132,9 @@ def _make(work: _Work, todo: list[Cell]) -> None:
     """Make cells, search by search, as far as no other process does."""
     study = work.study
     tasks = {name: work.task(name) for name in {cell.task for cell in todo}}
+    for cell in study.cells():
+        if cell.task in tasks:
+            read_cell(study, cell, work.made_from(tasks[cell.task]))
     for cell in {(cell.task, cell.method, cell.budget): cell for cell in todo}.values():
         check_budget(work.job(cell, tasks[cell.task]))
     say(f"{len(todo)} of {len(study.cells())} cells to make, on {work.runtime.reason}")
@@ -164,9 +171,10 @@ def _mine(study: Study, cells: list[Cell]) -> Iterator[list[Cell]]:
 def _settle(work: _Work, cell: Cell, task: Task) -> None:
     """Write a cell's figures, or why there are none."""
     study, start = work.study, time.monotonic()
-    config = {"config": study.identity(cell), "made_with": work.alike, **provenance()}
+    alike = work.made_from(task)
+    config = {"config": study.identity(cell), "made_with": alike, **provenance()}
     try:
-        note = make_cell(study, cell, work.job(cell, task), work.alike)
+        note = make_cell(study, cell, work.job(cell, task), alike)
         share = f"{note['macs_share']:.1%} of the MACs"
         say(f"{cell.name}: top-1 {note['top1']:.2f} % with {share}, {note['seconds']:.0f} s")
     except Exception as error:  # whatever it is, the other cells are not to be lost to it

@@ -24,6 +24,7 @@ RESULTS = {
 }  # of a cell that did not fail
 REMEDY = "choose another folder for the cells (the study's `out`), or remove that file"
 ABSENT = "not given"
+IMAGES = "set of images"  # among what a cell was made with
 
 
 def path_of(study: Study, cell: Cell) -> Path:
@@ -57,7 +58,7 @@ def read_cell(
         raise RunError(
             f"{path} was made with other settings than this study's ({changed}); {REMEDY}"
         )
-    odd = None if made_with is None else _difference({**made_with, **note["made_with"]}, made_with)
+    odd = None if made_with is None else _difference(_known(note, made_with), made_with)
     if odd:
         name, then, now = odd
         raise RunError(
@@ -65,6 +66,17 @@ def read_cell(
             f"what is alike; {REMEDY}"
         )
     return note
+
+
+def _known(note: Mapping[str, Any], made_with: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell was made with, with what it did not write down as it should be.
+
+    Its images count where those of today are known.
+    """
+    known = {**made_with, **note["made_with"]}
+    if IMAGES not in made_with:
+        known.pop(IMAGES, None)
+    return known
 
 
 def _is_cell(note: Any) -> bool:

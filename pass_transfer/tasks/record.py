@@ -62,6 +62,11 @@ class DataRecord:
             for split, record in self.splits.items()
         }
 
+    def fingerprint(self) -> str:
+        """One hash of all splits, in 16 hexadecimal digits."""
+        whole = "".join(f"{split} {one.fingerprint}" for split, one in sorted(self.splits.items()))
+        return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
     def save(self, folder: Path) -> None:
         """Write data.safetensors into a run's folder. Raises StorageError."""
         parts = {"learned": self.learned}

@@ -266,6 +266,17 @@ def test_cells_of_another_number_of_threads_are_not_mixed_in(study, monkeypatch)
         run_study(path, device="cpu", precision="no")
 
 
+def test_cells_of_other_images_are_not_mixed_in(study, call, refused, photos, tmp_path):
+    task = f"folder:{photos(tmp_path / 'photos', count=40)}"
+    path = study(["random"], budgets=[0.5], tasks=[task])
+    assert call("study", "run", path)[0] == 0
+    assert call("study", "run", path)[0] == 0
+    picture = tmp_path / "photos" / "cat" / "3.png"
+    picture.write_bytes((tmp_path / "photos" / "dog" / "3.png").read_bytes())
+    wider = study(["random", "group_l1"], budgets=[0.5], tasks=[task])
+    assert "made with another set of images" in refused("study", "run", wider)
+
+
 @pytest.mark.parametrize(
     "change, why",
     [
