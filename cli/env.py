@@ -20,6 +20,7 @@ def env(as_json: options.Json = False) -> None:
 
     from pass_transfer import __version__
     from pass_transfer.ops import kernels
+    from pass_transfer.tasks.cache import cache_folder
     from pass_transfer.training import choose_runtime
 
     facts = {
@@ -29,6 +30,7 @@ def env(as_json: options.Json = False) -> None:
         "torchvision": torchvision.__version__,
         "runtime": choose_runtime().reason,
         "kernels": kernels.chosen().reason,
+        "cache": str(cache_folder()),
     }
     print(
         json.dumps(facts)
