@@ -13,6 +13,7 @@ from pass_transfer.files import read_json, sha256, write_json, write_tensors
 from pass_transfer.networks import BackboneSpec, build_backbone, load_weights
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
+from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
 from pass_transfer.shrinking.classifier import fit_head
 from pass_transfer.shrinking.finetune import FinetuneConfig
@@ -57,7 +58,7 @@ def finetune(
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, size, data_dir)
-    torch.manual_seed(config.seed)
+    seed_layers(config.seed, runtime.device)
     spec = BackboneSpec(architecture, data.classes, size)
     network = Network(build_backbone(spec), spec.mean, spec.std)
     left = load_weights(network.backbone, architecture, weights)

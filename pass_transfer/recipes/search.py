@@ -17,6 +17,7 @@ from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.weights import fingerprint
 from pass_transfer.progress import say
+from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
 from pass_transfer.runs.files import RESULT
 from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
@@ -106,7 +107,7 @@ def _searched(search: _Search) -> tuple[Hypernet, Any]:
     """The trained hypernetwork and the whole dataset's prompt, on the CPU."""
     dense, task, config, runtime = search.dense, search.task, search.config, search.runtime
     prior = _prior(search)
-    torch.manual_seed(config.seed)
+    seed_layers(config.seed, runtime.device)
     net = Hypernet(search.shape, dense.module, dense.groups, prior)
     network = dense.network()
     own = with_task_head(network, task.train, task.classes, runtime, config.seed)

@@ -69,7 +69,7 @@ def run_study(
         KeyboardInterrupt: its text says how to continue.
     """
     entry, runtime = load_hypernet(study.hypernet), choose_runtime(device, precision)
-    if runtime.accelerator.num_processes > 1:
+    if runtime.processes.count > 1:
         raise UsageError(
             "a study is not shared out by accelerate launch or torchrun: start it once for every "
             "process, and each takes cells that no other one has"

@@ -55,7 +55,7 @@ class Replicas:
 
         Returns None where one network is to do it all.
         """
-        alone = runtime.device.type == "cpu" and runtime.accelerator.num_processes == 1
+        alone = runtime.device.type == "cpu" and runtime.processes.count == 1
         if not alone:
             return None
         count = min(torch.get_num_threads(), batch_size // IMAGES_LEAST)
