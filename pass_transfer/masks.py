@@ -11,6 +11,7 @@ from torch import nn
 from pass_transfer.errors import MaskError
 from pass_transfer.files import read_tensors, write_tensors
 from pass_transfer.networks import ChannelGroups
+from pass_transfer.surroundings import as_guest, in_own_modes
 
 
 class ChannelMasks(Mapping[str, torch.Tensor]):
@@ -20,6 +21,7 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
     the same units, in whatever order their groups are.
     """
 
+    @in_own_modes
     def __init__(self, masks: Mapping[str, torch.Tensor]):
         for name, mask in masks.items():
             if mask.dtype != torch.bool or mask.ndim != 1:
@@ -80,6 +82,7 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
             return False
         return not any((self._masks[name] & ~other._masks[name]).any() for name in self)
 
+    @as_guest
     def apply(self, backbone: nn.Module) -> nn.Module:
         """A copy of a backbone with the dropped channels physically removed."""
         from pass_transfer.networks.removal import remove_channels

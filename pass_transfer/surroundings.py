@@ -18,11 +18,13 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from pass_transfer.python_state import python_state_kept
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-SEED = 0  # for what is drawn before a run sets its own
 AUTOCASTS = ("cpu", "cuda", "mps")
+SEED = 0  # for what is drawn before a run sets its own
 
 _one_call = threading.RLock()
 _to_give_back: ExitStack | None = None  # of the call that has the process's state
@@ -81,7 +83,7 @@ def _own_process_state() -> Iterator[None]:
         if _to_give_back is not None:
             yield
             return
-        with ExitStack() as to_give_back:
+        with python_state_kept(), ExitStack() as to_give_back:
             to_give_back.callback(torch.set_default_dtype, torch.get_default_dtype())
             to_give_back.callback(torch.set_rng_state, torch.get_rng_state())
             to_give_back.callback(_set_threads, torch.get_num_threads())
@@ -106,9 +108,34 @@ def _own_modes() -> Iterator[None]:
         if torch.is_inference_mode_enabled():
             modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.enable_grad())
-        for device in AUTOCASTS:
-            if torch.is_autocast_enabled(device):
-                modes.enter_context(torch.autocast(device, enabled=False))
+        modes.enter_context(_no_autocast())
         if torch.get_default_device().type != "cpu":
             modes.enter_context(torch.device("cpu"))
         yield
+
+
+@contextmanager
+def _no_autocast() -> Iterator[None]:
+    """Outside of every autocast.
+
+    To turn it off would not do: what it has cast is kept until the outermost one ends, so that
+    every step of a training under the caller's would compute with the weights of the first.
+    """
+    depth = torch.autocast_increment_nesting() - 1
+    torch.autocast_decrement_nesting()
+    if not depth:
+        yield
+        return
+    on = [device for device in AUTOCASTS if torch.is_autocast_enabled(device)]
+    for _ in range(depth):
+        torch.autocast_decrement_nesting()
+    torch.clear_autocast_cache()
+    for device in on:
+        torch.set_autocast_enabled(device, False)
+    try:
+        yield
+    finally:
+        for device in on:
+            torch.set_autocast_enabled(device, True)
+        for _ in range(depth):
+            torch.autocast_increment_nesting()

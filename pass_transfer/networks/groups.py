@@ -20,6 +20,7 @@ from pass_transfer.errors import BackboneError
 from pass_transfer.networks.classifier import classifier_name
 from pass_transfer.networks.layers import kind_of, layer_kind, named_layers
 from pass_transfer.networks.modes import eval_mode
+from pass_transfer.surroundings import as_guest
 
 if TYPE_CHECKING:
     import torch_pruning
@@ -105,6 +106,7 @@ class ChannelGroups(Mapping[str, ChannelGroup]):
         return torch.cat([by_group[name] for name in self])
 
 
+@as_guest
 def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped") -> ChannelGroups:
     """Find a backbone's channel groups.
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import io
 import json
 import os
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from pass_transfer.errors import StorageError, UsageError
 from pass_transfer.files import PART, make_folder
 from pass_transfer.pruned.deployed import DeployedNetwork
+from pass_transfer.surroundings import as_guest
 
 FORMATS = ("onnx", "pt2")
 BATCHES = (1, 4, 32)  # at which a file is compared with the network it was made from
@@ -28,6 +30,7 @@ TOLERANCE = 1e-4  # of the largest logit
 METADATA = "pass_transfer"
 
 
+@as_guest
 def export_model(
     model: DeployedNetwork, path: str | Path, format: str | None = None
 ) -> dict[str, Any]:
@@ -109,9 +112,24 @@ def _dynamic() -> dict[str, Any]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporters talk on stdout, which is for results, and warn of what users cannot change."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(_OtherThreads(sys.stdout)):
         warnings.simplefilter("ignore")
         yield
+
+
+class _OtherThreads:
+    """A stream on which this thread's words are lost, and no other's."""
+
+    def __init__(self, stream: Any):
+        self.stream, self.silent = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Say it, if another thread does."""
+        heard = threading.get_ident() != self.silent and self.stream is not None
+        return self.stream.write(text) if heard else len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def _write_onnx(model: DeployedNetwork, path: Path) -> float:

@@ -12,6 +12,7 @@ from pass_transfer.errors import TaskError, UsageError
 from pass_transfer.pruned.deployed import DeployedNetwork
 from pass_transfer.pruned.export import export_model
 from pass_transfer.pruned.folder import read_folder, write_folder
+from pass_transfer.surroundings import as_guest
 
 if TYPE_CHECKING:
     from pass_transfer.training import Accuracy
@@ -71,10 +72,12 @@ class PrunedModel(DeployedNetwork):
         except TaskError as error:
             raise TaskError(f"{path} cannot be read as an image: {error}") from error
 
+    @as_guest
     def export(self, path: str | Path, format: str | None = None) -> dict[str, Any]:
         """Write it for other runtimes, as ONNX or .pt2; see export_model."""
         return export_model(self, path, format)
 
+    @as_guest
     def evaluate(
         self, task: str, data_dir: str | None = None, device: str = "auto", precision: str = "auto"
     ) -> Accuracy:
@@ -109,6 +112,7 @@ class PrunedModel(DeployedNetwork):
         write_folder(folder, self)
 
 
+@as_guest
 def load_pruned(folder: str | Path) -> PrunedModel:
     """Load the model of a run, in eval mode, on the CPU, in float32.
 

@@ -19,6 +19,7 @@ from pass_transfer.shrinking.classifier import fit_head
 from pass_transfer.shrinking.finetune import FinetuneConfig
 from pass_transfer.shrinking.finetune import finetune as train
 from pass_transfer.shrinking.recalibrate import recalibrate
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import RunFolder, Runtime, choose_runtime, evaluate
 from pass_transfer.training.run_folder import check_free
@@ -28,6 +29,7 @@ RESULT, WEIGHTS = "backbone.json", "backbone.safetensors"
 DEFAULT = FinetuneConfig(epochs=6)
 
 
+@as_guest
 def finetune(
     architecture: str,
     weights: str,

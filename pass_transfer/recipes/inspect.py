@@ -24,6 +24,7 @@ from pass_transfer.runs.found import found_in_run
 from pass_transfer.scoring.method import Found
 from pass_transfer.scoring.own_backbone import read_backbone
 from pass_transfer.scoring.pretrained import PretrainedHypernet, cut_network
+from pass_transfer.surroundings import as_guest
 from pass_transfer.training import choose_runtime
 from pass_transfer.training.run_folder import CONFIG
 from pass_transfer.zoo.entry import load_hypernet
@@ -35,6 +36,7 @@ GAIN = 0.8  # share of the MACs' ratio that a cut should make faster
 DENSE_SIZES = ("inputs", "outputs", "macs", "parameters")
 
 
+@as_guest
 def inspect(
     hypernet: str | Path | PretrainedHypernet,
     *,

@@ -28,6 +28,7 @@ from pass_transfer.scoring.search import search as train_hypernet
 from pass_transfer.scoring.source_prior import mean_importance
 from pass_transfer.scoring.source_tasks import make_source_tasks
 from pass_transfer.shrinking.classifier import with_task_head
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import RunFolder, Runtime, choose_runtime
 from pass_transfer.training.run_folder import check_free
@@ -51,6 +52,7 @@ class _Search:
     run: RunFolder
 
 
+@as_guest
 def search(
     backbone: str | Path,
     out: str | Path,

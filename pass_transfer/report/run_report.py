@@ -10,10 +10,12 @@ from pass_transfer.report.damage import damage_refused
 from pass_transfer.report.image_pictures import image_png
 from pass_transfer.report.run_page import run_page, run_pictures
 from pass_transfer.report.run_record import RunRecord, read_run
+from pass_transfer.surroundings import as_guest
 
 REPORT, PICTURES = "report.html", "report"
 
 
+@as_guest
 def write_report(run: str | Path) -> dict[str, Any]:
     """Write report.html and report/*.png into a run folder; replaces those of before.
 

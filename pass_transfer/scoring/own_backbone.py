@@ -8,6 +8,7 @@ from pass_transfer.networks import load_checkpoint
 from pass_transfer.progress import say
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.task_prior import on_task
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task
 
 
@@ -24,6 +25,7 @@ def read_backbone(hypernet: PretrainedHypernet, checkpoint: str | Path) -> Pretr
     return hypernet.with_backbone(backbone)
 
 
+@as_guest
 def own_backbone(
     hypernet: PretrainedHypernet,
     checkpoint: str | Path,

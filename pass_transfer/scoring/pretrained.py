@@ -28,6 +28,7 @@ from pass_transfer.networks.weights import fingerprint
 from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.hypernet import Hypernet
 from pass_transfer.scoring.prior import make_prior
+from pass_transfer.surroundings import as_guest, in_own_modes
 
 
 class PretrainedHypernet:
@@ -78,14 +79,17 @@ class PretrainedHypernet:
         """The backbone's MACs and parameters at any widths."""
         return self.dense.table
 
+    @in_own_modes
     def backbone(self) -> nn.Module:
         """A fresh copy of the dense backbone with the source task's classifier, in eval mode."""
         return self.dense.fresh()
 
+    @in_own_modes
     def prompt(self) -> Prompt:
         """A fresh copy of the source task's prompt."""
         return copy.deepcopy(self._prompt)
 
+    @as_guest
     def with_backbone(
         self, backbone: nn.Module, prior: Mapping[str, torch.Tensor] | None = None
     ) -> PretrainedHypernet:
@@ -113,6 +117,7 @@ class PretrainedHypernet:
         net = self.net.reading(backbone, own_prior)
         return PretrainedHypernet(net, own, self.prompt(), config, own_weights=True)
 
+    @as_guest
     def with_prior(self, prior: Mapping[str, torch.Tensor]) -> PretrainedHypernet:
         """The same hypernetwork correcting another prior (width,) of every channel group.
 
@@ -137,6 +142,7 @@ class PretrainedHypernet:
             raise BackboneError(f"this prior is not one of the channel groups of {architecture}")
         return dict(prior)
 
+    @as_guest
     def scores(self, prompt: Prompt) -> dict[str, torch.Tensor]:
         """Scores (width,) of every channel group, float64; the same in every process."""
         if not isinstance(prompt, Prompt):
@@ -150,6 +156,7 @@ class PretrainedHypernet:
             )
         return prompt_scores(self.net, prompt)
 
+    @as_guest
     def generate_masks(
         self,
         prompt: Prompt,
@@ -176,6 +183,7 @@ class PretrainedHypernet:
         budget = choose_budget(budget, bound)
         return budget.cut(self.scores(prompt), self.cut_network(prompt, classes, device))
 
+    @as_guest
     def check_budget(
         self,
         budget: Budget,
@@ -194,6 +202,7 @@ class PretrainedHypernet:
         """What a budget is for: the backbone, with a prompt inside where it is timed."""
         return cut_network(self.dense, prompt, classes, device)
 
+    @as_guest
     def network(
         self,
         masks: ChannelMasks | None = None,

@@ -27,6 +27,7 @@ from pass_transfer.scoring.method import Context
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.settings import check_positive, check_whole
 from pass_transfer.shrinking.map_labels import map_labels
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import LoopConfig, Stage, choose_runtime, run_stage
 from pass_transfer.training.batches import augmented
@@ -176,6 +177,7 @@ def tune(
     return run_stage(stage, train, loop, context.runtime, context.run)
 
 
+@as_guest
 def tune_prompt(
     hypernet: PretrainedHypernet,
     task: str | Task,

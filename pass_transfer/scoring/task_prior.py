@@ -15,6 +15,7 @@ from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.prior import make_prior
 from pass_transfer.scoring.samples import task_importance
 from pass_transfer.scoring.search import SearchConfig
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import RunFolder, choose_runtime
 
@@ -22,6 +23,7 @@ PRIOR = "prior"  # under which a run keeps it while it works
 IMAGES = SearchConfig.importance_images  # as many as an entry's prior takes of each source task
 
 
+@as_guest
 def on_task(
     hypernet: PretrainedHypernet,
     task: str | Task,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import atexit
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,21 @@ IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("fine_label", "label", "labels")
 
 
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """The datasets library shows no bars; the caller's choice stands again after."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+@_without_bars()
 def load_parquet_sources(
     name: str, data_dir: str | Path | None
 ) -> tuple[list[str], dict[str, Source]]:
@@ -54,9 +70,6 @@ def load_parquet_sources(
 
     Raises TaskError for a data set that cannot be had, read, or used for classification.
     """
-    import datasets
-
-    datasets.disable_progress_bars()
     if data_dir is None:
         tables, place = _from_hub(name), "on the hub"
     else:

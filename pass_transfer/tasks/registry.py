@@ -11,6 +11,7 @@ import itertools
 from pathlib import Path
 
 from pass_transfer.errors import TaskError, UsageError
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks.digits import DIGITS
 from pass_transfer.tasks.folders import FOLDERS
 from pass_transfer.tasks.parquet import PARQUET
@@ -27,6 +28,7 @@ def task_names() -> tuple[str, ...]:
     return tuple(itertools.chain.from_iterable(source.names for source in SOURCES))
 
 
+@as_guest
 def load_task(name: str, size: int, data_dir: str | Path | None = None) -> Task:
     """Load a classification task with its images at size x size pixels.
 

@@ -29,6 +29,7 @@ from pass_transfer.networks.weights import fingerprint
 from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
 from pass_transfer.scoring.pretrained import PretrainedHypernet
+from pass_transfer.surroundings import as_guest
 from pass_transfer.zoo.catalogue import CONFIG, find_entry
 from pass_transfer.zoo.verify import verify_files, write_manifest
 
@@ -53,6 +54,7 @@ class EntryNotes:
     card: str
 
 
+@as_guest
 def load_hypernet(name: str | Path) -> PretrainedHypernet:
     """Verify and load a zoo entry.
 
@@ -81,6 +83,7 @@ def load_hypernet(name: str | Path) -> PretrainedHypernet:
         raise ZooError(message) from error
 
 
+@as_guest
 def verify_entry(name: str | Path) -> dict[str, str]:
     """Check an entry to the bottom: hashes, loading, and that its masks are those of its prompt.
 
@@ -136,6 +139,7 @@ def _load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Pa
     module.load_state_dict(tensors)
 
 
+@as_guest
 def save_entry(
     folder: str | Path,
     net: Hypernet,
