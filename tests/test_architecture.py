@@ -10,10 +10,8 @@ ROOT = Path(__file__).parents[1]
 # Ground floor first; rooms of one line do not know each other. docs/architecture.md draws the same.
 FLOORS = (
     ("errors", "python_state"),
-    (
-        *("files", "float64", "hub", "ops", "progress", "provenance", "random_streams"),
-        *("settings", "surroundings"),
-    ),
+    ("arguments", "files", "float64", "hub", "ops", "progress", "provenance")
+    + ("random_streams", "settings", "surroundings"),
     ("networks", "tasks"),
     ("prompts", "label_mapping", "masking", "latency"),
     ("masks",),

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from pass_transfer.arguments import check_path
 from pass_transfer.errors import StorageError, UsageError
 from pass_transfer.files import PART, make_folder
 from pass_transfer.pruned.deployed import DeployedNetwork
@@ -53,6 +54,7 @@ def export_model(
         UsageError: an unknown format.
         StorageError: it cannot be written, or does not compute what the network computes.
     """
+    check_path("path", path)
     path = Path(path)
     chosen = format or path.suffix.removeprefix(".").lower()
     if chosen not in FORMATS:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pass_transfer.arguments import check_path
 from pass_transfer.errors import TaskError, UsageError
 from pass_transfer.pruned.deployed import DeployedNetwork
 from pass_transfer.pruned.export import export_model
@@ -109,6 +110,7 @@ class PrunedModel(DeployedNetwork):
         Raises:
             StorageError: it cannot be written. A reader never sees half a file.
         """
+        check_path("folder", folder)
         write_folder(folder, self)
 
 
@@ -125,5 +127,6 @@ def load_pruned(folder: str | Path) -> PrunedModel:
         StorageError: a file that is damaged, altered, does not fit its description, or
             does not belong to it.
     """
+    check_path("folder", folder)
     saved = read_folder(folder)
     return PrunedModel(saved.network, saved.spec, saved.class_names, saved.kept).eval()

@@ -10,7 +10,9 @@ import difflib
 import itertools
 from pathlib import Path
 
+from pass_transfer.arguments import check_is, check_path, named
 from pass_transfer.errors import TaskError, UsageError
+from pass_transfer.settings import is_whole
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks.digits import DIGITS
 from pass_transfer.tasks.folders import FOLDERS
@@ -45,6 +47,11 @@ def load_task(name: str, size: int, data_dir: str | Path | None = None) -> Task:
         UsageError: unknown name.
         TaskError: nothing there, not two classes, or a class without enough images.
     """
+    check_is("task", name, str, "a name, such as 'digits', or 'folder:PATH'")
+    if not is_whole(size):
+        raise UsageError(f"size is {named(size)}; it is a number of pixels, at least 1", "size")
+    if data_dir is not None:
+        check_path("data_dir", data_dir)
     source = _source_of(name)
     names, sources = source.load(name, data_dir)
     if len(names) < 2:

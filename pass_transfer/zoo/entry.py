@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pass_transfer import __version__
+from pass_transfer.arguments import check_path
 from pass_transfer.budgets import Budget
 from pass_transfer.errors import MaskError, StorageError, ZooError
 from pass_transfer.files import (
@@ -65,6 +66,7 @@ def load_hypernet(name: str | Path) -> PretrainedHypernet:
     Raises:
         ZooError: unknown, incomplete, altered, or with parts that do not belong together.
     """
+    check_path("hypernet", name)
     folder = find_entry(name)
     verify_files(folder)
     try:
