@@ -1,5 +1,7 @@
 """Whatever a caller has set: our own surroundings within a call, and the caller's after it."""
 
+import importlib
+import inspect
 import multiprocessing
 import random
 import threading
@@ -155,6 +157,23 @@ def test_two_threads_take_turns_and_each_has_its_own_numbers():
         found = list(pool.map(call, (1, 2)))
     for number, drawn in zip((1, 2), found):
         assert torch.equal(drawn, drawing(number))
+
+
+PUBLIC = {name: getattr(pt, name) for name in pt.__all__}
+FUNCTIONS = [name for name, value in PUBLIC.items() if inspect.isfunction(value)]
+RECIPES = ("adapt", "bench", "eval", "finetune", "inspect", "search")
+
+
+def test_every_public_function_and_every_recipe_is_a_guest():
+    made = [PUBLIC[name] for name in FUNCTIONS]
+    for name in RECIPES:
+        recipe = importlib.import_module(f"pass_transfer.recipes.{name}")
+        made.append(recipe.evaluate if name == "eval" else getattr(recipe, name))
+    assert len(made) > 10
+    for function in made:
+        inner = inspect.unwrap(function)
+        guest = as_guest(inner)
+        assert function.__code__ is guest.__code__, function.__qualname__
 
 
 @pytest.fixture(scope="module")
