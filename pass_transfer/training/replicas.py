@@ -45,9 +45,8 @@ class Replicas:
         twins = [copy.deepcopy(network, dict(shared)) for _ in range(count - 1)]
         self.networks = [network, *twins]
         self.threads = max(1, torch.get_num_threads() // count)
-        self.pool = ThreadPoolExecutor(
-            count - 1, "replica", lambda: torch.set_num_threads(self.threads)
-        )
+        # What starts a thread must not hold the replicas, or the threads would never end.
+        self.pool = ThreadPoolExecutor(count - 1, "replica", torch.set_num_threads, (self.threads,))
 
     @classmethod
     def fitting(cls, network: nn.Module, runtime: Runtime, batch_size: int) -> Replicas | None:
