@@ -1,5 +1,6 @@
 """What is no argument for a call is refused in our own words, with the argument's name."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,19 @@ def test_masks_are_tensors_by_group_and_compared_with_masks(masks):
 def test_a_model_says_what_images_it_takes(model, images, message):
     with pytest.raises(UsageError, match=message):
         model(images)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_can_be_traced_compiled_and_moved(model):
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(images)
+        assert torch.equal(torch.jit.trace(model, images)(images), expected)
+        assert torch.equal(torch.compile(model, backend="eager")(images), expected)
+        torch.testing.assert_close(
+            torch.func.vmap(lambda one: model(one[None])[0])(images), expected
+        )
+    assert copy.deepcopy(model).to("meta")(images.to("meta")).shape == (2, 10)
 
 
 def test_a_model_in_another_dtype_or_under_autocast_takes_what_torch_takes(model):

@@ -63,7 +63,8 @@ def _check_images(images: torch.Tensor, own: torch.Tensor) -> None:
             f"images are on {images.device}, the model is on {own.device}; "
             "move one of them with to(device)"
         )
-    autocast = torch.is_autocast_enabled(images.device.type)
+    kind = images.device.type
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     if not autocast and torch.promote_types(images.dtype, own.dtype) != own.dtype:
         raise UsageError(
             f"images are {images.dtype}, the model computes in {own.dtype}; "
