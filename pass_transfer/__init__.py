@@ -12,7 +12,10 @@ Names are imported when they are first used, so that importing the package is fa
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
+
+from pass_transfer.python_state import python_state_kept
 
 __version__ = "0.2.0.dev0"
 
@@ -39,7 +42,11 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pass_transfer' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home = _HOMES[name]
+    if home not in sys.modules:
+        with python_state_kept():
+            importlib.import_module(home)
+    return getattr(sys.modules[home], name)
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from pass_transfer.progress import say
+from pass_transfer.random_streams import stream
 
 CPU = torch.device("cpu")
 WARM_UP = 3
@@ -73,8 +74,8 @@ def random_images(
     memory_format: torch.memory_format = torch.channels_last,
 ) -> torch.Tensor:
     """Images (batch, 3, S, S) in [0, 1] to time a network with."""
-    images = torch.rand(batch, 3, image_size, image_size, device=device)
-    return images.contiguous(memory_format=memory_format)
+    images = torch.rand(batch, 3, image_size, image_size, generator=stream(0, "timed images"))
+    return images.to(device).contiguous(memory_format=memory_format)
 
 
 def waiting() -> float:

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pass_transfer.arguments import check_is, check_path
 from pass_transfer.errors import MaskError
 from pass_transfer.files import read_tensors, write_tensors
 from pass_transfer.networks import ChannelGroups
+from pass_transfer.surroundings import as_guest, in_own_modes
 
 
 class ChannelMasks(Mapping[str, torch.Tensor]):
@@ -20,8 +22,11 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
     the same units, in whatever order their groups are.
     """
 
+    @in_own_modes
     def __init__(self, masks: Mapping[str, torch.Tensor]):
+        check_is("masks", masks, Mapping, "a dict of bool tensors by channel group")
         for name, mask in masks.items():
+            check_is(f"the mask of {name}", mask, torch.Tensor, "a bool tensor (width,)")
             if mask.dtype != torch.bool or mask.ndim != 1:
                 raise MaskError(
                     f"the mask of {name} is {mask.dtype} with shape {tuple(mask.shape)}; "
@@ -69,6 +74,7 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
 
         Raises MaskError for masks of another network.
         """
+        check_is("other", other, ChannelMasks, "the ChannelMasks to compare with")
         if self.widths != other.widths:
             raise MaskError("these masks belong to different networks and cannot be compared")
         differing = [int((self._masks[name] ^ other._masks[name]).sum()) for name in self]
@@ -76,10 +82,12 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
 
     def issubset(self, other: ChannelMasks) -> bool:
         """Whether every unit kept here is kept there too."""
+        check_is("other", other, ChannelMasks, "the ChannelMasks to compare with")
         if self.widths != other.widths:
             return False
         return not any((self._masks[name] & ~other._masks[name]).any() for name in self)
 
+    @as_guest
     def apply(self, backbone: nn.Module) -> nn.Module:
         """A copy of a backbone with the dropped channels physically removed."""
         from pass_transfer.networks.removal import remove_channels
@@ -88,6 +96,7 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file with one uint8 tensor a group."""
+        check_path("path", path)
         write_tensors(path, {name: mask.to(torch.uint8) for name, mask in self._masks.items()})
 
     @classmethod
@@ -96,6 +105,7 @@ class ChannelMasks(Mapping[str, torch.Tensor]):
 
         Raises MaskError where it does not fit them.
         """
+        check_path("path", path)
         tensors = read_tensors(path)
         if groups is not None:
             shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

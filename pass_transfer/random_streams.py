@@ -29,3 +29,10 @@ def stream_seed(seed: int, name: str, *numbers: int) -> int:
     """What stream() is seeded with, below 2**63, for other libraries' generators."""
     digest = hashlib.sha256(json.dumps([seed, name, *numbers]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seed_layers(seed: int, device: torch.device) -> None:
+    """Seed torch's own generators, from which layers on a device draw; other devices' stay."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.manual_seed(seed)

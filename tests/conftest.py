@@ -47,7 +47,7 @@ SLOW = {
     "shrinking": "classifier distill reconstruct shrink",
     "tasks": "streaming",
     "training": "replicas",
-    "": "examples pruned",
+    "": "examples guest pruned",
 }
 SLOW_FILES = {
     Path(__file__).parent / room / f"test_{name}.py"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,8 @@ class Budget:
             raise UsageError(message, "round_to")
         if fill and round_to > 1:
             raise UsageError(f"fill keeps single channels; it cannot go with round_to {round_to}")
-        if isinstance(keep_layers, str) or not all(isinstance(name, str) for name in keep_layers):
+        listed = isinstance(keep_layers, Iterable) and not isinstance(keep_layers, str)
+        if not listed or not all(isinstance(name, str) for name in keep_layers):
             message = f"keep_layers is {keep_layers!r}; it is a list of names or patterns"
             raise UsageError(message, "keep_layers")
         fields = {

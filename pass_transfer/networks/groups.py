@@ -6,6 +6,7 @@ private output is another; a grouped convolution moves whole groups of its chann
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from pass_transfer.arguments import check_is
 from pass_transfer.errors import BackboneError
 from pass_transfer.networks.classifier import classifier_name
 from pass_transfer.networks.layers import kind_of, layer_kind, named_layers
 from pass_transfer.networks.modes import eval_mode
+from pass_transfer.surroundings import as_guest
 
 if TYPE_CHECKING:
     import torch_pruning
@@ -105,6 +108,7 @@ class ChannelGroups(Mapping[str, ChannelGroup]):
         return torch.cat([by_group[name] for name in self])
 
 
+@as_guest
 def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped") -> ChannelGroups:
     """Find a backbone's channel groups.
 
@@ -115,12 +119,16 @@ def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped")
             as arXiv 2407.17412 masks them; such masks on a shared stream only mask.
 
     Raises:
-        BackboneError: unknown coupling, or no group found.
+        UsageError: no network.
+        BackboneError: unknown coupling, no group found, or a network that takes no images.
     """
     if coupling not in COUPLINGS:
         raise BackboneError(
             f"coupling is {coupling!r}; it can be {' or '.join(map(repr, COUPLINGS))}"
         )
+    check_is("backbone", backbone, nn.Module, "a network")
+    if any(parameter.is_inference() for parameter in backbone.parameters()):
+        backbone = copy.deepcopy(backbone)  # made in inference mode, where nothing can be traced
     order = _forward_order(backbone, image_size)
     parts = dependency_groups(backbone, image_size)
     made = [_to_group(part, backbone, order) for part in parts]
@@ -197,11 +205,23 @@ def _forward_order(backbone: nn.Module, image_size: int) -> list[str]:
     ]
     try:
         with torch.no_grad(), eval_mode(backbone):
-            backbone(blank_image(backbone, image_size))
+            _run_once(backbone, image_size)
     finally:
         for handle in handles:
             handle.remove()
     return list(dict.fromkeys(order))
+
+
+def _run_once(backbone: nn.Module, image_size: int) -> None:
+    """Let one image through. Raises BackboneError for a network that does not take it."""
+    kind, size = type(backbone).__name__, f"(1, 3, {image_size}, {image_size})"
+    if next(backbone.parameters(), None) is None:
+        raise BackboneError(f"{kind} has no weights, so there is nothing to remove from it")
+    try:
+        backbone(blank_image(backbone, image_size))
+    except Exception as error:  # a network may be anybody's, and raise anything
+        why = f"{type(error).__name__}: {error}"
+        raise BackboneError(f"{kind} does not take images {size}: {why}") from error
 
 
 def _to_group(

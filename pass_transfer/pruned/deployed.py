@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from pass_transfer.arguments import check_is
 from pass_transfer.errors import UsageError
 from pass_transfer.networks import BackboneSpec
 from pass_transfer.networks.network import Network
@@ -41,12 +42,31 @@ class DeployedNetwork(nn.Module):
         """Logits (B, classes) for images (B, 3, S, S) in [0, 1].
 
         Raises:
-            UsageError: images of another shape.
+            UsageError: no images, or of another shape, device or type.
         """
         size = self.spec.image_size
+        if not torch.compiler.is_compiling():
+            _check_images(images, self.network.mean)
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise UsageError(
                 f"images are {tuple(images.shape)}; this model takes (batch, 3, {size}, {size}) "
                 "in [0, 1], and predict() takes image files of any size"
             )
         return self.network(images)
+
+
+def _check_images(images: torch.Tensor, own: torch.Tensor) -> None:
+    """Refuse what is no tensor, or cannot meet one of the model's own. Raises UsageError."""
+    check_is("images", images, torch.Tensor, "a tensor (batch, 3, S, S) in [0, 1]")
+    if images.device != own.device:
+        raise UsageError(
+            f"images are on {images.device}, the model is on {own.device}; "
+            "move one of them with to(device)"
+        )
+    kind = images.device.type
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if not autocast and torch.promote_types(images.dtype, own.dtype) != own.dtype:
+        raise UsageError(
+            f"images are {images.dtype}, the model computes in {own.dtype}; "
+            "convert one of them with to(dtype)"
+        )

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import io
 import json
 import os
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +19,11 @@ from typing import Any
 
 import torch
 
+from pass_transfer.arguments import check_path
 from pass_transfer.errors import StorageError, UsageError
 from pass_transfer.files import PART, make_folder
 from pass_transfer.pruned.deployed import DeployedNetwork
+from pass_transfer.surroundings import as_guest
 
 FORMATS = ("onnx", "pt2")
 BATCHES = (1, 4, 32)  # at which a file is compared with the network it was made from
@@ -28,6 +31,7 @@ TOLERANCE = 1e-4  # of the largest logit
 METADATA = "pass_transfer"
 
 
+@as_guest
 def export_model(
     model: DeployedNetwork, path: str | Path, format: str | None = None
 ) -> dict[str, Any]:
@@ -50,6 +54,7 @@ def export_model(
         UsageError: an unknown format.
         StorageError: it cannot be written, or does not compute what the network computes.
     """
+    check_path("path", path)
     path = Path(path)
     chosen = format or path.suffix.removeprefix(".").lower()
     if chosen not in FORMATS:
@@ -109,9 +114,24 @@ def _dynamic() -> dict[str, Any]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporters talk on stdout, which is for results, and warn of what users cannot change."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(_OtherThreads(sys.stdout)):
         warnings.simplefilter("ignore")
         yield
+
+
+class _OtherThreads:
+    """A stream on which this thread's words are lost, and no other's."""
+
+    def __init__(self, stream: Any):
+        self.stream, self.silent = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Say it, if another thread does."""
+        heard = threading.get_ident() != self.silent and self.stream is not None
+        return self.stream.write(text) if heard else len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def _write_onnx(model: DeployedNetwork, path: Path) -> float:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pass_transfer.arguments import check_path
 from pass_transfer.errors import UsageError
 from pass_transfer.hub import HUB_PREFIX
 from pass_transfer.progress import say
 from pass_transfer.pruned.deployed import DeployedNetwork
 from pass_transfer.pruned.export import export_model
 from pass_transfer.pruned.folder import read_folder, write_folder
+from pass_transfer.surroundings import as_guest
 
 if TYPE_CHECKING:
     from pass_transfer.tasks.labelled import LabelledImages
@@ -82,10 +84,12 @@ class PrunedModel(DeployedNetwork):
                 f"top is {top}; the model knows {len(self.class_names)} classes", "top"
             )
 
+    @as_guest
     def export(self, path: str | Path, format: str | None = None) -> dict[str, Any]:
         """Write it for other runtimes, as ONNX or .pt2; see export_model."""
         return export_model(self, path, format)
 
+    @as_guest
     def evaluate(
         self,
         task: str | LabelledImages,
@@ -106,9 +110,10 @@ class PrunedModel(DeployedNetwork):
             TaskError: images that cannot be loaded, or of classes that the model does not know.
             UsageError: an unknown task, device or precision.
         """
+        from pass_transfer.tasks.labelled import LabelledImages
         from pass_transfer.training import choose_runtime, evaluate
 
-        images = self.labelled(task, data_dir) if isinstance(task, str) else task
+        images = task if isinstance(task, LabelledImages) else self.labelled(task, data_dir)
         for warning in images.warnings():
             say(f"warning: {warning}")
         runtime = choose_runtime(device, precision)
@@ -129,9 +134,11 @@ class PrunedModel(DeployedNetwork):
         Raises:
             StorageError: it cannot be written. A reader never sees half a file.
         """
+        check_path("folder", folder)
         write_folder(folder, self)
 
 
+@as_guest
 def load_pruned(folder: str | Path) -> PrunedModel:
     """Load the model of a run, in eval mode, on the CPU, in float32.
 
@@ -144,6 +151,7 @@ def load_pruned(folder: str | Path) -> PrunedModel:
         StorageError: a file that is damaged, altered, does not fit its description, or
             does not belong to it.
     """
+    check_path("folder", folder)
     saved = read_folder(folder)
     model = PrunedModel(saved.network, saved.spec, saved.class_names, saved.kept)
     model.folder = None if str(folder).startswith(HUB_PREFIX) else Path(folder)

@@ -36,12 +36,14 @@ from pass_transfer.runs.files import MASKS, check_resumable, modern_config
 from pass_transfer.scoring.own_backbone import read_backbone, weights_of
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.task_prior import keep_prior
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import RunFolder, Runtime, choose_runtime
 from pass_transfer.training.run_folder import check_free
 from pass_transfer.zoo.entry import load_hypernet
 
 
+@as_guest
 def adapt(
     hypernet: str | Path | PretrainedHypernet,
     task: str,

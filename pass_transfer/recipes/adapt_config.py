@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pass_transfer.arguments import check_is
 from pass_transfer.budgets import Budget
 from pass_transfer.errors import UsageError
 from pass_transfer.recipes.options import DEFAULT_MACS, EFFORTS
@@ -56,6 +57,11 @@ class AdaptConfig:
 
     def __post_init__(self) -> None:
         self.chosen()
+        check_is("budget", self.budget, Budget, "a Budget, such as Budget(macs=0.4)")
+        for name in ("reconstruct", "with_dense"):
+            check_is(name, getattr(self, name), bool, "True or False")
+        for name in ("batch_size", "seed"):
+            check_is(name, getattr(self, name), int, "a whole number")
         check_choice("effort", self.effort, EFFORTS)
         check_whole(self, epochs=1, batch_size=2, seed=0)
         check_positive(self, "lr", "temperature")

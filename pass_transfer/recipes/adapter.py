@@ -6,8 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pass_transfer.files import read_json, write_json
 from pass_transfer.latency import measure_latency
 from pass_transfer.masks import ChannelMasks
@@ -16,6 +14,7 @@ from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
+from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes import pipeline
 from pass_transfer.recipes.adapt_config import AdaptConfig, plan_epochs
 from pass_transfer.recipes.pipeline import Job, Measured
@@ -116,7 +115,7 @@ class Adapter:
         return {"dense_top1": found.top1, "dense_seconds": None}
 
     def _trained_dense(self) -> dict[str, Any]:
-        torch.manual_seed(self.job.seed)
+        seed_layers(self.job.seed, self.job.runtime.device)
         start, folder, job = self.folder.begin("dense"), self.folder.path, self.job
         deployed = getattr(job.chosen.settings, "deploy_prompt", False)
         prompt = None

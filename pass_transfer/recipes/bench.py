@@ -21,6 +21,7 @@ from pass_transfer.progress import say
 from pass_transfer.pruned import PrunedModel, export_model, load_pruned
 from pass_transfer.runs.dense import DENSE
 from pass_transfer.settings import check_whole, is_whole
+from pass_transfer.surroundings import as_guest
 from pass_transfer.training import choose_runtime
 
 ENGINES = ("eager", "eager channels_last", "compile", "onnxruntime")
@@ -54,6 +55,7 @@ class BenchConfig:
 DEFAULT = BenchConfig()
 
 
+@as_guest
 def bench(run: str | Path, config: BenchConfig = DEFAULT, device: str = "auto") -> dict[str, Any]:
     """Measure both networks, interleaved, in float32.
 
@@ -83,6 +85,7 @@ def bench(run: str | Path, config: BenchConfig = DEFAULT, device: str = "auto") 
     }
 
 
+@as_guest
 def compare(
     models: Mapping[str, PrunedModel], config: BenchConfig, device: torch.device = CPU
 ) -> list[dict[str, Any]]:
@@ -152,8 +155,7 @@ def _provider(device: torch.device) -> str:
 def _onnxruntime(model: PrunedModel, device: torch.device, path: Path) -> Engine:
     import onnxruntime
 
-    with torch.inference_mode(False):
-        export_model(model.to("cpu").to(memory_format=torch.contiguous_format), path)
+    export_model(model.to("cpu").to(memory_format=torch.contiguous_format), path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     wanted = [f"{_provider(device)}ExecutionProvider", "CPUExecutionProvider"]

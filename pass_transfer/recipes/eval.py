@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pass_transfer.pruned import load_pruned
+from pass_transfer.surroundings import as_guest
 
 
+@as_guest
 def evaluate(
     run: str | Path,
     task: str,

@@ -13,12 +13,14 @@ from pass_transfer.files import read_json, sha256, write_json, write_tensors
 from pass_transfer.networks import BackboneSpec, build_backbone, load_weights
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
+from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
 from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.shrinking.classifier import fit_head
 from pass_transfer.shrinking.finetune import FinetuneConfig
 from pass_transfer.shrinking.finetune import finetune as train
 from pass_transfer.shrinking.recalibrate import recalibrate
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import RunFolder, Runtime, choose_runtime, evaluate
 from pass_transfer.training.run_folder import check_free
@@ -28,6 +30,7 @@ RESULT, WEIGHTS = "backbone.json", "backbone.safetensors"
 DEFAULT = FinetuneConfig(epochs=6)
 
 
+@as_guest
 def finetune(
     architecture: str,
     weights: str,
@@ -60,7 +63,7 @@ def finetune(
     data = load_task(task, size, data_dir)
     if where.resume:
         check_data(out, data)
-    torch.manual_seed(config.seed)
+    seed_layers(config.seed, runtime.device)
     spec = BackboneSpec(architecture, data.classes, size)
     network = Network(build_backbone(spec), spec.mean, spec.std)
     left = load_weights(network.backbone, architecture, weights)

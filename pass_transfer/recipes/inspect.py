@@ -25,6 +25,7 @@ from pass_transfer.runs.found import found_in_run
 from pass_transfer.scoring.method import Found
 from pass_transfer.scoring.own_backbone import read_backbone
 from pass_transfer.scoring.pretrained import PretrainedHypernet, cut_network
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime
 from pass_transfer.training.run_folder import CONFIG
@@ -38,6 +39,7 @@ GAIN = 0.8  # share of the MACs' ratio that a cut should make faster
 DENSE_SIZES = ("inputs", "outputs", "macs", "parameters")
 
 
+@as_guest
 def inspect_task(
     task: str, *, size: int | None = None, data_dir: str | None = None
 ) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def inspect_task(
     }
 
 
+@as_guest
 def inspect(
     hypernet: str | Path | PretrainedHypernet,
     *,

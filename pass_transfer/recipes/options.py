@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pass_transfer.arguments import check_is
 from pass_transfer.budgets import BUDGET_KINDS, Budget, choose_budget
 from pass_transfer.errors import UsageError
 
@@ -44,6 +45,10 @@ class RunOptions:
     precision: str = "auto"
     resume: bool = False
     force: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("resume", "force"):
+            check_is(name, getattr(self, name), bool, "True or False")
 
 
 def take(kind: type[Fields], options: dict[str, Any]) -> Fields:

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-import torch
-
 from pass_transfer.budgets import Budget
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import ChannelGroups, count_macs, find_groups
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.prompts import Prompt
+from pass_transfer.random_streams import seed_layers
 from pass_transfer.scoring.method import Context, Found
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.random import random_scores
@@ -103,7 +102,7 @@ class Measured:
 
 def score(job: Job, run: RunFolder | None = None) -> Found:
     """Channel scores by the job's method. Raises UsageError, DivergedError."""
-    torch.manual_seed(job.seed)
+    seed_layers(job.seed, job.runtime.device)
     return job.chosen.score(job.context(run))
 
 

@@ -17,6 +17,7 @@ from pass_transfer.errors import TaskError, UsageError
 from pass_transfer.files import write_bytes
 from pass_transfer.progress import progress_bar, say
 from pass_transfer.pruned import PrunedModel, load_pruned
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks.decoding import UnreadableImage, decode
 from pass_transfer.tasks.images import to_batch
 from pass_transfer.tasks.left_out import Tally
@@ -27,6 +28,7 @@ BATCH = 64
 ENDINGS = (".csv", ".json")
 
 
+@as_guest
 def predict(
     run: str | Path,
     paths: Sequence[str | Path],

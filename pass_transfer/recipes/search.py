@@ -17,6 +17,7 @@ from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.weights import fingerprint
 from pass_transfer.progress import say
+from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
 from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.runs.files import RESULT
@@ -28,6 +29,7 @@ from pass_transfer.scoring.search import search as train_hypernet
 from pass_transfer.scoring.source_prior import mean_importance
 from pass_transfer.scoring.source_tasks import make_source_tasks
 from pass_transfer.shrinking.classifier import with_task_head
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import RunFolder, Runtime, choose_runtime
 from pass_transfer.training.run_folder import check_free
@@ -51,6 +53,7 @@ class _Search:
     run: RunFolder
 
 
+@as_guest
 def search(
     backbone: str | Path,
     out: str | Path,
@@ -111,7 +114,7 @@ def _searched(search: _Search) -> tuple[Hypernet, Any]:
     """The trained hypernetwork and the whole dataset's prompt, on the CPU."""
     dense, task, config, runtime = search.dense, search.task, search.config, search.runtime
     prior = _prior(search)
-    torch.manual_seed(config.seed)
+    seed_layers(config.seed, runtime.device)
     net = Hypernet(search.shape, dense.module, dense.groups, prior)
     network = dense.network()
     own = with_task_head(network, task.train, task.classes, runtime, config.seed)

@@ -13,6 +13,7 @@ from pass_transfer.errors import UsageError
 from pass_transfer.files import write_bytes
 from pass_transfer.report.drawing import LIGHT, new_figure, overlaid_bars, style
 from pass_transfer.report.table import COLUMNS, latency_rows, plain, size_rows
+from pass_transfer.surroundings import as_guest
 
 PICTURES = (".png", ".svg", ".pdf")
 DPI = 130
@@ -83,6 +84,7 @@ def check_picture(path: str | Path) -> Path:
     return path
 
 
+@as_guest
 def preview_picture(found: Mapping[str, Any], path: str | Path) -> None:
     """Draw kept channels of every group, and MACs of every layer, beside the dense network's.
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pass_transfer.arguments import check_path
 from pass_transfer.files import make_folder, write_bytes
 from pass_transfer.report.damage import damage_refused
 from pass_transfer.report.image_pictures import image_png
 from pass_transfer.report.run_page import run_page, run_pictures
 from pass_transfer.report.run_record import RunRecord, read_run
+from pass_transfer.surroundings import as_guest
 
 REPORT, PICTURES = "report.html", "report"
 
 
+@as_guest
 def write_report(run: str | Path) -> dict[str, Any]:
     """Write report.html and report/*.png into a run folder; replaces those of before.
 
@@ -30,6 +33,7 @@ def write_report(run: str | Path) -> dict[str, Any]:
         StorageError: a file that is damaged, or that cannot be written. A report of before
             stays as it was.
     """
+    check_path("run", run)
     damaged = f"the files in {run} do not fit together, one is damaged or of another version"
     with damage_refused(damaged):
         record = read_run(run)

@@ -15,6 +15,7 @@ from pass_transfer.report.page import Html, card, command, element, facts, figur
 from pass_transfer.report.study_pictures import study_pictures
 from pass_transfer.report.study_tables import StudyTable, study_csv, study_tables
 from pass_transfer.study import Study, gains, read_cells, rows
+from pass_transfer.surroundings import as_guest
 
 PAGE = "report.html"
 CAPTIONS = {
@@ -27,6 +28,7 @@ CAPTIONS = {
 Cells = Sequence[Mapping[str, Any]]
 
 
+@as_guest
 def study_report(
     study: Study, source: str | Path, out: str | Path | None = None, against: str | None = None
 ) -> str:

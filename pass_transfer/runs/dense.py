@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from pass_transfer.arguments import check_path
 from pass_transfer.errors import RunError, UsageError
 from pass_transfer.networks import BackboneSpec, ChannelGroups, build_backbone, count_parameters
 from pass_transfer.networks.network import Network
@@ -45,6 +46,7 @@ def find_dense(
             or task.
         StorageError: a damaged one (see load_pruned).
     """
+    check_path("dense", path)
     path = Path(path)
     folder = path / DENSE if (path / DENSE).is_dir() else path
     if replaced is not None and folder.resolve().is_relative_to(Path(replaced).resolve()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pass_transfer.arguments import check_path
 from pass_transfer.errors import RunError, StorageError
 from pass_transfer.files import read_json, read_tensors, write_tensors
 from pass_transfer.prompts import Prompt
@@ -60,6 +61,7 @@ def found_in_run(
         RunError: no run, one of another entry, or one whose backbone has other weights.
         StorageError: a damaged file.
     """
+    check_path("run", run)
     run = Path(run)
     if not (run / CONFIG).is_file():
         raise RunError(f"{run} holds no {CONFIG}; give a run folder of adapt")

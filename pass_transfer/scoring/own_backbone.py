@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pass_transfer.arguments import check_is, check_path
 from pass_transfer.networks import load_checkpoint
 from pass_transfer.progress import say
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.task_prior import on_task
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task
 
 
@@ -16,6 +18,8 @@ def read_backbone(hypernet: PretrainedHypernet, checkpoint: str | Path) -> Pretr
 
     Raises BackboneError and StorageError; see load_checkpoint.
     """
+    check_is("hypernet", hypernet, PretrainedHypernet, "what load_hypernet gives")
+    check_path("backbone", checkpoint)
     backbone, spec = load_checkpoint(checkpoint, hypernet.spec)
     say(
         f"{hypernet.name} was trained on its own backbone's weights; here it reads those of "
@@ -24,6 +28,7 @@ def read_backbone(hypernet: PretrainedHypernet, checkpoint: str | Path) -> Pretr
     return hypernet.with_backbone(backbone)
 
 
+@as_guest
 def own_backbone(
     hypernet: PretrainedHypernet,
     checkpoint: str | Path,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pass_transfer.arguments import check_is, named
 from pass_transfer.budgets import Budget, CutNetwork, choose_budget
 from pass_transfer.errors import BackboneError, UsageError
 from pass_transfer.masks import ChannelMasks
@@ -28,6 +29,8 @@ from pass_transfer.networks.weights import fingerprint
 from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.hypernet import Hypernet
 from pass_transfer.scoring.prior import make_prior
+from pass_transfer.settings import is_whole
+from pass_transfer.surroundings import as_guest, in_own_modes
 
 
 class PretrainedHypernet:
@@ -78,14 +81,17 @@ class PretrainedHypernet:
         """The backbone's MACs and parameters at any widths."""
         return self.dense.table
 
+    @in_own_modes
     def backbone(self) -> nn.Module:
         """A fresh copy of the dense backbone with the source task's classifier, in eval mode."""
         return self.dense.fresh()
 
+    @in_own_modes
     def prompt(self) -> Prompt:
         """A fresh copy of the source task's prompt."""
         return copy.deepcopy(self._prompt)
 
+    @as_guest
     def with_backbone(
         self, backbone: nn.Module, prior: Mapping[str, torch.Tensor] | None = None
     ) -> PretrainedHypernet:
@@ -100,6 +106,8 @@ class PretrainedHypernet:
             BackboneError: a network of another architecture, or a prior of other groups; what
                 does not fit is named.
         """
+        check_is("backbone", backbone, nn.Module, "a network")
+        backbone = copy.deepcopy(backbone)
         self._check_architecture(backbone)
         if prior is None:
             kind, size = self.net.config.prior, self.spec.image_size
@@ -108,11 +116,12 @@ class PretrainedHypernet:
             own_prior = self._checked(prior)
         classes = classifier_of(backbone).out_features
         spec = dataclasses.replace(self.spec, classes=classes)
-        own = PretrainedBackbone(copy.deepcopy(backbone), spec, self.groups, self.name)
+        own = PretrainedBackbone(backbone, spec, self.groups, self.name)
         config = {**self.config, "fingerprint": fingerprint(backbone.state_dict())}
         net = self.net.reading(backbone, own_prior)
         return PretrainedHypernet(net, own, self.prompt(), config, own_weights=True)
 
+    @as_guest
     def with_prior(self, prior: Mapping[str, torch.Tensor]) -> PretrainedHypernet:
         """The same hypernetwork correcting another prior (width,) of every channel group.
 
@@ -132,24 +141,23 @@ class PretrainedHypernet:
 
     def _checked(self, prior: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         expected = {name: (group.width,) for name, group in self.groups.items()}
+        check_is("prior", prior, Mapping, "a dict of scores by channel group")
+        for part in prior.values():
+            check_is("prior", part, torch.Tensor, "a dict of tensors by channel group")
         if {name: tuple(part.shape) for name, part in prior.items()} != expected:
             architecture = self.spec.architecture
             raise BackboneError(f"this prior is not one of the channel groups of {architecture}")
+        if not all(bool(part.isfinite().all()) for part in prior.values()):
+            raise BackboneError("this prior holds NaN or infinite values")
         return dict(prior)
 
+    @as_guest
     def scores(self, prompt: Prompt) -> dict[str, torch.Tensor]:
         """Scores (width,) of every channel group, float64; the same in every process."""
-        if not isinstance(prompt, Prompt):
-            raise UsageError(
-                f"prompt is a {type(prompt).__name__}; it is a Prompt, as prompt() gives"
-            )
-        if prompt.size != self.spec.image_size:
-            raise UsageError(
-                f"this prompt is for images of {prompt.size} pixels; the hypernetwork's backbone "
-                f"takes {self.spec.image_size}"
-            )
+        _check_prompt(prompt, self.spec.image_size)
         return prompt_scores(self.net, prompt)
 
+    @as_guest
     def generate_masks(
         self,
         prompt: Prompt,
@@ -176,6 +184,7 @@ class PretrainedHypernet:
         budget = choose_budget(budget, bound)
         return budget.cut(self.scores(prompt), self.cut_network(prompt, classes, device))
 
+    @as_guest
     def check_budget(
         self,
         budget: Budget,
@@ -185,7 +194,7 @@ class PretrainedHypernet:
         device: str | torch.device = "cpu",
     ) -> None:
         """Refuse a budget that cannot be met; arguments and errors as of generate_masks."""
-        prompt = self.prompt() if prompt is None else prompt
+        prompt, budget = self.prompt() if prompt is None else prompt, choose_budget(budget, {})
         budget.check(self.scores(prompt), self.cut_network(prompt, classes, device))
 
     def cut_network(
@@ -194,6 +203,7 @@ class PretrainedHypernet:
         """What a budget is for: the backbone, with a prompt inside where it is timed."""
         return cut_network(self.dense, prompt, classes, device)
 
+    @as_guest
     def network(
         self,
         masks: ChannelMasks | None = None,
@@ -201,6 +211,11 @@ class PretrainedHypernet:
         classes: int | None = None,
     ) -> Network:
         """What would be deployed, before any training; see PretrainedBackbone.network."""
+        check_is(
+            "masks", masks, (Mapping, type(None)), "ChannelMasks, or None for the whole network"
+        )
+        check_is("prompt", prompt, (nn.Module, type(None)), "a Prompt, as prompt() gives, or None")
+        _check_classes(classes)
         return self.dense.network(masks, prompt, classes)
 
     def fingerprint(self) -> str:
@@ -222,7 +237,12 @@ def cut_network(
     classes: int | None,
     device: str | torch.device,
 ) -> CutNetwork:
-    """What a budget is for: a dense network, with a prompt inside where it is timed."""
+    """What a budget is for: a dense network, with a prompt inside where it is timed.
+
+    Raises UsageError for no number of classes, or no device.
+    """
+    _check_classes(classes)
+    _check_device(device)
 
     def build(masks: ChannelMasks) -> nn.Module:
         network = dense.network(masks, prompt, classes)
@@ -230,6 +250,40 @@ def cut_network(
 
     table = dense.table if classes is None else dense.table.with_classes(classes)
     return CutNetwork(dense.groups, table, build, dense.spec.image_size)
+
+
+def _check_prompt(prompt: Prompt, size: int) -> None:
+    """Refuse what is no prompt for images of this size. Raises UsageError."""
+    check_is("prompt", prompt, Prompt, "a Prompt, as prompt() gives")
+    if prompt.size != size:
+        raise UsageError(
+            f"this prompt is for images of {prompt.size} pixels; the hypernetwork's backbone "
+            f"takes {size}"
+        )
+    values = prompt.values
+    if tuple(values.shape) != (3, size, size) or values.is_meta:
+        place = " on no device" if values.is_meta else ""
+        raise UsageError(
+            f"the prompt's values are {tuple(values.shape)}{place}; they are (3, {size}, {size})"
+        )
+    with torch.no_grad():  # one made in inference mode can be in no graph
+        finite = bool(values.isfinite().all())
+    if not finite:
+        raise UsageError("the prompt's values hold NaN or infinity; take one that was tuned")
+
+
+def _check_classes(classes: int | None) -> None:
+    if classes is not None and not is_whole(classes):
+        message = f"classes is {named(classes)}; it is a whole number from 1"
+        raise UsageError(message, "classes")
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        message = f"device is {named(device)}; it is one of torch's, such as 'cpu' or 'cuda'"
+        raise UsageError(message, "device") from error
 
 
 def prompt_scores(net: Hypernet, prompt: Prompt) -> dict[str, torch.Tensor]:

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from pass_transfer.arguments import check_is
 from pass_transfer.networks import classifier_of, set_classifier
 from pass_transfer.prompts import Prompt
+from pass_transfer.scoring.given_task import given_task
 from pass_transfer.scoring.masked_loss import (
     DensityRange,
     MaskedStep,
@@ -27,7 +29,8 @@ from pass_transfer.scoring.method import Context
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.settings import check_positive, check_whole
 from pass_transfer.shrinking.map_labels import map_labels
-from pass_transfer.tasks import Task, load_task
+from pass_transfer.surroundings import as_guest
+from pass_transfer.tasks import Task
 from pass_transfer.training import LoopConfig, Stage, choose_runtime, run_stage
 from pass_transfer.training.batches import augmented
 
@@ -176,6 +179,7 @@ def tune(
     return run_stage(stage, train, loop, context.runtime, context.run)
 
 
+@as_guest
 def tune_prompt(
     hypernet: PretrainedHypernet,
     task: str | Task,
@@ -194,9 +198,9 @@ def tune_prompt(
     Returns:
         The prompt, on the CPU, for hypernet.generate_masks.
     """
+    data = given_task(hypernet, task, data_dir)
+    check_is("config", config, PromptConfig, "a PromptConfig")
     runtime = choose_runtime(device, precision)
-    size = hypernet.spec.image_size
-    data = load_task(task, size, data_dir) if isinstance(task, str) else task
     prompt = hypernet.prompt()
     context = Context(hypernet.dense, hypernet.groups, data, runtime, hypernet, seed=config.seed)
     tune(hypernet, prompt, config, context)

@@ -10,18 +10,21 @@ import torch
 
 from pass_transfer.files import write_tensors
 from pass_transfer.progress import say
+from pass_transfer.scoring.given_task import given_task
 from pass_transfer.scoring.method import Context
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.prior import make_prior
 from pass_transfer.scoring.samples import task_importance
 from pass_transfer.scoring.search import SearchConfig
-from pass_transfer.tasks import Task, load_task
+from pass_transfer.surroundings import as_guest
+from pass_transfer.tasks import Task
 from pass_transfer.training import RunFolder, choose_runtime
 
 PRIOR = "prior"  # under which a run keeps it while it works
 IMAGES = SearchConfig.importance_images  # as many as an entry's prior takes of each source task
 
 
+@as_guest
 def on_task(
     hypernet: PretrainedHypernet,
     task: str | Task,
@@ -39,8 +42,7 @@ def on_task(
         task: a name (see load_task) or a loaded Task at the backbone's image size.
         data_dir: the folder of the task's parquet files, if it is not downloaded.
     """
-    size = hypernet.spec.image_size
-    data = load_task(task, size, data_dir) if isinstance(task, str) else task
+    data = given_task(hypernet, task, data_dir)
     runtime = choose_runtime(device, precision)
     context = Context(hypernet.dense, hypernet.groups, data, runtime, hypernet, seed=seed)
     return with_task_prior(hypernet, context)

@@ -86,9 +86,7 @@ class FinetuneStage(Stage):
         self.name, self.task, self.config = name, task, config
         self.runtime, self.teacher = runtime, teacher
         self.network = runtime.place(network)
-        self.model: nn.Module = self.network
-        if runtime.accelerator.num_processes > 1:
-            self.model = runtime.accelerator.prepare_model(self.network)
+        self.model = runtime.processes.joined(self.network)
         self.replicas = None
         if not config.whole_batch:
             self.replicas = Replicas.fitting(self.network, runtime, config.batch_size)
@@ -127,7 +125,7 @@ class FinetuneStage(Stage):
         optimizer.zero_grad(set_to_none=True)
         if self.replicas is None:
             loss, hits = work(self.model, images, labels, labels[partner])
-            self.runtime.accelerator.backward(loss)
+            loss.backward()
         else:
             loss, hits = self.replicas.backward(work, images, labels, labels[partner])
         self.regularise()

@@ -24,6 +24,7 @@ from pass_transfer.shrinking.finetune import FinetuneStage
 from pass_transfer.study.plan import Cell, Study, recipe
 from pass_transfer.study.run import made_with
 from pass_transfer.study.store import is_missing, read_cell
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Runtime, choose_runtime, evaluate
 from pass_transfer.zoo.entry import load_hypernet
@@ -31,6 +32,7 @@ from pass_transfer.zoo.entry import load_hypernet
 STEPS = 3  # measured of each kind
 
 
+@as_guest
 def estimate(
     study: Study, device: str = "auto", precision: str = "auto", retry_failed: bool = False
 ) -> dict[str, Any]:

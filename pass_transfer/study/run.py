@@ -25,6 +25,7 @@ from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.study.cell import drop_search, job_of, make_cell
 from pass_transfer.study.plan import Cell, Study
 from pass_transfer.study.store import IMAGES, is_missing, path_of, read_cell
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Runtime, choose_runtime
 from pass_transfer.zoo.entry import load_hypernet
@@ -48,6 +49,7 @@ def made_with(entry: PretrainedHypernet, runtime: Runtime) -> dict[str, Any]:
     return found
 
 
+@as_guest
 def run_study(
     study: Study, *, device: str = "auto", precision: str = "auto", retry_failed: bool = False
 ) -> dict[str, int]:
@@ -69,7 +71,7 @@ def run_study(
         KeyboardInterrupt: its text says how to continue.
     """
     entry, runtime = load_hypernet(study.hypernet), choose_runtime(device, precision)
-    if runtime.accelerator.num_processes > 1:
+    if runtime.processes.count > 1:
         raise UsageError(
             "a study is not shared out by accelerate launch or torchrun: start it once for every "
             "process, and each takes cells that no other one has"

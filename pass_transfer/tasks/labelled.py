@@ -11,7 +11,7 @@ import numpy as np
 from pass_transfer.errors import TaskError
 from pass_transfer.tasks.overview import SplitCounts
 from pass_transfer.tasks.record import DataRecord, difference
-from pass_transfer.tasks.registry import source_of
+from pass_transfer.tasks.registry import check_task, source_of
 from pass_transfer.tasks.source import UNSPLIT, Source
 from pass_transfer.tasks.splits import GivenSplits, contents, cut_test, decoded_splits
 from pass_transfer.tasks.task import Split
@@ -74,6 +74,7 @@ def load_labelled(
         UsageError: unknown name.
         TaskError: nothing there, or classes that the network does not know; they are named.
     """
+    check_task(name, size, data_dir)
     names, sources = source_of(name).load(name, data_dir)
     key = next(key for key in ORDER if key in sources)
     _check_known(name, _used(names, sources[key]), class_names)

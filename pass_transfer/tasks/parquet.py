@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,6 +55,21 @@ IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("fine_label", "label", "labels")
 
 
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """The datasets library shows no bars; the caller's choice stands again after."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+@_without_bars()
 def load_parquet_sources(
     name: str, data_dir: str | Path | None
 ) -> tuple[list[str], dict[str, Source]]:
@@ -63,12 +77,9 @@ def load_parquet_sources(
 
     Raises TaskError for a data set that cannot be had, read, or used for classification.
     """
-    import datasets
-
     folder = None if data_dir is None else Path(data_dir).expanduser()
     files = {} if folder is None else _parquet_files(name, folder)
-    with _without_bars(datasets):
-        tables = _from_hub(name) if folder is None else _from_folder(name, folder, files)
+    tables = _from_hub(name) if folder is None else _from_folder(name, folder, files)
     place = "on the hub" if folder is None else f"in {folder}"
     test = _first(HUB[name].test + OTHER_TEST_NAMES, tables)
     if "train" not in tables or test is None:
@@ -90,18 +101,6 @@ def load_parquet_sources(
         key = f"{titles[split]} {_fingerprint(folder, paths) if folder else part._fingerprint}"
         sources[split] = _source(rows, labels[split], key, titles[split], folder)
     return names, sources
-
-
-@contextlib.contextmanager
-def _without_bars(datasets: ModuleType) -> Iterator[None]:
-    """The datasets library without its progress bars, which are as they were afterwards."""
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def _first(names: Sequence[str], present: Mapping[str, object]) -> str | None:

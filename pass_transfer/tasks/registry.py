@@ -13,8 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pass_transfer.arguments import check_is, check_path, named
 from pass_transfer.errors import TaskError, UsageError
 from pass_transfer.progress import say
+from pass_transfer.settings import is_whole
+from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks.digits import DIGITS
 from pass_transfer.tasks.folders import FOLDERS
 from pass_transfer.tasks.overview import Overview, SplitCounts, copies_across
@@ -39,6 +42,7 @@ def task_names() -> tuple[str, ...]:
     return tuple(itertools.chain.from_iterable(source.names for source in SOURCES))
 
 
+@as_guest
 def load_task(name: str, size: int, data_dir: str | Path | None = None) -> Task:
     """Load a classification task with its images at size x size pixels.
 
@@ -55,6 +59,7 @@ def load_task(name: str, size: int, data_dir: str | Path | None = None) -> Task:
         UsageError: unknown name.
         TaskError: nothing there, not two classes, or a class without enough images.
     """
+    check_task(name, size, data_dir)
     source = source_of(name)
     names, sources = source.load(name, data_dir)
     if not {"train", UNSPLIT} & set(sources):
@@ -99,6 +104,15 @@ def _task(
     return Task(
         name, tuple(names), size, **splits, overview=overview, record=record, mirrored=mirrored
     )
+
+
+def check_task(name: object, size: object, data_dir: object) -> None:
+    """Raise UsageError for arguments of load_task that cannot be what they should be."""
+    check_is("task", name, str, "a name, such as 'digits', or 'folder:PATH'")
+    if not is_whole(size):
+        raise UsageError(f"size is {named(size)}; it is a number of pixels, at least 1", "size")
+    if data_dir is not None:
+        check_path("data_dir", data_dir)
 
 
 def check_name(name: str) -> None:

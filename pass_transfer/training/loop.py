@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from pass_transfer.errors import DivergedError
 from pass_transfer.progress import progress_bar, say
-from pass_transfer.random_streams import stream, stream_seed
+from pass_transfer.random_streams import seed_layers, stream, stream_seed
 from pass_transfer.tasks import Split
 from pass_transfer.training.batches import batches
 from pass_transfer.training.interrupt import Interrupt
@@ -139,7 +139,7 @@ class _Loop:
     def _run_epoch(self) -> None:
         config, stage, done = self.config, self.stage, self.done
         stage.start_epoch(done.epoch, done.step)
-        rank = self.runtime.accelerator.process_index
+        rank = self.runtime.processes.rank
         loader = self._batches()
         start = time.monotonic() - done.epoch_seconds
         images_left = (self.steps - done.step) * config.batch_size
@@ -148,7 +148,7 @@ class _Loop:
                 self._set_learning_rate()
                 place = (done.epoch, done.step, rank)
                 draw = stream(config.seed, "augmentation", *place)
-                torch.manual_seed(stream_seed(config.seed, "dropout", *place))
+                seed_layers(stream_seed(config.seed, "dropout", *place), self.runtime.device)
                 metrics = stage.step(pixels, labels, draw, done.step)
                 self._check_finite(metrics, f"epoch {done.epoch + 1}, step {done.step + 1}")
                 done.note(metrics)
@@ -166,15 +166,15 @@ class _Loop:
 
     def _batches(self) -> DataLoader:
         """This process's share of the batches that are left of the epoch."""
-        config, accelerator = self.config, self.runtime.accelerator
+        config, processes = self.config, self.runtime.processes
         return batches(
             self.train,
             config.batch_size,
             seed=config.seed,
             epoch=self.done.epoch,
             start=self.done.step,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
+            rank=processes.rank,
+            world=processes.count,
             order=self.stage.order(self.done.epoch, self.steps, config.batch_size),
         )
 
@@ -222,7 +222,7 @@ class _Loop:
         if top1 is not None and top1 >= done.best_top1:
             done.best_top1, done.best = top1, self._state()
         done.start_next_epoch()
-        if self.run_folder is not None and self.runtime.accelerator.is_main_process:
+        if self.run_folder is not None and self.runtime.processes.first:
             self.run_folder.log(row)
         self._save()
 
@@ -232,7 +232,7 @@ class _Loop:
 
     def _save(self) -> None:
         self.saved_at = time.monotonic()
-        if self.run_folder is None or not self.runtime.accelerator.is_main_process:
+        if self.run_folder is None or not self.runtime.processes.first:
             return
         stage = self.stage
         state = {
@@ -246,7 +246,7 @@ class _Loop:
         if self.run_folder is None:
             return
         state = self.run_folder.load_checkpoint(self.stage.name)
-        if self.runtime.accelerator.is_main_process and self.run_folder.resumed:
+        if self.runtime.processes.first and self.run_folder.resumed:
             rows_done = len(state["rows"]) if state else 0
             self.run_folder.keep_metrics(self.stage.name, rows_done)
         if state is None:

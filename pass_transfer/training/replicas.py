@@ -45,9 +45,8 @@ class Replicas:
         twins = [copy.deepcopy(network, dict(shared)) for _ in range(count - 1)]
         self.networks = [network, *twins]
         self.threads = max(1, torch.get_num_threads() // count)
-        self.pool = ThreadPoolExecutor(
-            count - 1, "replica", lambda: torch.set_num_threads(self.threads)
-        )
+        # What starts a thread must not hold the replicas, or the threads would never end.
+        self.pool = ThreadPoolExecutor(count - 1, "replica", torch.set_num_threads, (self.threads,))
 
     @classmethod
     def fitting(cls, network: nn.Module, runtime: Runtime, batch_size: int) -> Replicas | None:
@@ -55,7 +54,7 @@ class Replicas:
 
         Returns None where one network is to do it all.
         """
-        alone = runtime.device.type == "cpu" and runtime.accelerator.num_processes == 1
+        alone = runtime.device.type == "cpu" and runtime.processes.count == 1
         if not alone:
             return None
         count = min(torch.get_num_threads(), batch_size // IMAGES_LEAST)

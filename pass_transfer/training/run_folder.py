@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pass_transfer.arguments import check_path
 from pass_transfer.errors import RunError, StorageError, UsageError
 from pass_transfer.files import (
     PART,
@@ -226,6 +227,7 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
 
 def check_free(path: str | Path, *, resume: bool = False, force: bool = False) -> None:
     """Refuse a folder that a run may not use, before any work is done for it. Raises RunError."""
+    check_path("out", path)
     path = Path(path)
     if resume and force:
         raise UsageError(

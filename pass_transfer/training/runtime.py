@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 
 from pass_transfer.errors import UsageError
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from pass_transfer.surroundings import keep_generators
+from pass_transfer.training.processes import Processes, meet_processes
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # float16 would need its loss scaled, and a score's small gradient underflows in it.
@@ -23,17 +21,14 @@ M = TypeVar("M", bound=torch.nn.Module)
 
 @dataclass(frozen=True)
 class Runtime:
-    """Device, precision and memory format, with the Accelerator that joins several processes.
-
-    Accelerate keeps one state for the whole process and refuses another precision later;
-    device and precision are therefore kept here, and each runtime stays as it was made.
+    """Device, precision and memory format, and the processes that train together.
 
     Fields:
         precision: "bf16", or "no" for float32.
         reason: what was chosen and why, in words.
     """
 
-    accelerator: Accelerator
+    processes: Processes
     device: torch.device
     precision: str
     memory_format: torch.memory_format
@@ -58,8 +53,6 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     Raises:
         UsageError: a device this machine lacks, or an unknown name.
     """
-    from accelerate import Accelerator
-
     _check_device(device)
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
@@ -68,12 +61,11 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
         precision, why = _native_precision(kind)
     else:
         why = "as asked"
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    accelerator = Accelerator(cpu=several and kind == "cpu", mixed_precision="no")
-    place = accelerator.device if several else torch.device(kind)
+    processes, place = meet_processes(torch.device(kind))
+    keep_generators(place)
     shown = "float32" if precision == "no" else precision
     reason = f"{kind} ({_hardware(kind)}), {shown} ({why}), channels_last"
-    return Runtime(accelerator, place, precision, torch.channels_last, reason)
+    return Runtime(processes, place, precision, torch.channels_last, reason)
 
 
 def _check_device(device: str) -> None:

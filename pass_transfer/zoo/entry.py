@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pass_transfer import __version__
+from pass_transfer.arguments import check_path
 from pass_transfer.budgets import Budget
 from pass_transfer.errors import MaskError, StorageError, ZooError
 from pass_transfer.files import (
@@ -29,6 +30,7 @@ from pass_transfer.networks.weights import fingerprint
 from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
 from pass_transfer.scoring.pretrained import PretrainedHypernet
+from pass_transfer.surroundings import as_guest
 from pass_transfer.zoo.catalogue import CONFIG, find_entry
 from pass_transfer.zoo.verify import verify_files, write_manifest
 
@@ -53,6 +55,7 @@ class EntryNotes:
     card: str
 
 
+@as_guest
 def load_hypernet(name: str | Path) -> PretrainedHypernet:
     """Verify and load a zoo entry.
 
@@ -63,6 +66,7 @@ def load_hypernet(name: str | Path) -> PretrainedHypernet:
     Raises:
         ZooError: unknown, incomplete, altered, or with parts that do not belong together.
     """
+    check_path("hypernet", name)
     folder = find_entry(name)
     verify_files(folder)
     try:
@@ -81,6 +85,7 @@ def load_hypernet(name: str | Path) -> PretrainedHypernet:
         raise ZooError(message) from error
 
 
+@as_guest
 def verify_entry(name: str | Path) -> dict[str, str]:
     """Check an entry to the bottom: hashes, loading, and that its masks are those of its prompt.
 
@@ -136,6 +141,7 @@ def _load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Pa
     module.load_state_dict(tensors)
 
 
+@as_guest
 def save_entry(
     folder: str | Path,
     net: Hypernet,

@@ -1,4 +1,6 @@
 import copy
+import gc
+import threading
 
 import pytest
 import torch
@@ -85,6 +87,18 @@ def test_it_is_the_same_every_time(little):
         found.append([p.grad for p in network.parameters()] + list(network.buffers()))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other))
+
+
+def test_its_threads_end_with_it(little):
+    replicas = Replicas(little.eval(), 3)
+    replicas.backward(work, *batch(12))
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("replica")]
+    assert threads
+    del replicas
+    gc.collect()
+    for thread in threads:
+        thread.join(timeout=30)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("failing", [0, 1])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pass_transfer.random_streams import seed_layers
 from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
 from pass_transfer.scoring.method import Context, Found, register
 from pass_transfer.scoring.pretrained import prompt_scores
@@ -90,7 +91,7 @@ def from_scratch(context: Context) -> Found:
         return task_importance(context.task_network, context.groups, samples)
 
     prior = make_prior(settings.prior, backbone, context.groups, size, importance)
-    torch.manual_seed(context.seed)
+    seed_layers(context.seed, context.runtime.device)
     net = Hypernet(settings.shape(), backbone, context.groups, prior)
     config = settings.search(context.batch_size, context.seed, context.uniform)
     prompt = search(net, context.task_network, context.task, config, context.runtime, context.run)
