@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 PART = ".part"
+DEEPEST = 100  # objects and lists in one another; ours have five
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -105,13 +107,65 @@ def read_text(path: str | os.PathLike) -> str:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file. Raises StorageError if it is missing or not JSON."""
+    """Read a JSON file.
+
+    Raises StorageError if it is missing or not JSON. A name that an object has twice, NaN,
+    numbers beyond a float and a nesting of more than DEEPEST are not ours.
+    """
     try:
-        return json.loads(read_text(path))
-    except ValueError as error:
+        value = json.loads(
+            read_text(path),
+            parse_constant=_no_number,
+            parse_float=_finite,
+            object_pairs_hook=_named_once,
+        )
+        _check_depth(value)
+    except (ValueError, RecursionError) as error:
         raise StorageError(
             f"{path} is not valid JSON ({error}); it is damaged or not one of our files"
         ) from error
+    return value
+
+
+def read_object(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a JSON file that holds an object. Raises StorageError as read_json, and for others."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise StorageError(f"{path} holds no JSON object; it is damaged or not one of our files")
+    return value
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large for a number")
+    return value
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} is there twice")
+    return found
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST):
+        inside: list[Any] = []
+        for one in level:
+            if isinstance(one, (dict, list)):
+                inside += one.values() if isinstance(one, dict) else one
+        if not inside:
+            return
+        level = inside
+    raise ValueError(f"it is nested more than {DEEPEST} times")
 
 
 def write_tensors(path: str | os.PathLike, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -46,7 +46,7 @@ SLOW = {
     "scoring": "search sparse_training",
     "shrinking": "classifier distill reconstruct shrink",
     "training": "replicas",
-    "": "examples pruned",
+    "": "examples mutants pruned",
 }
 SLOW_FILES = {
     Path(__file__).parent / room / f"test_{name}.py"

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from pass_transfer.files import read_json, sha256, write_json, write_tensors
+from pass_transfer.files import sha256, write_json, write_tensors
 from pass_transfer.networks import BackboneSpec, build_backbone, load_weights
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
+from pass_transfer.runs.backbone import NOTE, WEIGHTS, read_note
 from pass_transfer.shrinking.classifier import fit_head
 from pass_transfer.shrinking.finetune import FinetuneConfig
 from pass_transfer.shrinking.finetune import finetune as train
@@ -23,7 +24,6 @@ from pass_transfer.training import RunFolder, Runtime, choose_runtime, evaluate
 from pass_transfer.training.run_folder import check_free
 
 FINAL_IMAGES = 16384  # for a finished backbone's statistics: unaugmented images, as it will see
-RESULT, WEIGHTS = "backbone.json", "backbone.safetensors"
 DEFAULT = FinetuneConfig(epochs=6)
 
 
@@ -70,10 +70,10 @@ def finetune(
     }
     identity = settings | dataclasses.asdict(config)
     run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)
-    if run.resumed and (run.path / RESULT).exists():
+    if run.resumed and (run.path / NOTE).exists():
         say(f"{run.path} is already finished")
         run.drop_checkpoints()
-        return read_json(run.path / RESULT)
+        return read_note(run.path)
     runtime.place(network)
     recalibrate(network, data.train, runtime, seed=config.seed)
     if left:
@@ -94,7 +94,7 @@ def _save(
     seconds = round(run.seconds, 1)
     result = said | {"top1": accuracy.top1, "top5": accuracy.top5, "seconds": seconds}
     write_tensors(run.path / WEIGHTS, stored)
-    write_json(run.path / RESULT, result)
+    write_json(run.path / NOTE, result)
     run.drop_checkpoints()
     return result
 

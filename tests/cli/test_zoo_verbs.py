@@ -154,7 +154,7 @@ def test_tensors_that_no_training_gives(refuses, copied, name, change):
         ({"hypernet": {"hidden": -1}}, "config.json"),
         ({"groups": {}}, "channel groups"),
         ({"prompt": {"kind": "cake", "size": 32, "pad": 3}}, "cake"),
-        ({"fingerprint": None}, "backbone"),
+        ({"fingerprint": None}, "fingerprint"),
     ],
 )
 def test_a_configuration_that_does_not_fit_though_the_manifest_knows_it(
