@@ -29,23 +29,25 @@ DEEPEST = 100  # objects and lists in one another; ours have five
 
 def sha256(path: str | os.PathLike) -> str:
     """Hexadecimal sha-256 of a file's content. Raises StorageError if it cannot be read."""
-    with _os_errors(f"cannot read {path}"), open(path, "rb") as file:
+    with _os_errors(f"cannot read {path}", path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
-def _os_errors(failure: str) -> Iterator[None]:
+def _os_errors(failure: str, path: str | os.PathLike) -> Iterator[None]:
     """Turn what the system refuses into a StorageError that says what failed, and why."""
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{failure}: {error.strerror or error}") from error
+        reason = error.strerror or str(error)
+        # safetensors says the path once more
+        raise StorageError(f"{failure}: {reason.removesuffix(f': {path}')}") from error
 
 
 def make_folder(path: str | os.PathLike) -> Path:
     """Create a folder and its parents. Raises StorageError where that is not allowed."""
     path = Path(path)
-    with _os_errors(f"cannot create the folder {path}"):
+    with _os_errors(f"cannot create the folder {path}", path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -100,7 +102,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def read_text(path: str | os.PathLike) -> str:
     """Read a text file. Raises StorageError if it is missing or not UTF-8."""
     try:
-        with _os_errors(f"cannot read {path}"):
+        with _os_errors(f"cannot read {path}", path):
             return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise StorageError(f"{path} is not a text file ({error})") from error
@@ -182,7 +184,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        with _os_errors(f"cannot read {path}"):
+        with _os_errors(f"cannot read {path}", path):
             return load_file(path)
     except SafetensorError as error:
         raise StorageError(f"{path} is not a whole safetensors file ({error})") from error

@@ -12,7 +12,8 @@ from typing import Any
 from pass_transfer.errors import UsageError
 
 MOST = 1 << 48  # beyond any count of images, steps or channels
-LONGEST = 60  # characters of a value in a message
+# Of a value in a message: characters of a text and of a whole list, fields and levels of an object.
+LONGEST, LONGEST_LIST, FIELDS_SHOWN, LEVELS_SHOWN = 60, 400, 20, 3
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,12 @@ def shown(value: object) -> str:
     """A value in a message, as Python writes it; cut short where that is long."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = LONGEST
+    short.maxdict, short.maxlevel = FIELDS_SHOWN, LEVELS_SHOWN
     try:
-        return short.repr(value)
+        text = short.repr(value)
     except ValueError:  # Python writes no integer of thousands of digits
         return "a number of thousands of digits"
+    return text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST]}..."
 
 
 def check_whole(config: object, *, most: int = MOST - 1, **least: int) -> None:
@@ -144,6 +147,15 @@ def check_positive(
             wanted = "zero or a positive number" if zero else "a positive number"
             bound = "" if most is None else f", at most {most:g}"
             raise UsageError(f"{field} is {shown(value)}; it is {wanted}{bound}", field)
+
+
+def check_densities(low: float, high: float) -> None:
+    """Refuse a range of densities whose ends are none, or in the wrong order. Raises UsageError."""
+    if not (is_number(low) and is_number(high) and 0 < low <= high <= 1):
+        raise UsageError(
+            f"low and high are {shown(low)} and {shown(high)}; they are densities above 0 and at "
+            "most 1, low the smaller one"
+        )
 
 
 def check_truth(config: object, *fields: str) -> None:

@@ -21,6 +21,7 @@ import torch
 from pass_transfer.errors import StorageError, UsageError
 from pass_transfer.files import PART, make_folder
 from pass_transfer.pruned.deployed import DeployedNetwork
+from pass_transfer.settings import shown
 
 FORMATS = ("onnx", "pt2")
 BATCHES = (1, 4, 32)  # at which a file is compared with the network it was made from
@@ -50,12 +51,7 @@ def export_model(
         UsageError: an unknown format.
         StorageError: it cannot be written, or does not compute what the network computes.
     """
-    path = Path(path)
-    chosen = format or path.suffix.removeprefix(".").lower()
-    if chosen not in FORMATS:
-        raise UsageError(f"unknown format {chosen!r}; choose one of {', '.join(FORMATS)}")
-    if path.is_dir():
-        raise StorageError(f"{path} is a folder; give the name of a file")
+    path, chosen = Path(path), choose_format(path, format)
     make_folder(path.parent)
     part = path.with_name(f".{path.name}{PART}")
     plain = copy.deepcopy(model).to("cpu", torch.float32).eval()
@@ -80,6 +76,24 @@ def export_model(
         "bytes": path.stat().st_size,
         "difference": difference,
     }
+
+
+def choose_format(path: str | Path, format: str | None = None) -> str:
+    """The format of a file to write: the given one, or that of its ending.
+
+    Raises UsageError for an unknown one, StorageError for a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; give the name of a file")
+    chosen = format or path.suffix.removeprefix(".").lower()
+    if chosen not in FORMATS:
+        known = ", ".join(FORMATS)
+        if format is None:
+            given = f"ends with {path.suffix}" if path.suffix else "has no ending"
+            raise UsageError(f"{path} {given}, which names no format; choose one of {known}")
+        raise UsageError(f"unknown format {shown(chosen)}; choose one of {known}")
+    return chosen
 
 
 def metadata(model: DeployedNetwork) -> str:

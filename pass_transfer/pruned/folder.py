@@ -96,6 +96,8 @@ def read_folder(folder: str | Path) -> DeployedNetwork:
     if not (folder / DESCRIPTION).is_file():
         what = "is no folder, so it is not a finished run"
         if folder.is_dir():
+            what = f"holds no {DESCRIPTION} and is no run of adapt; give one, such as runs/c100"
+        if (folder / "config.json").is_file():
             what = (
                 f"holds no {DESCRIPTION}: it is not a finished run. "
                 "Continue it with pass-transfer adapt --resume."

@@ -20,6 +20,7 @@ from pass_transfer.shrinking.finetune import FinetuneConfig
 from pass_transfer.shrinking.finetune import finetune as train
 from pass_transfer.shrinking.recalibrate import recalibrate
 from pass_transfer.tasks import Task, load_task
+from pass_transfer.tasks.registry import check_name
 from pass_transfer.training import RunFolder, Runtime, choose_runtime, evaluate
 from pass_transfer.training.run_folder import check_free
 
@@ -53,6 +54,7 @@ def finetune(
     started, where = time.monotonic(), take(RunOptions, options)
     refuse_unknown(options, "finetune")
     check_free(out, resume=where.resume, force=where.force)
+    check_name(task)
     build_backbone(BackboneSpec(architecture, 2, size))  # a wrong name fails before images are read
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")

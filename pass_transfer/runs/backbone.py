@@ -54,8 +54,7 @@ def read_trained(folder: Path) -> tuple[dict[str, Any], BackboneSpec, dict[str, 
         note = read_note(folder)
     else:
         raise RunError(
-            f"{folder} holds no {NOTE} and is no zoo entry; make a backbone with "
-            "pass-transfer finetune"
+            f"{folder} holds no {NOTE} and is no zoo entry; make one with pass-transfer finetune"
         )
     stored = read_tensors(folder / WEIGHTS)
     try:
