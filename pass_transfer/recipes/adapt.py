@@ -80,11 +80,7 @@ def adapt(
     options["budget"] = take_budget(options)
     where, config = take(RunOptions, options), take(AdaptConfig, options)
     refuse_unknown(options, "adapt")
-    check_name(task)
-    _check_batch(config.budget)
-    check_free(out, resume=where.resume, force=where.force)
-    if where.resume:
-        check_resumable(Path(out))
+    _refuse_early(task, config.budget, Path(out), where)
     trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
     entry = trained if backbone is None else read_backbone(trained, backbone)
     whole_groups(entry.groups, config.budget.keep_layers)  # a wrong name, before images are read
@@ -110,11 +106,15 @@ def adapt(
         raise KeyboardInterrupt(str(stop) or saved) from stop
 
 
-def _check_batch(budget: Budget) -> None:
-    """Refuse a batch that no latency is measured for. Raises UsageError."""
+def _refuse_early(task: str, budget: Budget, out: Path, where: RunOptions) -> None:
+    """Refuse what needs no entry and no images to be told. Raises UsageError, RunError."""
+    check_name(task)
     if budget.batch > 1 and budget.kind != "latency_ms":
         message = f"batch is {budget.batch}; it goes with a budget in milliseconds (latency_ms)"
         raise UsageError(message, "batch")
+    check_free(out, resume=where.resume, force=where.force)
+    if where.resume:
+        check_resumable(out)
 
 
 def _job(entry: PretrainedHypernet, task: Task, config: AdaptConfig, runtime: Runtime) -> Job:
