@@ -16,6 +16,7 @@ from pass_transfer.cli import (
     export,
     finetune,
     inspect,
+    methods,
     report,
     search,
     study,
@@ -71,6 +72,7 @@ app.command("eval")(eval.evaluate)
 app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
+app.command("methods")(methods.methods)
 app.command("report")(report.report)
 app.command("env")(env.env)
 app.add_typer(study.app, name="study")

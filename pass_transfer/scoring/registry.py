@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,6 +102,28 @@ def choose_method(name: str, given: Mapping[str, Any] | None = None) -> ChosenMe
     return ChosenMethod(method, _settings(method, settings), uniform, coupling)
 
 
+def describe_methods() -> dict[str, str]:
+    """Every method by name, with what it does in a line."""
+    return {name: _first_line(method.scores) for name, method in METHODS.items()}
+
+
+def describe_method(name: str) -> dict[str, Any]:
+    """A method's "name", what it is "about", its "settings" with defaults, and what they mean.
+
+    Raises UsageError for an unknown one.
+    """
+    chosen = choose_method(name)
+    defaults = chosen.saved()
+    about = _first_line(METHODS[defaults.pop(VARIANT_OF)].scores)
+    meaning = inspect.getdoc(chosen.method.settings) if chosen.method.settings else ""
+    return {"name": chosen.name, "about": about, "settings": defaults, "meaning": meaning}
+
+
+def _first_line(scores: Any) -> str:
+    """What a function of scores says of itself; one with arguments filled in, what that says."""
+    return (inspect.getdoc(getattr(scores, "func", scores)) or "").partition("\n")[0]
+
+
 def modern_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings under today's names, where version 0.1 wrote them; "method" is among them."""
     kind = given[VARIANT_OF]
@@ -116,7 +139,7 @@ def _settings(method: Method, given: Mapping[str, Any]) -> Any:
     checked = {}
     for key, value in given.items():
         if key not in known:
-            names = ", ".join([UNIFORM, COUPLING, *known])
+            names = ", ".join([UNIFORM, COUPLING, *(f"{n} ({known[n]!r})" for n in known)])
             raise UsageError(f"unknown setting {shown(key)}; {method.name} has {names}", key)
         checked[key] = _typed(key, value, known[key])
     try:

@@ -34,7 +34,10 @@ WRONG_VALUES = [
     (["--set", "=3"], "give KEY=VALUE"),
     (["--set", "steps=many"], "setting steps is 'many'; it is a whole number, by default 150"),
     (["--set", "steps=[1"], "this value cannot be read"),
-    (["--set", "stepz=1"], "unknown setting 'stepz'; prompt has uniform, coupling, steps, lr, "),
+    (
+        ["--set", "stepz=1"],
+        "unknown setting 'stepz'; prompt has uniform, coupling, steps (150)",
+    ),
     (["--method", "mask", "--set", "steps=1"], "mask has uniform, coupling, deploy_prompt"),
     (["--method", "group_l1", "--set", "images=1"], "group_l1 has uniform, coupling"),
     (["--method", "group_l1", "--set", "coupling=independent"], "a study compares them"),
