@@ -7,6 +7,7 @@ clock counts the time of every process that worked on the run, up to its last ch
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -25,7 +26,7 @@ from pass_transfer.files import (
     write_bytes,
     write_json,
 )
-from pass_transfer.settings import TEXT, Kind, check_fields, is_number, named, number, shown, whole
+from pass_transfer.settings import TEXT, Kind, check_fields, named, number, shown, whole
 from pass_transfer.training.checkpoints import has_state, load_state, save_state
 
 CONFIG = "config.json"
@@ -34,8 +35,17 @@ WORK = "checkpoint"
 CLOCK = "clock.json"
 LOCK = "lock"  # held by the process that works on the run, and let go by the system when that dies
 # What it ran with, what something was called, and where it lay: not compared when it is resumed.
-METRIC = Kind("a number", lambda value: isinstance(value, float) or is_number(value))  # or NaN
 NOTED = ("versions", "threads", "entry", "data_dir", "backbone_file", "dense_run")
+LARGEST = 1e30  # of a metric
+
+
+def _is_metric(value: object) -> bool:
+    """Whether a value is a number of today's size, or what a float has in place of one."""
+    odd = isinstance(value, float) and not math.isfinite(value)
+    return odd or number(-LARGEST, LARGEST).fits(value)
+
+
+METRIC = Kind("a number", _is_metric)
 
 
 class RunFolder:

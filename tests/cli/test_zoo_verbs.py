@@ -152,6 +152,8 @@ def test_tensors_that_no_training_gives(refuses, copied, name, change):
         ({"schema": 99}, "schema 99"),
         ({"backbone": None}, "config.json"),
         ({"hypernet": {"hidden": -1}}, "config.json"),
+        ({"hypernet": {"correction": "2.0"}}, "correction is '2.0'; it is a positive number"),
+        ({"hypernet": {"hidden": 60_000}}, "hypernet.safetensors: "),  # 14 billion weights
         ({"groups": {}}, "channel groups"),
         ({"prompt": {"kind": "cake", "size": 32, "pad": 3}}, "cake"),
         ({"fingerprint": None}, "fingerprint"),
