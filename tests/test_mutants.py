@@ -32,7 +32,7 @@ from pass_transfer.zoo.verify import write_manifest
 
 ASKED = os.environ.get("PASS_TRANSFER_MUTANTS")
 DRAWN = int(ASKED or 150)
-FEW = 3  # pages, exports and whole commands where not all are asked for
+FEW = 2  # pages, exports and whole commands where not all are asked for
 SECONDS = 20  # of a processor, for one mutant
 LARGE = 256  # pixels: larger images are not run through
 
