@@ -34,8 +34,9 @@ def export(
       pass-transfer export runs/c100 --out small.onnx
       pass-transfer export runs/c100 --format pt2 --out small.pt2
     """
-    from pass_transfer.pruned import load_pruned
+    from pass_transfer.pruned import choose_format, load_pruned
 
+    choose_format(out, format)
     found = load_pruned(run).export(out, format)
     size = f"{found['bytes'] / 1e6:.2f} MB of {found['format']}"
     near = f"within {found['difference']:.0e} of torch's logits"

@@ -17,6 +17,7 @@ from pass_transfer.cli import (
     export,
     finetune,
     inspect,
+    methods,
     predict,
     report,
     search,
@@ -74,6 +75,7 @@ app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
+app.command("methods")(methods.methods)
 app.command("report")(report.report)
 app.command("env")(env.env)
 app.add_typer(study.app, name="study")

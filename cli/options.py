@@ -58,7 +58,8 @@ Settings = Annotated[
     Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A setting of the method, such as steps=50; can be given several times.",
+        help="A setting of the method, such as steps=50; can be given several times. "
+        "pass-transfer methods NAME lists them.",
     ),
 ]
 Macs = Annotated[

@@ -15,14 +15,18 @@ class PassTransferError(Exception):
     exit_code = 1
 
 
-class UsageError(PassTransferError, ValueError):
-    """An argument has a value that is not allowed; `argument` is its name, where there is one."""
-
-    exit_code = 2
+class _OfArgument(PassTransferError, ValueError):
+    """About an argument; `argument` is its name, with which the message then begins."""
 
     def __init__(self, message: str, argument: str | None = None):
         super().__init__(message)
         self.argument = argument
+
+
+class UsageError(_OfArgument):
+    """An argument has a value that is not allowed; `argument` is its name, where there is one."""
+
+    exit_code = 2
 
 
 class TaskError(PassTransferError, ValueError):
@@ -33,8 +37,8 @@ class BackboneError(PassTransferError, ValueError):
     """A network or its weights are unknown, damaged, or do not fit together."""
 
 
-class MaskError(PassTransferError, ValueError):
-    """Channel masks do not fit the network, or a budget cannot be met."""
+class MaskError(_OfArgument):
+    """Channel masks do not fit the network, or a budget, the `argument`, cannot be met."""
 
 
 class KernelError(PassTransferError, ValueError):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pass_transfer.errors import UsageError
+from pass_transfer.settings import check_choice
 
 KINDS = ("auto", "linear", "frequency", "iterative")
 
@@ -27,8 +28,7 @@ def choose_mapping(kind: str, classes: int, source_classes: int, own: bool = Fal
     Raises:
         UsageError: an unknown kind, or one-to-one mapping to more classes than the source has.
     """
-    if kind not in KINDS:
-        raise UsageError(f"unknown label mapping {kind!r}; choose one of {', '.join(KINDS)}")
+    check_choice("label_mapping", kind, KINDS)
     if kind in ("frequency", "iterative") and classes > source_classes:
         raise UsageError(
             f"a {kind} mapping needs as many source classes as the task has; "

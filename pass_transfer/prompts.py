@@ -7,11 +7,16 @@ the image is shrunk into the middle and the frame surrounds it. Either is clampe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
 from pass_transfer.errors import UsageError
+from pass_transfer.networks.spec import LARGEST_IMAGE
 from pass_transfer.random_streams import stream
+from pass_transfer.settings import TEXT, check_fields, is_whole, shown, whole
 
 KINDS = ("additive", "expansive")
 # Next to nothing: a frame of zeros gives the prior's masks, and the rest is learned.
@@ -33,11 +38,13 @@ class Prompt(nn.Module):
     def __init__(self, kind: str = "additive", size: int = 64, pad: int = 5, seed: int = 0):
         super().__init__()
         if kind not in KINDS:
-            raise UsageError(f"unknown prompt {kind!r}; choose one of {', '.join(KINDS)}")
-        if not 1 <= pad < size / 2:
+            raise UsageError(f"unknown prompt {shown(kind)}; choose one of {', '.join(KINDS)}")
+        if not is_whole(size) or size > LARGEST_IMAGE:
+            raise UsageError(f"size is {shown(size)}; it is a number of pixels to {LARGEST_IMAGE}")
+        if not is_whole(pad) or pad >= size / 2:
             most = (size - 1) // 2
             raise UsageError(
-                f"a prompt of {pad} pixels does not fit images of {size}; give 1 to {most}"
+                f"a prompt of {shown(pad)} pixels does not fit images of {size}; give 1 to {most}"
             )
         self.kind, self.size, self.pad = kind, size, pad
         border = torch.ones(1, size, size)
@@ -46,6 +53,19 @@ class Prompt(nn.Module):
         draw = stream(seed, "prompt")
         noise = torch.randn(3, size, size, generator=draw)
         self.values = nn.Parameter(INITIAL_SPREAD * noise * border)
+
+    @classmethod
+    def from_saved(cls, saved: Mapping[str, Any], size: int) -> Prompt:
+        """A prompt of the shape that was written as JSON, for images of a size.
+
+        Raises UsageError for what makes no prompt, or one for images of another size.
+        """
+        check_fields(saved, {"kind": TEXT, "size": whole(1), "pad": whole(1)}, closed=True)
+        if saved["size"] != size:
+            raise UsageError(
+                f"the prompt is for images of {saved['size']} pixels, its network takes {size}"
+            )
+        return cls(**saved)
 
     @property
     def shape(self) -> dict[str, str | int]:

@@ -47,7 +47,7 @@ SLOW = {
     "shrinking": "classifier distill reconstruct shrink",
     "tasks": "streaming",
     "training": "replicas",
-    "": "examples guest pruned",
+    "": "examples guest mutants pruned",
 }
 SLOW_FILES = {
     Path(__file__).parent / room / f"test_{name}.py"

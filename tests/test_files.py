@@ -104,7 +104,21 @@ def test_json_without_a_number_is_refused_and_the_old_file_stays(tmp_path, value
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe\x00", b"{'a': 1}", json.dumps({"a": 1}).encode()[:-1]]
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe\x00",
+        b"{'a': 1}",
+        json.dumps({"a": 1}).encode()[:-1],
+        b'{"a": 1, "a": 2}',
+        b"[NaN]",
+        b"[-Infinity]",
+        b"[1e400]",
+        b"9" * 5000,
+        b"[" * 101 + b"]" * 101,
+        b"[" * 100_000 + b"]" * 100_000,
+    ],
 )
 def test_damaged_json_is_refused_with_its_path(tmp_path, content):
     (tmp_path / "value.json").write_bytes(content)

@@ -115,7 +115,14 @@ def test_the_saved_file_is_really_smaller(saved, networks):
 
 
 def test_a_folder_without_a_finished_model_is_refused_with_the_way_on(tmp_path):
-    for folder, way in ((tmp_path, "--resume"), (tmp_path / "nothing", "nothing is no folder")):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_text("{}")
+    for name, way in (
+        ("begun", "--resume"),
+        (".", "is no run of adapt"),
+        ("nothing", "nothing is no folder"),
+    ):
+        folder = tmp_path / name
         with pytest.raises(RunError, match=way):
             load_pruned(folder)
 

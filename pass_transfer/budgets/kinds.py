@@ -121,13 +121,22 @@ class CountedKind(BudgetKind):
             raise MaskError(
                 f"{self.name} {value} cannot be met: with a tenth of every group kept (a whole "
                 f"multiple of {cuts.round_to}, and all of the layers to be kept) the network "
-                f"still has {self._named(value, lowest, dense)}, which is the lowest budget"
+                f"still has {self._named(value, lowest, dense)}, which is the lowest budget",
+                self.name,
             )
         return lambda kept: cost(kept) <= limit
 
     def _limit(self, value: float | str, dense: int) -> float:
         amount = check_amount(self.name, value)
-        return amount if isinstance(amount, int) else amount * dense
+        if not isinstance(amount, int):
+            return amount * dense
+        if amount > dense:
+            raise UsageError(
+                f"{self.name} is {value}, more than the whole network has: {dense} {self.words}; "
+                "give less, or a share such as 0.5",
+                self.name,
+            )
+        return amount
 
     def _named(self, value: float | str, lowest: int, dense: int) -> str:
         """The lowest budget, in the form in which the refused one was given."""

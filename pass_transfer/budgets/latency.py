@@ -156,10 +156,11 @@ class _Search:
         cuts = self.cuts
         if not self.fits(cuts.least):
             raise MaskError(
-                f"latency {self.budget.milliseconds} ms cannot be met: with a tenth of every group "
+                f"latency_ms {self.budget.milliseconds} cannot be met: with a tenth of every group "
                 f"kept (a whole multiple of {cuts.round_to}, and all of the layers to be kept) a "
                 f"batch of {self.budget.batch} still takes {self.estimate(cuts.least):.2f} ms "
-                f"here, which is the lowest budget"
+                f"here, which is the lowest budget",
+                "latency_ms",
             )
 
     def fits(self, count: int) -> bool:

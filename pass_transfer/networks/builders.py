@@ -13,6 +13,7 @@ from torch import nn
 
 from pass_transfer.errors import UsageError
 from pass_transfer.networks.spec import BackboneSpec
+from pass_transfer.settings import shown
 
 Builder = Callable[[BackboneSpec], nn.Module]
 
@@ -55,7 +56,7 @@ def build_backbone(spec: BackboneSpec) -> nn.Module:
     builder = _BUILDERS.get(spec.architecture)
     if builder is None:
         known = ", ".join(architectures())
-        raise UsageError(f"unknown backbone {spec.architecture!r}; known: {known}")
+        raise UsageError(f"unknown backbone {shown(spec.architecture)}; known: {known}")
     return builder(spec)
 
 

@@ -7,6 +7,7 @@ private output is another; a grouped convolution moves whole groups of its chann
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -83,12 +84,14 @@ class ChannelGroups(Mapping[str, ChannelGroup]):
     @cached_property
     def offsets(self) -> torch.Tensor:
         """Where each group starts in the concatenation of all groups' scores, (len + 1,) int64."""
-        return torch.tensor([0, *torch.tensor([g.width for g in self.values()]).cumsum(0).tolist()])
+        ends = itertools.accumulate(group.width for group in self.values())
+        return torch.tensor([0, *ends], device="cpu")
 
     @cached_property
     def floors(self) -> torch.Tensor:
         """At least this many units of each group are kept, (len,) int64."""
-        return torch.tensor([max(1, math.ceil(FLOOR * group.width)) for group in self.values()])
+        least = [max(1, math.ceil(FLOOR * group.width)) for group in self.values()]
+        return torch.tensor(least, device="cpu")
 
     def bounds_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """(offsets, floors) on a device, where they stay.

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pass_transfer.errors import UsageError
+from pass_transfer.settings import ANYTHING, check_fields, check_whole, is_number, shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MOST_CLASSES = 1 << 17  # a classifier of ResNet-50 for so many is 1 GB
+LARGEST_IMAGE = 2048  # pixels of a side: ResNet-18 takes 1 GB for such an image
+# Of mean and std: float32 holds what is normalised by them.
+FARTHEST, LEAST_STD, MOST_STD = 1e4, 1e-4, 1e4
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
     """A network by name and what it takes in.
 
-    image_size is the side in pixels; mean and std (RGB, for images in [0, 1]) are
-    applied inside the deployed model. Raises UsageError for values that make no network.
+    image_size is the side in pixels, at most LARGEST_IMAGE; mean and std (RGB, for images in
+    [0, 1]) are applied inside the deployed model. Raises UsageError for values that make no
+    network.
     """
 
     architecture: str
@@ -28,38 +34,35 @@ class BackboneSpec:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        for name in ("classes", "image_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UsageError(f"{name} is {value!r}; it is a whole number, at least 1", name)
-        _check_colours("mean", self.mean, -math.inf)
-        _check_colours("std", self.std, 0)
+        if not isinstance(self.architecture, str):
+            raise UsageError(f"architecture is {shown(self.architecture)}; it is a name")
+        check_whole(self, classes=1, most=MOST_CLASSES)
+        check_whole(self, image_size=1, most=LARGEST_IMAGE)
+        _check_colours("mean", self.mean, -FARTHEST, FARTHEST)
+        _check_colours("std", self.std, LEAST_STD, MOST_STD)
 
     @classmethod
     def from_saved(cls, saved: Mapping[str, Any]) -> BackboneSpec:
         """The spec that was written as JSON, with lists in place of tuples.
 
-        Raises:
-            TypeError: a field that is missing or unknown.
-            UsageError: values that make no network.
+        Raises UsageError for a field that is missing or unknown, and values that make no network.
         """
-        fields: dict[str, Any] = dict(saved)
+        fields = {field.name: ANYTHING for field in dataclasses.fields(cls)}
+        defaulted = {name: fields.pop(name) for name in ("mean", "std")}
+        check_fields(saved, fields, defaulted, closed=True)
+        given: dict[str, Any] = dict(saved)
         for name, value in saved.items():
             if isinstance(value, list):
-                fields[name] = tuple(value)
-        return cls(**fields)
+                given[name] = tuple(value)
+        return cls(**given)
 
 
-def _check_colours(name: str, values: object, above: float) -> None:
-    """Refuse what is not three finite numbers above a bound."""
+def _check_colours(name: str, values: object, least: float, most: float) -> None:
+    """Refuse what is not three numbers between two bounds."""
     if isinstance(values, tuple) and len(values) == 3:
-        if all(_is_number(value) and value > above for value in values):
+        if all(is_number(value) and least <= value <= most for value in values):
             return
-    bound = ", above 0" if above == 0 else ""
     raise UsageError(
-        f"{name} is {values!r}; it is three numbers, one for each of red, green and blue{bound}"
+        f"{name} is {shown(values)}; it is three numbers, one for each of red, green and blue, "
+        f"from {least:g} to {most:g}"
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -12,17 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pass_transfer.ops.operators import OPERATORS
+
 KERNELS = torch.ops.pass_transfer
-OPERATORS = (
-    "global_topk_mask",
-    "mask_channels",
-    "mask_channels_backward",
-    "masked_conv2d",
-    "masked_conv2d_backward",
-    "masked_linear",
-    "masked_conv_norm_act",
-    "masked_conv_norm_act_backward",
-)
 
 
 def _names(words: Sequence[Any]) -> tuple[str, ...]:

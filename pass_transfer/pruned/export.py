@@ -23,6 +23,7 @@ from pass_transfer.arguments import check_path
 from pass_transfer.errors import StorageError, UsageError
 from pass_transfer.files import PART, make_folder
 from pass_transfer.pruned.deployed import DeployedNetwork
+from pass_transfer.settings import shown
 from pass_transfer.surroundings import as_guest
 
 FORMATS = ("onnx", "pt2")
@@ -55,10 +56,7 @@ def export_model(
         StorageError: it cannot be written, or does not compute what the network computes.
     """
     check_path("path", path)
-    path = Path(path)
-    chosen = format or path.suffix.removeprefix(".").lower()
-    if chosen not in FORMATS:
-        raise UsageError(f"unknown format {chosen!r}; choose one of {', '.join(FORMATS)}")
+    path, chosen = Path(path), choose_format(path, format)
     if path.is_dir():
         raise StorageError(f"{path} is a folder; give the name of a file")
     make_folder(path.parent)
@@ -85,6 +83,24 @@ def export_model(
         "bytes": path.stat().st_size,
         "difference": difference,
     }
+
+
+def choose_format(path: str | Path, format: str | None = None) -> str:
+    """The format of a file to write: the given one, or that of its ending.
+
+    Raises UsageError for an unknown one, StorageError for a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; give the name of a file")
+    chosen = format or path.suffix.removeprefix(".").lower()
+    if chosen not in FORMATS:
+        known = ", ".join(FORMATS)
+        if format is None:
+            given = f"ends with {path.suffix}" if path.suffix else "has no ending"
+            raise UsageError(f"{path} {given}, which names no format; choose one of {known}")
+        raise UsageError(f"unknown format {shown(chosen)}; choose one of {known}")
+    return chosen
 
 
 def metadata(model: DeployedNetwork) -> str:

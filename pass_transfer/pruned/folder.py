@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from pass_transfer import __version__
-from pass_transfer.errors import RunError, StorageError
+from pass_transfer.errors import BackboneError, MaskError, RunError, StorageError, UsageError
 from pass_transfer.files import (
     make_folder,
-    read_json,
+    read_object,
     read_tensors,
     sha256,
     write_json,
@@ -24,13 +24,33 @@ from pass_transfer.files import (
 from pass_transfer.hub import HUB_PREFIX, download
 from pass_transfer.networks import BackboneSpec, build_backbone, kind_of
 from pass_transfer.networks.network import Network
+from pass_transfer.networks.outline import check_images, check_tensors, outline
 from pass_transfer.networks.removal import resize_like
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned.deployed import DeployedNetwork
+from pass_transfer.settings import (
+    OBJECT,
+    TEXT,
+    check_fields,
+    listed,
+    maybe,
+    named,
+    shown,
+    whole,
+)
 
 FORMAT = 2
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
-FIELDS = {"format", "library", "backbone", "class_names", "prompt", "widths", "kept", "sha256"}
+FIELDS = {
+    "format": whole(),
+    "library": TEXT,
+    "backbone": OBJECT,
+    "class_names": listed(TEXT),
+    "prompt": maybe(OBJECT),
+    "widths": named(whole(1)),
+    "kept": OBJECT,
+    "sha256": named(TEXT),
+}
 VOUCHED = {  # a run's own
     WEIGHTS,
     "masks.safetensors",
@@ -77,16 +97,18 @@ def read_folder(folder: str | Path) -> DeployedNetwork:
     if not (folder / DESCRIPTION).is_file():
         what = "is no folder, so it is not a finished run"
         if folder.is_dir():
+            what = f"holds no {DESCRIPTION} and is no run of adapt; give one, such as runs/c100"
+        if (folder / "config.json").is_file():
             what = (
                 f"holds no {DESCRIPTION}: it is not a finished run. "
                 "Continue it with pass-transfer adapt --resume."
             )
         raise RunError(f"{folder} {what}")
     _check_files(folder)
-    note = read_json(folder / DESCRIPTION)
+    note = read_object(folder / DESCRIPTION)
     try:
         return _rebuild(folder, note)
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+    except (UsageError, BackboneError, MaskError) as error:
         raise StorageError(
             f"{folder / DESCRIPTION} does not describe {WEIGHTS}: {error}"
         ) from error
@@ -94,40 +116,51 @@ def read_folder(folder: str | Path) -> DeployedNetwork:
 
 def _rebuild(folder: Path, note: dict[str, Any]) -> DeployedNetwork:
     where = folder / DESCRIPTION
+    _check_format(where, note)
+    if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != note["sha256"].get(WEIGHTS):
+        raise StorageError(
+            f"{folder / WEIGHTS} is missing or not the file that was saved (its sha-256 differs)"
+        )
+    spec, names = BackboneSpec.from_saved(note["backbone"]), note["class_names"]
+    if len(names) != spec.classes:
+        raise StorageError(f"{where} does not name the {spec.classes} classes of its network")
+    tensors = read_tensors(folder / WEIGHTS)
+    _check_kept(where, spec, note["kept"], note["widths"], tensors)
+    if note["sha256"].pop(DESCRIPTION, None) != _digest(note):
+        raise StorageError(
+            f"{where} was altered or is damaged: its sha-256 is not the one it names"
+        )
+    shape = note["prompt"]
+    prompt = None if shape is None else Prompt.from_saved(shape, spec.image_size)
+    plan = outline(lambda: _empty(spec, tensors, None))
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith("prompt.")}
+    check_tensors(plan.state_dict(), own, folder / WEIGHTS)
+    check_images(plan, spec)
+    network = _empty(spec, tensors, prompt)
+    check_tensors(network.state_dict(), tensors, folder / WEIGHTS)
+    network.load_state_dict(tensors, strict=True)
+    return DeployedNetwork(network, spec, names, note["kept"])
+
+
+def _check_format(where: Path, note: dict[str, Any]) -> None:
+    """Refuse a description of another version, or with a field that is not of its kind."""
+    check_fields(note, {"format": whole()})
     if note["format"] != FORMAT:
-        older = isinstance(note["format"], int) and note["format"] < FORMAT
+        older = note["format"] < FORMAT
         advice = "an earlier version wrote it, adapt again" if older else "upgrade pass-transfer"
         raise StorageError(
             f"{where} has format {note['format']}, this version reads {FORMAT}: {advice}"
         )
-    if set(note) != FIELDS:
-        raise StorageError(
-            f"{where}: the field {sorted(set(note) ^ FIELDS)[0]} is missing or unknown"
-        )
-    if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != note["sha256"][WEIGHTS]:
-        raise StorageError(
-            f"{folder / WEIGHTS} is missing or not the file that was saved (its sha-256 differs)"
-        )
-    spec = BackboneSpec.from_saved(note["backbone"])
-    names = note["class_names"]
-    if (
-        not isinstance(names, list)
-        or len(names) != spec.classes
-        or not all(isinstance(n, str) for n in names)
-    ):
-        raise StorageError(f"{where} does not name the {spec.classes} classes of its network")
-    tensors = read_tensors(folder / WEIGHTS)
-    _check_kept(where, spec, note["kept"], note["widths"], tensors)
-    if note["sha256"].pop(DESCRIPTION) != _digest(note):
-        raise StorageError(
-            f"{where} was altered or is damaged: its sha-256 is not the one it names"
-        )
+    check_fields(note, FIELDS, closed=True)
+
+
+def _empty(
+    spec: BackboneSpec, tensors: Mapping[str, torch.Tensor], prompt: Prompt | None
+) -> Network:
+    """The network of the saved sizes, whose weights are to be loaded."""
     backbone = build_backbone(spec)
     resize_like(backbone, _backbone_shapes(tensors))
-    prompt = Prompt(**note["prompt"]) if note["prompt"] else None
-    network = Network(backbone, spec.mean, spec.std, prompt)
-    network.load_state_dict(tensors, strict=True)
-    return DeployedNetwork(network, spec, names, note["kept"])
+    return Network(backbone, spec.mean, spec.std, prompt)
 
 
 def _backbone_shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
@@ -183,12 +216,13 @@ def _sizes(
     spec: BackboneSpec, kept: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> list[tuple[int, int]]:
     """Output channels of each group's first layer, as saved and in the dense network."""
-    with torch.device("meta"):
-        dense = build_backbone(spec)
-    sizes = []
+    dense = outline(lambda: build_backbone(spec))
+    layers, sizes = dict(dense.named_modules()), []
     for name in kept:
-        layer = dense.get_submodule(name)
-        small = len(tensors[f"backbone.{name}.weight"])
+        weight = tensors.get(f"backbone.{name}.weight")
+        if name not in layers or weight is None or weight.ndim == 0:
+            raise BackboneError(f"kept names {shown(name)}, which is no layer with weights")
+        layer, small = layers[name], len(weight)
         sizes.append((small, kind_of(layer).output_channels(layer)))
     return sizes
 

@@ -17,6 +17,9 @@ from typing import Any
 import torch
 
 from pass_transfer import __version__
+from pass_transfer.budgets import Budget
+from pass_transfer.budgets.ranking import whole_groups
+from pass_transfer.errors import UsageError
 from pass_transfer.files import sha256
 from pass_transfer.label_mapping import choose_mapping
 from pass_transfer.progress import say
@@ -38,6 +41,7 @@ from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.task_prior import keep_prior
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
+from pass_transfer.tasks.registry import check_name
 from pass_transfer.training import RunFolder, Runtime, choose_runtime
 from pass_transfer.training.run_folder import check_free
 from pass_transfer.zoo.entry import load_hypernet
@@ -79,11 +83,10 @@ def adapt(
     options["budget"] = take_budget(options)
     where, config = take(RunOptions, options), take(AdaptConfig, options)
     refuse_unknown(options, "adapt")
-    check_free(out, resume=where.resume, force=where.force)
-    if where.resume:
-        check_resumable(Path(out))
+    _refuse_early(task, config.budget, out, where)
     trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
     entry = trained if backbone is None else read_backbone(trained, backbone)
+    whole_groups(entry.groups, config.budget.keep_layers)  # a wrong name, before images are read
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, entry.spec.image_size, data_dir)
@@ -117,6 +120,17 @@ def _folder(
 ) -> RunFolder:
     again = {"resume": where.resume, "force": where.force}
     return RunFolder(out, identity, started=started, upgrade=modern_config, **again)
+
+
+def _refuse_early(task: str, budget: Budget, out: str | Path, where: RunOptions) -> None:
+    """Refuse what needs no entry and no images to be told. Raises UsageError, RunError."""
+    check_name(task)
+    if budget.batch > 1 and budget.kind != "latency_ms":
+        message = f"batch is {budget.batch}; it goes with a budget in milliseconds (latency_ms)"
+        raise UsageError(message, "batch")
+    check_free(out, resume=where.resume, force=where.force)
+    if where.resume:
+        check_resumable(Path(out))
 
 
 def _job(entry: PretrainedHypernet, task: Task, config: AdaptConfig, runtime: Runtime) -> Job:

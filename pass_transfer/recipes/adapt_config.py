@@ -9,6 +9,7 @@ from typing import Any
 from pass_transfer.arguments import check_is
 from pass_transfer.budgets import Budget
 from pass_transfer.errors import UsageError
+from pass_transfer.label_mapping import KINDS
 from pass_transfer.recipes.options import DEFAULT_MACS, EFFORTS
 from pass_transfer.scoring.registry import ChosenMethod, choose_method
 from pass_transfer.settings import check_choice, check_positive, check_whole
@@ -63,6 +64,7 @@ class AdaptConfig:
         for name in ("batch_size", "seed"):
             check_is(name, getattr(self, name), int, "a whole number")
         check_choice("effort", self.effort, EFFORTS)
+        check_choice("label_mapping", self.label_mapping, KINDS)
         check_whole(self, epochs=1, batch_size=2, seed=0)
         check_positive(self, "lr", "temperature")
         check_positive(self, "weight_decay", "distill", zero=True)

@@ -20,7 +20,7 @@ from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.pruned import PrunedModel, export_model, load_pruned
 from pass_transfer.runs.dense import DENSE
-from pass_transfer.settings import check_whole, is_whole
+from pass_transfer.settings import check_whole, is_whole, shown
 from pass_transfer.surroundings import as_guest
 from pass_transfer.training import choose_runtime
 
@@ -47,9 +47,10 @@ class BenchConfig:
         for name in self.engines:
             if name not in ENGINES:
                 raise UsageError(f"unknown engine {name!r}; choose of {', '.join(ENGINES)}")
-        if not self.batch_sizes or not all(is_whole(size) for size in self.batch_sizes):
-            message = f"batch is {self.batch_sizes}; give whole numbers of at least 1"
-            raise UsageError(message, "batch")
+        wrong = [size for size in self.batch_sizes if not is_whole(size)]
+        if wrong or not self.batch_sizes:
+            given = shown(wrong[0]) if wrong else "not given"
+            raise UsageError(f"batch is {given}; it is a whole number from 1", "batch")
 
 
 DEFAULT = BenchConfig()

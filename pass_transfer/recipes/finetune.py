@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from pass_transfer.files import read_json, sha256, write_json, write_tensors
+from pass_transfer.files import sha256, write_json, write_tensors
 from pass_transfer.networks import BackboneSpec, build_backbone, load_weights
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
+from pass_transfer.runs.backbone import NOTE, WEIGHTS, read_note
 from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.shrinking.classifier import fit_head
 from pass_transfer.shrinking.finetune import FinetuneConfig
@@ -22,11 +23,11 @@ from pass_transfer.shrinking.finetune import finetune as train
 from pass_transfer.shrinking.recalibrate import recalibrate
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
+from pass_transfer.tasks.registry import check_name
 from pass_transfer.training import RunFolder, Runtime, choose_runtime, evaluate
 from pass_transfer.training.run_folder import check_free
 
 FINAL_IMAGES = 16384  # for a finished backbone's statistics: unaugmented images, as it will see
-RESULT, WEIGHTS = "backbone.json", "backbone.safetensors"
 DEFAULT = FinetuneConfig(epochs=6)
 
 
@@ -57,6 +58,7 @@ def finetune(
     started, where = time.monotonic(), take(RunOptions, options)
     refuse_unknown(options, "finetune")
     check_free(out, resume=where.resume, force=where.force)
+    check_name(task)
     build_backbone(BackboneSpec(architecture, 2, size))  # a wrong name fails before images are read
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
@@ -78,10 +80,10 @@ def finetune(
     identity = settings | dataclasses.asdict(config)
     run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)
     keep_data(run.path, data)
-    if run.resumed and (run.path / RESULT).exists():
+    if run.resumed and (run.path / NOTE).exists():
         say(f"{run.path} is already finished")
         run.drop_checkpoints()
-        return read_json(run.path / RESULT)
+        return read_note(run.path)
     runtime.place(network)
     recalibrate(network, data.train, runtime, seed=config.seed)
     if left:
@@ -102,7 +104,7 @@ def _save(
     seconds = round(run.seconds, 1)
     result = said | {"top1": accuracy.top1, "top5": accuracy.top5, "seconds": seconds}
     write_tensors(run.path / WEIGHTS, stored)
-    write_json(run.path / RESULT, result)
+    write_json(run.path / NOTE, result)
     run.drop_checkpoints()
     return result
 

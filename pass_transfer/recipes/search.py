@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
-from pass_transfer.errors import RunError
-from pass_transfer.files import read_json, read_tensors, write_json, write_tensors
-from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
+from pass_transfer.errors import StorageError, UsageError
+from pass_transfer.files import read_object, read_tensors, write_json, write_tensors
+from pass_transfer.networks import build_backbone, find_groups
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.weights import fingerprint
 from pass_transfer.progress import say
 from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
+from pass_transfer.runs.backbone import read_trained
 from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.runs.files import RESULT
 from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
@@ -28,14 +29,13 @@ from pass_transfer.scoring.search import SearchConfig
 from pass_transfer.scoring.search import search as train_hypernet
 from pass_transfer.scoring.source_prior import mean_importance
 from pass_transfer.scoring.source_tasks import make_source_tasks
+from pass_transfer.settings import TEXT, check_fields, number
 from pass_transfer.shrinking.classifier import with_task_head
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import RunFolder, Runtime, choose_runtime
 from pass_transfer.training.run_folder import check_free
-from pass_transfer.zoo.catalogue import CONFIG
 from pass_transfer.zoo.entry import EntryNotes, save_entry
-from pass_transfer.zoo.verify import MANIFEST, verify_files
 
 IMPORTANCE = "importance.safetensors"  # among the checkpoints
 DEFAULT_SEARCH, DEFAULT_SHAPE = SearchConfig(), HypernetConfig()
@@ -77,8 +77,7 @@ def search(
     started, where = time.monotonic(), take(RunOptions, options)
     refuse_unknown(options, "search")
     check_free(out, resume=where.resume, force=where.force)
-    note, stored = _read_backbone(Path(backbone))
-    spec = BackboneSpec.from_saved(note["spec"])
+    note, spec, stored = read_trained(Path(backbone))
     module = build_backbone(spec)
     module.load_state_dict(stored)
     runtime = choose_runtime(where.device, where.precision)
@@ -94,7 +93,7 @@ def search(
     if run.resumed and (run.path / RESULT).exists():
         say(f"{run.path} is already finished")
         run.drop_checkpoints()
-        return read_json(run.path / RESULT)
+        return _finished(run.path / RESULT)
     dense = PretrainedBackbone(module, spec, find_groups(module, spec.image_size), str(backbone))
     net, prompt = _searched(_Search(dense, data, config, shape, runtime, run))
     seconds = round(run.seconds, 1)
@@ -107,6 +106,16 @@ def search(
     result = {"entry": str(Path(out) / "entry"), "seconds": seconds}
     write_json(run.path / RESULT, result)
     run.drop_checkpoints()
+    return result
+
+
+def _finished(path: Path) -> dict[str, Any]:
+    """The result of a search that is done. Raises StorageError for a damaged one."""
+    result = read_object(path)
+    try:
+        check_fields(result, {"entry": TEXT, "seconds": number(0)})
+    except UsageError as error:
+        raise StorageError(f"{path} is not that of a search: {error}") from error
     return result
 
 
@@ -142,26 +151,3 @@ def _source(note: Mapping[str, Any]) -> dict[str, Any]:
     """What an entry says of the dataset that it was trained on."""
     named = {"task": note["task"], "class_names": note["classes"], "weights": note["config"]}
     return named | {name: note[name] for name in ("top1", "top5")}
-
-
-def _read_backbone(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What is known of a trained backbone (finetune's backbone.json), and its tensors."""
-    if (folder / CONFIG).is_file() and (folder / MANIFEST).is_file():
-        verify_files(folder)
-        config = read_json(folder / CONFIG)
-        source = config["source"]
-        note = {
-            "spec": config["backbone"],
-            "task": source["task"],
-            "classes": source["class_names"],
-            "config": source.get("weights"),
-        }
-        note |= {name: source.get(name) for name in ("top1", "top5")}
-    elif (folder / "backbone.json").is_file():
-        note = read_json(folder / "backbone.json")
-    else:
-        raise RunError(
-            f"{folder} holds no backbone.json and is no zoo entry; make a backbone with the "
-            f"recipe finetune"
-        )
-    return note, read_tensors(folder / "backbone.safetensors")

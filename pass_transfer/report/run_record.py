@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pass_transfer.errors import RunError, StorageError
-from pass_transfer.files import read_json, read_tensors, sha256
+from pass_transfer.files import read_object, read_tensors, sha256
 from pass_transfer.pruned import PrunedModel, load_pruned
 from pass_transfer.pruned.folder import DESCRIPTION, WEIGHTS
 from pass_transfer.runs.dense import DENSE
@@ -20,7 +20,7 @@ from pass_transfer.runs.files import (
     PROMPT,
     RESULT,
     SCORES,
-    modern_config,
+    read_config,
     read_result,
 )
 from pass_transfer.tasks.record import DATA
@@ -90,13 +90,13 @@ def read_run(run: str | Path) -> RunRecord:
         StorageError: a file that is missing, damaged, or of another run.
     """
     folder = Path(run)
-    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
-    if not isinstance(config, dict) or config.get("recipe") != "adapt":
+    found = read_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    if found.get("recipe") != "adapt":
         raise RunError(f"{folder} is no run folder of adapt; give one, such as runs/c100")
     if not (folder / RESULT).is_file():
         message = f"{folder} is not a finished run: it holds no {RESULT}"
         raise RunError(f"{message}. Continue it: adapt with resume=True.")
-    result, model = read_result(folder), load_pruned(folder)
+    config, result, model = read_config(folder), read_result(folder), load_pruned(folder)
     evaluation = load_evaluation(folder, len(model.class_names))
     counted = 0 if evaluation is None else int(evaluation.confusion.sum())
     if evaluation is not None and counted != result["images"]:
@@ -106,7 +106,7 @@ def read_run(run: str | Path) -> RunRecord:
         )
     return RunRecord(
         folder,
-        modern_config(config),
+        config,
         result,
         read_metrics(folder),
         model,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from pass_transfer.errors import RunError
-from pass_transfer.files import read_json
+from pass_transfer.errors import RunError, StorageError
+from pass_transfer.files import read_object
+from pass_transfer.runs.files import FINGERPRINTS
 from pass_transfer.tasks import Task
 from pass_transfer.tasks.record import DATA, difference, read_data
 from pass_transfer.training.run_folder import CONFIG
@@ -24,7 +27,9 @@ def check_data(run: str | Path, task: Task) -> None:
     run = Path(run)
     if not (run / CONFIG).is_file():
         return
-    config = read_json(run / CONFIG)
+    config = read_object(run / CONFIG)
+    if "data" in config and not FINGERPRINTS.fits(config["data"]):
+        raise StorageError(f"{run / CONFIG} is not that of a run: data is not {FINGERPRINTS.words}")
     if "data" not in config:
         if config.get("task", task.name) != task.name:
             raise RunError(_refusal(run, f"the task was {config['task']!r}, now {task.name!r}"))
@@ -46,6 +51,7 @@ def _refusal(run: Path, what: str) -> str:
     return f"{run} was begun with other images ({what}); put them back, or start again (force)"
 
 
-def _by_count(then: object, task: Task) -> str:
-    now = {split: one["images"] for split, one in task.record.fingerprints().items()}
-    return f"splits with images now: {now}, then: {then}"
+def _by_count(then: Mapping[str, Any], task: Task) -> str:
+    now = task.record.fingerprints()
+    counts = [{split: one["images"] for split, one in some.items()} for some in (now, then)]
+    return f"images by split now {counts[0]}, then {counts[1]}"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pass_transfer.arguments import check_path
 from pass_transfer.errors import RunError, StorageError
-from pass_transfer.files import read_json, read_tensors, write_tensors
+from pass_transfer.files import read_tensors, write_tensors
 from pass_transfer.prompts import Prompt
-from pass_transfer.runs.files import OLD_PRIOR, PROMPT, SCORES, modern_config
+from pass_transfer.runs.files import OLD_PRIOR, PROMPT, SCORES, read_config
 from pass_transfer.scoring.method import Found
 from pass_transfer.scoring.own_backbone import weights_of
 from pass_transfer.scoring.pretrained import PretrainedHypernet
@@ -65,7 +65,7 @@ def found_in_run(
     run = Path(run)
     if not (run / CONFIG).is_file():
         raise RunError(f"{run} holds no {CONFIG}; give a run folder of adapt")
-    note = modern_config(read_json(run / CONFIG))
+    note = read_config(run)
     if note.get("fingerprint") != trained.fingerprint():
         raise RunError(
             f"{run} was adapted from another zoo entry ({note.get('entry')}) than "

@@ -27,7 +27,7 @@ from pass_transfer.scoring.masked_loss import (
 )
 from pass_transfer.scoring.method import Context
 from pass_transfer.scoring.pretrained import PretrainedHypernet
-from pass_transfer.settings import check_positive, check_whole
+from pass_transfer.settings import check_densities, check_positive, check_whole
 from pass_transfer.shrinking.map_labels import map_labels
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task
@@ -65,6 +65,8 @@ class PromptConfig:
     def __post_init__(self) -> None:
         check_whole(self, steps=0, rows=1, batch_size=2, seed=0)
         check_positive(self, "lr", "head_lr")
+        check_positive(self, "image_share", zero=True, most=1)
+        check_densities(self.low, self.high)
 
 
 DEFAULT = PromptConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from pass_transfer.errors import DivergedError, UsageError
 from pass_transfer.networks import COUPLINGS
 from pass_transfer.scoring.method import Context, Found, Method
 from pass_transfer.scoring.methods import METHODS
+from pass_transfer.settings import shown
 
 VARIANT_OF = "method"  # the setting that names the method, where a study calls it something else
 UNIFORM = "uniform"  # a setting of every method: the budget shared out equally over the groups
@@ -82,20 +84,44 @@ def choose_method(name: str, given: Mapping[str, Any] | None = None) -> ChosenMe
     settings = modern_settings({VARIANT_OF: name, **(given or {})})
     kind = settings.pop(VARIANT_OF)
     if not isinstance(kind, str) or kind not in METHODS:
-        raise UsageError(f"unknown method {kind!r}; choose one of {', '.join(METHODS)}", "method")
+        raise UsageError(
+            f"unknown method {shown(kind)}; choose one of {', '.join(METHODS)}", "method"
+        )
     if kind != name and name in METHODS:
         raise UsageError(f"{name} is a method of its own; give this variant of {kind} another name")
     method = METHODS[kind]
     uniform, coupling = settings.pop(UNIFORM, False), settings.pop(COUPLING, COUPLINGS[0])
     if not isinstance(uniform, bool):
-        raise UsageError(f"setting {UNIFORM} is {uniform!r}; it is true or false", UNIFORM)
+        raise UsageError(f"setting {UNIFORM} is {shown(uniform)}; it is true or false", UNIFORM)
     if coupling not in COUPLINGS:
-        message = f"setting {COUPLING} is {coupling!r}; it is {' or '.join(COUPLINGS)}"
+        message = f"setting {COUPLING} is {shown(coupling)}; it is {' or '.join(COUPLINGS)}"
         raise UsageError(message, COUPLING)
     if method.coupled and coupling != COUPLINGS[0]:
         message = f"{kind} cannot score every convolution on its own ({COUPLING}: {coupling})"
         raise UsageError(message, COUPLING)
     return ChosenMethod(method, _settings(method, settings), uniform, coupling)
+
+
+def describe_methods() -> dict[str, str]:
+    """Every method by name, with what it does in a line."""
+    return {name: _first_line(method.scores) for name, method in METHODS.items()}
+
+
+def describe_method(name: str) -> dict[str, Any]:
+    """A method's "name", what it is "about", its "settings" with defaults, and what they mean.
+
+    Raises UsageError for an unknown one.
+    """
+    chosen = choose_method(name)
+    defaults = chosen.saved()
+    about = _first_line(METHODS[defaults.pop(VARIANT_OF)].scores)
+    meaning = inspect.getdoc(chosen.method.settings) if chosen.method.settings else ""
+    return {"name": chosen.name, "about": about, "settings": defaults, "meaning": meaning}
+
+
+def _first_line(scores: Any) -> str:
+    """What a function of scores says of itself; one with arguments filled in, what that says."""
+    return (inspect.getdoc(getattr(scores, "func", scores)) or "").partition("\n")[0]
 
 
 def modern_settings(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,8 +139,8 @@ def _settings(method: Method, given: Mapping[str, Any]) -> Any:
     checked = {}
     for key, value in given.items():
         if key not in known:
-            names = ", ".join([UNIFORM, COUPLING, *known])
-            raise UsageError(f"unknown setting {key!r}; {method.name} has {names}", key)
+            names = ", ".join([UNIFORM, COUPLING, *(f"{n} ({known[n]!r})" for n in known)])
+            raise UsageError(f"unknown setting {shown(key)}; {method.name} has {names}", key)
         checked[key] = _typed(key, value, known[key])
     try:
         return method.settings(**checked) if method.settings else None
@@ -132,7 +158,7 @@ def _typed(key: str, value: Any, default: Any) -> Any:
     accepted = (int, float) if isinstance(default, float) else (type(default),)
     if not isinstance(value, accepted) or isinstance(value, bool) != isinstance(default, bool):
         message = (
-            f"setting {key} is {value!r}; it is {TYPES[type(default)]}, by default {default!r}"
+            f"setting {key} is {shown(value)}; it is {TYPES[type(default)]}, by default {default!r}"
         )
         raise UsageError(message, key)
     return value

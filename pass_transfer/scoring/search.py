@@ -22,7 +22,7 @@ from pass_transfer.random_streams import stream
 from pass_transfer.scoring.hypernet import Hypernet
 from pass_transfer.scoring.masked_loss import DensityRange, MaskedStep, freeze
 from pass_transfer.scoring.source_tasks import make_source_tasks, see
-from pass_transfer.settings import check_choice, check_positive, check_whole
+from pass_transfer.settings import check_choice, check_densities, check_positive, check_whole
 from pass_transfer.tasks import Task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage
 from pass_transfer.training.batches import augmented
@@ -75,6 +75,8 @@ class SearchConfig:
         check_whole(self, importance_tasks=1, importance_images=1)
         check_positive(self, "lr", "prompt_lr", "head_lr")
         check_positive(self, "weight_decay", zero=True)
+        check_positive(self, "image_share", zero=True, most=1)
+        check_densities(self.low, self.high)
         check_choice("gradient", self.gradient, ops.GRADIENTS)
         check_choice("prompt", self.prompt, KINDS)
 

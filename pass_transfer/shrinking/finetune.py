@@ -62,6 +62,7 @@ class FinetuneConfig:
         check_whole(self, epochs=1, batch_size=2, seed=0)
         check_positive(self, "lr", "prompt_lr")
         check_positive(self, "weight_decay", "mixup", zero=True)
+        check_positive(self, "momentum", "label_smoothing", "warmup", zero=True, most=1)
 
     def loop(self) -> LoopConfig:
         """What the training loop needs of it."""

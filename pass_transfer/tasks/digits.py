@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pass_transfer.errors import UsageError
 from pass_transfer.tasks.source import Source, TaskSource
 
 TEST_EVERY = 5  # every fifth image is a test image
@@ -17,6 +18,9 @@ def load_digits_sources(
     """The ten class names, and the sources of the train and test splits."""
     from sklearn.datasets import load_digits
 
+    if data_dir is not None:
+        message = f"data_dir is {data_dir}; digits comes with scikit-learn and takes no folder"
+        raise UsageError(message, "data_dir")
     data = load_digits()
     pixels = np.clip(data.images * 255.0 / 16.0, 0, 255).astype(np.uint8)
     labels = data.target.astype(np.int64)

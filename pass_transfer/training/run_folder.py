@@ -7,6 +7,7 @@ clock counts the time of every process that worked on the run, up to its last ch
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -21,11 +22,12 @@ from pass_transfer.errors import RunError, StorageError, UsageError
 from pass_transfer.files import (
     PART,
     make_folder,
-    read_json,
+    read_object,
     read_text,
     write_bytes,
     write_json,
 )
+from pass_transfer.settings import TEXT, Kind, check_fields, named, number, shown, whole
 from pass_transfer.training.checkpoints import has_state, load_state, save_state
 
 CONFIG = "config.json"
@@ -36,6 +38,16 @@ LOCK = "lock"  # held by the process that works on the run, and let go by the sy
 # What it ran with, what something was called, and where it lay: not compared when it is resumed.
 # The images are, in words of their own (runs/data.py), whatever their task is called.
 NOTED = ("versions", "threads", "entry", "task", "data", "data_dir", "backbone_file", "dense_run")
+LARGEST = 1e30  # of a metric
+
+
+def _is_metric(value: object) -> bool:
+    """Whether a value is a number of today's size, or what a float has in place of one."""
+    odd = isinstance(value, float) and not math.isfinite(value)
+    return odd or number(-LARGEST, LARGEST).fits(value)
+
+
+METRIC = Kind("a number", _is_metric)
 
 
 class RunFolder:
@@ -76,10 +88,19 @@ class RunFolder:
         self._held: FileLock | None = None
         settings = json.loads(json.dumps(config))  # as they will be read back
         if self.resumed:
-            self._check_settings(upgrade(read_json(self.path / CONFIG)), settings)
+            self._check_settings(self._saved_config(upgrade), settings)
             self._continue()
         else:
             self._create(settings)
+
+    def _saved_config(
+        self, upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    ) -> Mapping[str, Any]:
+        path = self.path / CONFIG
+        try:
+            return upgrade(read_object(path))
+        except UsageError as error:
+            raise StorageError(f"{path} is not that of a run: {error}") from error
 
     def _create(self, config: dict[str, Any]) -> None:
         if _is_run(self.path):
@@ -105,7 +126,11 @@ class RunFolder:
         self._lock()
         self._remove_parts()
         if (self.work / CLOCK).exists():
-            clock = read_json(self.work / CLOCK)
+            clock = read_object(self.work / CLOCK)
+            try:
+                check_fields(clock, {"seconds": number(0), "phases": named(number(0))})
+            except UsageError as error:
+                raise StorageError(f"{self.work / CLOCK} is damaged: {error}") from error
             self.before, self.phases = clock["seconds"], clock["phases"]
 
     def _check_settings(self, old: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -211,17 +236,25 @@ class RunFolder:
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl, if it has any.
 
-    A line that was cut short by a kill is left out. Raises StorageError.
+    A line that was cut short by a kill is left out.
+
+    Raises StorageError for a line that is no row of metrics; it is named.
     """
     path = Path(folder) / METRICS
     if not path.exists():
         return []
     rows = []
-    for line in read_text(path).splitlines():
+    for place, line in enumerate(read_text(path).splitlines(), 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        try:
+            check_fields(row, {"stage": TEXT, "epoch": whole()})
+            check_fields(row, {"stage": TEXT}, dict.fromkeys(row, METRIC))
+        except UsageError as error:
+            raise StorageError(f"{path}, line {place}: {error}") from error
+        rows.append(row)
     return rows
 
 
@@ -250,7 +283,7 @@ def _holds_nothing(path: Path) -> bool:
 
 
 def _shown(setting: Any) -> str:
-    return "not given" if setting is None else repr(setting)
+    return "not given" if setting is None else shown(setting)
 
 
 def _is_run(path: Path) -> bool:
@@ -261,10 +294,10 @@ def _is_run(path: Path) -> bool:
     if not (path / CONFIG).is_file():
         return False
     try:
-        config = read_json(path / CONFIG)
+        config = read_object(path / CONFIG)
     except StorageError:
         return False
-    return isinstance(config, dict) and "recipe" in config and "schema" not in config
+    return "recipe" in config and "schema" not in config
 
 
 def _empty(path: Path) -> None:

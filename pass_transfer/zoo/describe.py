@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pass_transfer.errors import StorageError, ZooError
-from pass_transfer.files import read_json
-from pass_transfer.zoo.catalogue import CONFIG, find_entry, installed_entries
+from pass_transfer.errors import ZooError
+from pass_transfer.zoo.catalogue import find_entry, installed_entries
+from pass_transfer.zoo.config import read_config
 
 
 def describe_all() -> list[dict[str, Any]]:
@@ -18,25 +18,19 @@ def describe_all() -> list[dict[str, Any]]:
 def _row(name: str, path: Path) -> dict[str, Any]:
     config = configuration(path)
     size = sum(p.stat().st_size for p in path.iterdir() if p.is_file())
-    try:
-        return {
-            "name": name,
-            "architecture": config["backbone"]["architecture"],
-            "image_size": config["backbone"]["image_size"],
-            "source": config["source"]["task"],
-            "megabytes": size / 1e6,
-            "path": str(path),
-        }
-    except (KeyError, TypeError) as error:
-        raise ZooError(f"{path / CONFIG} is not that of an entry; it lacks {error}") from error
+    return {
+        "name": name,
+        "architecture": config["backbone"]["architecture"],
+        "image_size": config["backbone"]["image_size"],
+        "source": config["source"]["task"],
+        "megabytes": size / 1e6,
+        "path": str(path),
+    }
 
 
 def configuration(name: str | Path) -> dict[str, Any]:
     """An entry's config.json. Raises ZooError."""
-    try:
-        return read_json(find_entry(name) / CONFIG)
-    except StorageError as error:
-        raise ZooError(str(error)) from error
+    return read_config(find_entry(name))
 
 
 def card(name: str) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -14,10 +14,9 @@ from torch import nn
 from pass_transfer import __version__
 from pass_transfer.arguments import check_path
 from pass_transfer.budgets import Budget
-from pass_transfer.errors import MaskError, StorageError, ZooError
+from pass_transfer.errors import MaskError, PassTransferError, StorageError, UsageError, ZooError
 from pass_transfer.files import (
     make_folder,
-    read_json,
     read_tensors,
     write_bytes,
     write_json,
@@ -25,6 +24,7 @@ from pass_transfer.files import (
 )
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
+from pass_transfer.networks.outline import check_images, check_tensors, outline
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.weights import fingerprint
 from pass_transfer.prompts import Prompt
@@ -32,9 +32,10 @@ from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.surroundings import as_guest
 from pass_transfer.zoo.catalogue import CONFIG, find_entry
+from pass_transfer.zoo.config import SCHEMA, read_config
 from pass_transfer.zoo.verify import verify_files, write_manifest
 
-SCHEMA = 1
+Module = TypeVar("Module", bound=nn.Module)
 SOURCE_BUDGET = Budget(macs=0.5, round_to=1)  # of the source masks an entry carries
 
 
@@ -69,17 +70,17 @@ def load_hypernet(name: str | Path) -> PretrainedHypernet:
     check_path("hypernet", name)
     folder = find_entry(name)
     verify_files(folder)
+    config = read_config(folder)
     try:
-        config = read_json(folder / CONFIG)
-        if config["schema"] != SCHEMA:
-            raise ZooError(
-                f"{folder}: schema {config['schema']}, this version reads {SCHEMA}; upgrade "
-                f"pass-transfer"
-            )
         return _load(folder, config, str(name))
     except ZooError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, StorageError) as error:
+    except UsageError as error:
+        raise ZooError(f"{folder / CONFIG} is not that of an entry: {error}") from error
+    except PassTransferError as error:
+        raise ZooError(f"{folder} is not a whole entry: {error}") from error
+    except (TypeError, AttributeError, ValueError, RuntimeError) as error:
+        # a network of another program's builder may not be what its groups were found in
         why = f"{type(error).__name__}: {error}"
         message = f"{folder}: {CONFIG} or a tensor file is not that of an entry ({why})"
         raise ZooError(message) from error
@@ -104,41 +105,39 @@ def verify_entry(name: str | Path) -> dict[str, str]:
 
 def _load(folder: Path, config: dict[str, Any], name: str) -> PretrainedHypernet:
     spec = BackboneSpec.from_saved(config["backbone"])
+    shape = HypernetConfig.from_saved(config["hypernet"])
     path = folder / "backbone.safetensors"
     stored = read_tensors(path)
     if fingerprint(stored) != config["fingerprint"]:
         raise ZooError(f"{path} is not the backbone this hypernetwork was trained for")
-    backbone = build_backbone(spec)
-    _load_state(backbone, stored, path)
+    prompt = Prompt.from_saved(config["prompt"], spec.image_size)
+    _filled(prompt, *_read(folder / "prompt.safetensors"))
+    dense_outline = outline(lambda: build_backbone(spec))
+    check_tensors(dense_outline.state_dict(), stored, path)
+    check_images(dense_outline, spec)
+    backbone = _filled(build_backbone(spec), stored, path)
     groups = find_groups(backbone, spec.image_size)
     if {name: group.width for name, group in groups.items()} != config["groups"]:
         raise ZooError(
             f"{folder}: the channel groups found in {spec.architecture} are not those of {CONFIG}"
         )
-    net = Hypernet(HypernetConfig.from_saved(config["hypernet"]), backbone, groups)
-    prompt = Prompt(**config["prompt"])
-    for module, file in ((net, "hypernet.safetensors"), (prompt, "prompt.safetensors")):
-        _load_state(module, read_tensors(folder / file), folder / file)
+    tensors, path = _read(folder / "hypernet.safetensors")
+    check_tensors(outline(lambda: Hypernet(shape, None, groups)).state_dict(), tensors, path)
+    net = _filled(Hypernet(shape, backbone, groups), tensors, path)
     dense = PretrainedBackbone(backbone, spec, groups, name)
     return PretrainedHypernet(net, dense, prompt, config)
 
 
-def _load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    own = module.state_dict()
-    odd = sorted(set(own) ^ set(tensors))
-    if odd:
-        what = "missing" if odd[0] in own else "unknown"
-        raise ZooError(f"{path}: the tensor {odd[0]} is {what}")
-    for name, tensor in tensors.items():
-        expected = own[name]
-        if tensor.shape != expected.shape:
-            found = f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected.shape)}"
-            raise ZooError(f"{path}: {found}")
-        if tensor.is_floating_point() != expected.is_floating_point():
-            raise ZooError(f"{path}: {name} is {tensor.dtype}, not {expected.dtype}")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ZooError(f"{path}: {name} holds NaN or infinite values")
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], Path]:
+    """A file's tensors, and where they are from."""
+    return read_tensors(path), path
+
+
+def _filled(module: Module, tensors: Mapping[str, torch.Tensor], path: Path) -> Module:
+    """A module with the tensors of a file. Raises BackboneError where they do not fit."""
+    check_tensors(module.state_dict(), tensors, path)
     module.load_state_dict(tensors)
+    return module
 
 
 @as_guest
@@ -174,7 +173,7 @@ def save_entry(
     }
     write_json(folder / CONFIG, config)
     write_bytes(folder / "README.md", notes.card.encode())
-    entry = _load(folder, read_json(folder / CONFIG), str(folder))
+    entry = _load(folder, read_config(folder), str(folder))
     masks = entry.generate_masks(entry.prompt(), SOURCE_BUDGET)
     masks.save(folder / "masks.safetensors")
     write_manifest(folder)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pass_transfer.errors import StorageError, ZooError
-from pass_transfer.files import make_folder, read_json, sha256, write_bytes, write_json
+from pass_transfer.errors import StorageError, UsageError, ZooError
+from pass_transfer.files import make_folder, read_object, sha256, write_bytes, write_json
+from pass_transfer.settings import TEXT, check_fields, named
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
@@ -34,8 +35,10 @@ def verify_files(folder: Path) -> dict[str, str]:
         ZooError: no manifest, a missing, extra or altered file.
     """
     try:
-        expected = dict(read_json(folder / MANIFEST)["files"])
-    except (StorageError, KeyError, TypeError, ValueError) as error:
+        manifest = read_object(folder / MANIFEST)
+        check_fields(manifest, {"files": named(TEXT)})
+        expected = manifest["files"]
+    except (StorageError, UsageError) as error:
         raise ZooError(
             f"{folder}: no readable {MANIFEST} ({error}); the entry is incomplete"
         ) from error

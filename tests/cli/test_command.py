@@ -24,6 +24,7 @@ VERBS = [
     "export",
     "report",
     "env",
+    "methods",
     "zoo",
     "zoo ls",
     "zoo show",
@@ -179,3 +180,14 @@ def test_another_precision_later_in_one_process_changes_no_earlier_choice():
         with runtime.autocast():
             product.append(torch.ones(2, 2) @ torch.ones(2, 2))
     assert [p.dtype for p in product] == [torch.float32, torch.float32, torch.bfloat16]
+
+
+def test_methods_are_listed_with_their_settings_and_defaults(call):
+    code, out, err = call("methods")
+    assert (code, err) == (0, "") and "\nmask: " in out and len(out.splitlines()) >= 16
+    code, out, _ = call("methods", "prompt")
+    assert code == 0 and "  --set steps=150\n" in out and "how a prompt" not in out
+    assert "prior: what the frozen hypernetwork corrects" in out
+    assert json.loads(call("methods", "taylor", "--json")[1])["settings"]["images"] == 2048
+    code, _, err = call("methods", "nothing")
+    assert code == 2 and err.startswith("error: unknown method 'nothing'; choose one of abc")

@@ -94,7 +94,7 @@ def test_the_verb_says_what_it_wrote(call, finished, tmp_path):
 @pytest.mark.parametrize(
     "out, word, code",
     [
-        ("small.xyz", "unknown format 'xyz'", 2),
+        ("small.xyz", "small.xyz ends with .xyz, which names no format", 2),
         ("", "is a folder", 1),
         ("/proc/nothing/small.onnx", "cannot", 1),
     ],

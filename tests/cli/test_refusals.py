@@ -11,7 +11,15 @@ WRONG_VALUES = [
     (["--device", "tpu"], "cpu"),
     (["--device", "cuda"], "device 'cpu'"),
     (["--precision", "int8"], "bf16"),
-    (["--label-mapping", "best"], "frequency"),
+    (["--label-mapping", "best"], "--label-mapping is 'best'; choose one of auto, linear, freq"),
+    (["--set", "image_share=7"], "setting image_share is 7; it is zero or a positive number, at"),
+    (["--set", "low=0.9"], "setting low and high are 0.9 and 0.7; they are densities"),
+    (["--method", "learned_score", "--set", "high=7"], "setting low and high are 0.55 and 7"),
+    (["--macs", "500G"], "--macs is 500G, more than the whole network has: "),
+    (["--params", "12M"], "--params is 12M, more than the whole network has: 11181642 parameters"),
+    (["--batch", "32"], "--batch is 32; it goes with a budget in milliseconds (--latency-ms)"),
+    (["--data-dir", "nodir"], "--data-dir is nodir; digits comes with scikit-learn and takes no"),
+    (["--keep-layers", "layer9.*"], "--keep-layers: no layer whose channels could be cut is call"),
     (["--macs", "0"], "--macs"),
     (["--macs", "1.5"], "--macs"),
     (["--macs", "nan"], "--macs"),
@@ -26,7 +34,10 @@ WRONG_VALUES = [
     (["--set", "=3"], "give KEY=VALUE"),
     (["--set", "steps=many"], "setting steps is 'many'; it is a whole number, by default 150"),
     (["--set", "steps=[1"], "this value cannot be read"),
-    (["--set", "stepz=1"], "unknown setting 'stepz'; prompt has uniform, coupling, steps, lr, "),
+    (
+        ["--set", "stepz=1"],
+        "unknown setting 'stepz'; prompt has uniform, coupling, steps (150)",
+    ),
     (["--method", "mask", "--set", "steps=1"], "mask has uniform, coupling, deploy_prompt"),
     (["--method", "group_l1", "--set", "images=1"], "group_l1 has uniform, coupling"),
     (["--method", "group_l1", "--set", "coupling=independent"], "a study compares them"),
@@ -44,6 +55,20 @@ WRONG_VALUES = [
     (["--task", "cifar1000"], "Did you mean cifar100"),
     (["--fast"], "--fast"),
 ]
+
+
+EARLY = {  # what is refused before a device is chosen and images are read
+    "label mapping": ["--label-mapping", "best"],
+    "layers": ["--keep-layers", "layer9.*"],
+    "task": ["--task", "cifar1000"],
+    "batch": ["--batch", "32"],
+}
+
+
+@pytest.mark.parametrize("wrong", EARLY.values(), ids=EARLY)
+def test_what_can_be_told_early_is_refused_before_any_work(call, adapting, wrong):
+    code, _, err = call(*adapting(*wrong))
+    assert code == 2 and err.startswith("error: ") and "running on" not in err, err
 
 
 OLD_FLAGS = {
@@ -88,7 +113,8 @@ def test_a_batch_is_refused_where_nothing_is_measured(refused, entry):
 
 
 def test_a_budget_below_the_floor_names_the_lowest(refused, adapting, tmp_path):
-    assert "lowest" in refused(*adapting("--macs", "0.001"))
+    message = refused(*adapting("--macs", "0.001"))
+    assert message.startswith("--macs 0.001 cannot be met") and "lowest" in message
     assert "lowest budget" in refused(*adapting("--density", "0.01"))
     assert not (tmp_path / "run").exists()
 
@@ -184,8 +210,41 @@ def test_force_replaces_a_run_and_what_was_in_it(call, adapting, few_photos, tmp
 
 
 def test_eval_refuses_what_is_no_run_and_another_task(refused, finished, photos, tmp_path):
-    assert "not a finished run" in refused("eval", tmp_path, "--task", "digits")
+    assert "is no run of adapt" in refused("eval", tmp_path, "--task", "digits")
     assert "not a finished run" in refused("eval", tmp_path / "nothing", "--task", "digits")
     photos(tmp_path / "photos")
     assert "10" in refused("eval", finished, "--task", f"folder:{tmp_path / 'photos'}")
     assert "cifar10" in refused("eval", finished, "--task", "cifar", code=2)
+
+
+OTHERS = {  # commands in a folder with photos/, and what they are refused with
+    "bench --batch 0": ("bench photos --batch 0", 2, "--batch is 0; it is a whole number from 1"),
+    "eval": ("eval photos --task digits", 1, "photos holds no model.json and is no run of adapt"),
+    "bench": ("bench photos", 1, "photos holds no model.json and is no run of adapt; give one"),
+    "export": ("export photos --out x.onnx", 1, "photos holds no model.json and is no run of"),
+    "ending": ("export photos --out x.tflite", 2, "x.tflite ends with .tflite, which names no"),
+    "no ending": ("export photos --out x", 2, "x has no ending, which names no format"),
+    "format": ("export photos --out x.onnx --format h5", 2, "unknown format 'h5'; choose one of"),
+    "search": (
+        "search --backbone photos --out s",
+        1,
+        "make one with pass-transfer finetune",
+    ),
+    "finetune": ("finetune --weights w.pth --task cifar --out f", 2, "Did you mean cifar10"),
+}
+
+
+@pytest.mark.parametrize("command, code, hint", OTHERS.values(), ids=OTHERS)
+def test_other_verbs_say_what_is_wrong_and_leave_nothing(
+    call, photos, tmp_path, monkeypatch, command, code, hint
+):
+    photos(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    got, out, err = call(*command.split())
+    assert (got, out) == (code, "") and hint in err and err.count("\n") == 1, err
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_a_missing_file_of_weights_is_named_once(refused, adapting, tmp_path):
+    message = refused(*adapting("--backbone", tmp_path / "nope.safetensors"))
+    assert message.count("nope.safetensors") == 1 and "No such file" in message

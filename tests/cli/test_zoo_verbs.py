@@ -152,9 +152,11 @@ def test_tensors_that_no_training_gives(refuses, copied, name, change):
         ({"schema": 99}, "schema 99"),
         ({"backbone": None}, "config.json"),
         ({"hypernet": {"hidden": -1}}, "config.json"),
+        ({"hypernet": {"correction": "2.0"}}, "correction is '2.0'; it is a positive number"),
+        ({"hypernet": {"hidden": 60_000}}, "hypernet.safetensors: "),  # 14 billion weights
         ({"groups": {}}, "channel groups"),
         ({"prompt": {"kind": "cake", "size": 32, "pad": 3}}, "cake"),
-        ({"fingerprint": None}, "backbone"),
+        ({"fingerprint": None}, "fingerprint"),
     ],
 )
 def test_a_configuration_that_does_not_fit_though_the_manifest_knows_it(

@@ -11,17 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pass_transfer import ops
+from pass_transfer.ops.operators import OPERATORS
 
-OPERATORS = (
-    "global_topk_mask",
-    "mask_channels",
-    "mask_channels_backward",
-    "masked_conv2d",
-    "masked_conv2d_backward",
-    "masked_linear",
-    "masked_conv_norm_act",
-    "masked_conv_norm_act_backward",
-)
 NEAR_WINDOW = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1]}
 FAR_WINDOW = NEAR_WINDOW | {"stride": [2, 2]}
 NO_SETS = {"support": None, "in_margin": None, "out_margin": None}

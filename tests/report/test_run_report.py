@@ -323,18 +323,18 @@ DAMAGE = {
     "a result that is a list": (
         lambda run: (run / "result.json").write_text("[]"),
         StorageError,
-        "do not fit together",
+        "holds no JSON object",
     ),
     "no top1": (lambda run: without(run / "result.json", "top1"), StorageError, "top1"),
     "a top1 in words": (
         lambda run: edit(run / "result.json", top1="high"),
         StorageError,
-        "do not fit together",
+        "top1 is 'high'; it is a number from 0 to 100",
     ),
     "no MACs": (
         lambda run: edit(run / "result.json", dense_macs=0),
         StorageError,
-        "do not fit together",
+        "dense_macs is 0",
     ),
     "an altered model": (
         lambda run: (run / "model.safetensors").write_bytes(
@@ -370,7 +370,7 @@ DAMAGE = {
     "metrics without a stage": (
         lambda run: (run / "metrics.jsonl").write_text('{"epoch": 1}\n'),
         StorageError,
-        "do not fit together",
+        "line 1: the field stage is missing",
     ),
 }
 

@@ -147,7 +147,7 @@ def test_other_images_are_refused_also_where_their_list_is_gone(tmp_path):
     (run / DATA).unlink()
     check_data(run, load(root))
     (root / "test" / "cat" / "00.png").unlink()
-    with pytest.raises(RunError, match="'test': 23"):
+    with pytest.raises(RunError, match="'test': 23}, then {'train': 24, 'test': 24}"):
         check_data(run, load(root))
 
 

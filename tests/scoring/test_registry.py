@@ -106,10 +106,11 @@ def test_a_name_that_is_no_method_is_refused():
 
 @pytest.mark.parametrize("name", ["random", "taylor", "prompt"])
 def test_an_unknown_setting_is_named_with_those_that_there_are(name):
-    known = [field for field in choose_method(name).saved() if field != "method"]
+    saved = choose_method(name).saved().items()
+    own = [f"{field} ({default!r})" for field, default in list(saved)[3:]]
     with pytest.raises(UsageError, match="unknown setting 'step'") as refusal:
         choose_method(name, {"step": 3})
-    assert str(refusal.value).endswith(f"{name} has {', '.join(known)}")
+    assert str(refusal.value).endswith(f"{name} has {', '.join(['uniform', 'coupling', *own])}")
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

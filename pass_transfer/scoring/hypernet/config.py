@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pass_transfer.errors import UsageError
+from pass_transfer.settings import (
+    ANYTHING,
+    check_choice,
+    check_fields,
+    check_positive,
+    check_truth,
+    check_whole,
+    shown,
+    whole,
+)
 
 PRIORS = ("taylor+l1", "l1", "none")
 CORES = ("lstm", "conv", "mlp")
+WIDEST = 1 << 16  # of any layer
+MOST_ITERATIONS = 100
+FARTHEST = 1e6  # of a correction; float32 holds what is scaled by it
 RENAMED = {"hears_prompt": "uses_prompt"}  # fields that version 0.1.0 called otherwise
 
 
@@ -48,24 +62,25 @@ class HypernetConfig:
     uses_prompt: bool = True
 
     def __post_init__(self) -> None:
-        if self.prior not in PRIORS:
-            raise UsageError(f"unknown prior {self.prior!r}; choose one of {', '.join(PRIORS)}")
-        if self.core not in CORES:
-            raise UsageError(f"unknown core {self.core!r}; choose one of {', '.join(CORES)}")
-        if min(self.hidden, self.pooled, self.iterations, *self.encoder) < 1:
-            raise UsageError("hidden, pooled, encoder and iterations are at least 1")
-        if not 0 < self.reference_density <= 1:
-            raise UsageError(
-                f"reference_density is {self.reference_density}; it is above 0 and at most 1"
-            )
-        object.__setattr__(self, "encoder", tuple(self.encoder))
+        check_choice("prior", self.prior, PRIORS)
+        check_choice("core", self.core, CORES)
+        check_whole(self, hidden=1, pooled=1, most=WIDEST)
+        check_whole(self, iterations=1, most=MOST_ITERATIONS)
+        check_positive(self, "correction", most=FARTHEST)
+        check_positive(self, "reference_density", most=1)
+        check_truth(self, "reads_weights", "uses_prompt")
+        encoder = self.encoder if isinstance(self.encoder, (tuple, list)) else ()
+        if len(encoder) != 2 or not all(map(whole(1, WIDEST).fits, encoder)):
+            wanted = f"it is two whole numbers from 1 to {WIDEST}"
+            raise UsageError(f"encoder is {shown(self.encoder)}; {wanted}", "encoder")
+        object.__setattr__(self, "encoder", tuple(encoder))
 
     @classmethod
     def from_saved(cls, saved: Mapping[str, Any]) -> HypernetConfig:
         """The shape that was written as JSON, by this version or an earlier one.
 
-        Raises:
-            TypeError: an unknown field.
-            UsageError: a shape that makes no sense.
+        Raises UsageError for an unknown field, or a shape that makes no sense.
         """
+        known = {field.name: ANYTHING for field in dataclasses.fields(cls)}
+        check_fields(saved, {}, known | dict.fromkeys(RENAMED, ANYTHING), closed=True)
         return cls(**{RENAMED.get(name, name): value for name, value in saved.items()})

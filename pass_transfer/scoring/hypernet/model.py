@@ -31,7 +31,8 @@ class Hypernet(nn.Module):
 
     Args:
         config: shape and scale.
-        backbone: the network whose weights are read (not kept as a submodule).
+        backbone: the network whose weights are read (not kept as a submodule); None for an
+            outline, which has its tensors' shapes alone.
         groups: its channel groups.
         prior: scores (width,) for each group with mean 0 and variance 1, or None.
     """
@@ -41,7 +42,7 @@ class Hypernet(nn.Module):
     def __init__(
         self,
         config: HypernetConfig,
-        backbone: nn.Module,
+        backbone: nn.Module | None,
         groups: ChannelGroups,
         prior: dict[str, torch.Tensor] | None = None,
     ):
@@ -60,7 +61,8 @@ class Hypernet(nn.Module):
             nn.init.normal_(head.get_parameter("weight"), std=HEAD_SPREAD)
         self.register_buffer("prior", _flat(groups, prior))
         self.places = self._register_units()
-        self.weights = LayerWeights(backbone, groups, config.pooled)
+        if backbone is not None:
+            self.weights = LayerWeights(backbone, groups, config.pooled)
 
     def _register_units(self) -> dict[str, dict[str, str]]:
         """Of each group's steps, the name of the buffer that says which unit is which channel."""

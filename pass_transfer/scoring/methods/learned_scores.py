@@ -25,7 +25,7 @@ from pass_transfer.scoring.masked_loss import DensityRange, straight_through_mas
 from pass_transfer.scoring.method import Context, Found, Scores, register
 from pass_transfer.scoring.prior import blend, standardise
 from pass_transfer.scoring.samples import task_importance
-from pass_transfer.settings import check_choice, check_positive, check_whole
+from pass_transfer.settings import check_choice, check_densities, check_positive, check_whole
 from pass_transfer.training import LoopConfig, Stage, run_stage
 from pass_transfer.training.batches import augmented
 
@@ -61,6 +61,7 @@ class LearnedSettings:
         check_whole(self, steps=1)
         check_positive(self, "lr", "head_lr", "prompt_lr")
         check_choice("start", self.start, STARTS)
+        check_densities(self.low, self.high)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pass_transfer.errors import UsageError
 from pass_transfer.scoring.method import Context, Found, register
 from pass_transfer.scoring.prompt_tuning import PromptConfig, tune
 from pass_transfer.scoring.task_prior import IMAGES, with_task_prior
-from pass_transfer.settings import check_choice, check_positive, check_whole
+from pass_transfer.settings import check_choice, check_densities, check_positive, check_whole
 
 PRIORS = ("task", "source")
 STEP_IMAGES = 128
@@ -42,11 +41,8 @@ class PromptSettings:
         check_whole(self, steps=0)
         check_positive(self, "lr")
         check_choice("prior", self.prior, PRIORS)
-        if not 0 < self.low <= self.high <= 1:
-            raise UsageError(
-                f"low and high are {self.low} and {self.high}; they are densities, low the "
-                f"smaller one"
-            )
+        check_positive(self, "image_share", zero=True, most=1)
+        check_densities(self.low, self.high)
 
     def tuning(self, batch_size: int, seed: int) -> PromptConfig:
         """The recipe."""

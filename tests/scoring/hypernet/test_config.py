@@ -30,5 +30,5 @@ def test_a_shape_comes_back_from_json():
 
 def test_the_name_that_version_0_1_0_had_for_a_field_is_read():
     assert HypernetConfig.from_saved({"hears_prompt": False}) == HypernetConfig(uses_prompt=False)
-    with pytest.raises(TypeError, match="sees_prompt"):
+    with pytest.raises(UsageError, match="sees_prompt"):
         HypernetConfig.from_saved({"sees_prompt": False})

@@ -1,0 +1,71 @@
+"""Networks without values: what was read is compared with their shapes before any memory is taken.
+
+They live on torch's "meta" device, where a tensor has a shape and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from pass_transfer.errors import BackboneError
+from pass_transfer.networks.spec import BackboneSpec
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def outline(build: Callable[[], Module]) -> Module:
+    """What `build` makes, without values. Nothing is drawn, whatever it would draw."""
+    with torch.device("meta"):
+        return build()
+
+
+def check_tensors(
+    own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], where: object
+) -> None:
+    """Refuse tensors that are not just those of a module, by name, shape, kind and finiteness.
+
+    Args:
+        own: the module's, perhaps without values.
+        given: what was read.
+        where: the file, for the message.
+
+    Raises:
+        BackboneError: it names the tensor.
+    """
+    odd = sorted(set(own) ^ set(given))
+    if odd:
+        what = "missing" if odd[0] in own else "unknown"
+        raise BackboneError(f"{where}: the tensor {odd[0]} is {what}")
+    for name, tensor in given.items():
+        expected = own[name]
+        if tensor.shape != expected.shape:
+            found = f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected.shape)}"
+            raise BackboneError(f"{where}: {found}")
+        if tensor.is_floating_point() != expected.is_floating_point():
+            raise BackboneError(f"{where}: {name} is {tensor.dtype}, not {expected.dtype}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BackboneError(f"{where}: {name} holds NaN or infinite values")
+
+
+def check_images(network: nn.Module, spec: BackboneSpec) -> None:
+    """Refuse a network without values that does not take its images to its classes.
+
+    A network with an operator that knows no meta device is let pass.
+
+    Raises BackboneError.
+    """
+    size = spec.image_size
+    said = f"a {spec.architecture} of these sizes does not take images of {size} pixels"
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            shape = tuple(network.eval()(torch.empty(1, 3, size, size)).shape)
+    except NotImplementedError:
+        return
+    except RuntimeError as error:  # torch has no kind of its own for shapes that do not fit
+        raise BackboneError(f"{said}: {str(error).splitlines()[0]}") from error
+    if shape != (1, spec.classes):
+        raise BackboneError(f"{said} to {spec.classes} classes")
