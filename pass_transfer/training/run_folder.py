@@ -33,7 +33,7 @@ WORK = "checkpoint"
 CLOCK = "clock.json"
 LOCK = "lock"  # held by the process that works on the run, and let go by the system when that dies
 # What it ran with, what something was called, and where it lay: not compared when it is resumed.
-NOTED = ("versions", "threads", "entry", "data_dir", "backbone_file", "dense_run")
+NOTED = ("versions", "threads", "entry", "data_dir", "backbone_file", "dense_run", "from_run")
 
 
 class RunFolder:
