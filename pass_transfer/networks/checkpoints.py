@@ -18,6 +18,7 @@ from pass_transfer.errors import BackboneError
 from pass_transfer.files import read_tensors
 
 SAFETENSORS, PICKLE = "safetensors", "pickle"
+ZIP, OLD_PICKLE = b"PK\x03\x04", b"\x80"  # a checkpoint, since torch 1.6 and before
 HEAD = 512  # bytes that tell what a file is
 OPTIMIZER = "param_groups"  # an optimizer's state has this entry
 PARTS_OF_MODULE = ("_parameters", "_buffers", "_modules")
@@ -72,11 +73,16 @@ def file_kind(path: Path) -> str:
         raise BackboneError(f"cannot read {path}: {error.strerror or error}") from error
     if not head:
         raise BackboneError(f"{path} is empty; copy or download it again")
+    if head[8:9] == b"{":  # after eight bytes that may be anything: the length of a JSON header
+        return SAFETENSORS
     _refuse_others(path, head)
-    if head.startswith(b"PK"):
+    if head.startswith(ZIP):
         return _archive_kind(path)
-    named = path.suffix == ".safetensors" and not head.startswith(b"\x80")
-    return SAFETENSORS if named or head[8:9] == b"{" else PICKLE
+    if head.startswith(OLD_PICKLE):
+        return PICKLE
+    if path.suffix == ".safetensors":
+        return SAFETENSORS  # whose reader says that it is damaged
+    raise BackboneError(f"{path} is damaged, or no checkpoint: neither safetensors nor a pickle")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
@@ -136,12 +142,12 @@ def _archive_kind(path: Path) -> str:
 def _unpickled(path: Path) -> Any:
     """What torch.load gives with weights_only, with stand-ins for all that it does not know."""
     try:
-        with torch.serialization.safe_globals(_stand_ins(path)):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_stand_ins(path)), open(path, "rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged archive
-        why = next(iter(str(error).splitlines()), "")
         raise BackboneError(
-            f"{path} is not a file of plain tensors ({type(error).__name__}: {why})"
+            f"{path} is not a file of plain tensors, or damaged ({type(error).__name__}): save the "
+            "network's state_dict() again, with torch.save as it is or as safetensors"
         ) from error
 
 
@@ -193,8 +199,10 @@ def _without_tensors(content: Any) -> str:
     parts = [content, *content.values()] if isinstance(content, Mapping) else [content]
     if any(isinstance(part, Mapping) and OPTIMIZER in part for part in parts):
         return "holds an optimizer's state alone; give the file with the network's weights"
-    kind = getattr(content, "stands_for", type(content).__name__)
-    return f"does not hold a state dict of plain tensors (names with tensors), but a {kind}"
+    held = getattr(content, "stands_for", type(content).__name__)
+    if isinstance(content, Mapping) and content:
+        held = f"{held} with {', '.join(str(key) for key in list(content)[:4])}"
+    return f"does not hold a state dict of plain tensors (names with tensors); it holds: {held}"
 
 
 def _apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -123,8 +124,8 @@ def _head(found: FoundTensors, wanted: Architecture, path: Path) -> dict[str, to
     if weight is None and deeper:
         raise BackboneError(
             f"{path}: its classifier has several layers ({', '.join(sorted(deeper)[:4])}), where "
-            f"{wanted.name} has one linear layer {wanted.head}. Save the file without them, and a "
-            "new classifier is made"
+            f"{wanted.name} has one linear layer {wanted.head}. Save the file without a "
+            "classifier, that is without these, and a new one is made"
         )
     if weight is None or weight.ndim != 2:
         what = (
@@ -168,8 +169,10 @@ def _fill(
         )
     for name, tensor in state.items():
         if tensor.is_floating_point() != own[name].is_floating_point():
+            quantised = " in floating point, but perhaps quantised ones"
             raise BackboneError(
                 f"{where}{name} is {tensor.dtype}, not {own[name].dtype}; {not_these}"
+                f"{quantised if own[name].is_floating_point() else ''}"
             )
         values = tensor.to(own[name].dtype)
         if tensor.is_floating_point() and not bool(torch.isfinite(values).all()):
@@ -179,16 +182,21 @@ def _fill(
 
 def _but(state: Mapping[str, torch.Tensor], wanted: Architecture) -> str:
     """Of which other architecture the tensors are, if they are of one that can be built."""
+    found = {n: t.shape for n, t in state.items() if not n.endswith(COUNTER)}
     for name in architectures():
-        with torch.device("meta"):
-            other = _architecture(build_backbone(BackboneSpec(name, 2, 64)), name)
-        if name == wanted.name:
-            continue
-        bodies = {n: t.shape for n, t in state.items() if not other.in_head(n)}
-        bodies = {n: shape for n, shape in bodies.items() if not n.endswith(COUNTER)}
-        if bodies == {n: other.shapes[n] for n in other.body}:
+        other = _known(name)
+        body = {n: other.shapes[n] for n in other.body}
+        rest = set(found) - set(body)
+        heads = all(other.in_head(n) or wanted.in_head(n) for n in rest)
+        if name != wanted.name and heads and all(found.get(n) == body[n] for n in body):
             return f", but of {name}"
     return ""
+
+
+@functools.cache
+def _known(name: str) -> Architecture:
+    with torch.device("meta"):
+        return _architecture(build_backbone(BackboneSpec(name, 2, 64)), name)
 
 
 def _pruned(path: str | Path, wanted: Architecture, tensor: str) -> str:
