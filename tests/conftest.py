@@ -36,7 +36,7 @@ settings.load_profile("suite")
 # Files whose tests run whole commands, train networks or compile; make check leaves them out.
 SLOW = {
     "cli": (
-        "bench build command distill documents export hub inspect making_an_entry methods "
+        "again bench build command distill documents export hub inspect making_an_entry methods "
         "own_backbone package prior refusals report results set_up stopping study"
     ),
     "masking": "forward",
