@@ -1,6 +1,7 @@
 """A finished run's small network is cut again: adapt --from."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,8 +10,21 @@ import pass_transfer as pt
 from pass_transfer.errors import UsageError
 from pass_transfer.files import read_tensors, sha256
 from pass_transfer.networks import classifier_of, count_macs
+from pass_transfer.recipes import adapter, pipeline
 
 HERE = ["--epochs", "1", "--batch-size", "8", "--device", "cpu", "--no-report"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_clock():
+    """Milliseconds are not what is tested, and take longest to measure."""
+
+    def measured(networks, size, batches):
+        return {name: dict.fromkeys(batches, 1.0) for name in networks}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapter, "measure_latency", measured)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +123,6 @@ def test_a_network_is_cut_a_third_time_with_its_dense_one_and_a_teacher(
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(again, call, tmp_path, monkeypatch):
-    from pass_transfer.recipes import pipeline
-
     more = ["--macs", "0.5", "--method", "taylor", "--set", "images=8"]
     assert call(*again(*more, out="whole"))[0] == 0
 
@@ -129,8 +141,6 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(again, call, tmp_path, 
 def test_resume_wants_the_same_network_wherever_it_lies(
     again, first, entry, few_photos, call, tmp_path
 ):
-    import shutil
-
     more = ["--macs", "0.5", "--method", "group_l1"]
     assert call(*again(*more))[0] == 0
     moved = again(*more, "--resume")
