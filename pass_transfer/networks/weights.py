@@ -106,10 +106,9 @@ def _find(
     except BackboneError as error:
         raise BackboneError(f"{path} {error}") from error
     if found.left_out:
-        say(
-            f"of {path}, the tensors behind {found.prefix} are taken; {len(found.left_out)} "
-            f"others are left out, such as {found.left_out[0]}"
-        )
+        more = f" and {len(found.left_out) - 1} more" if len(found.left_out) > 1 else ""
+        taken = f"of {path}, the tensors behind {found.prefix} are taken"
+        say(f"{taken}; left out: {found.left_out[0]}{more}")
     return found
 
 
