@@ -129,7 +129,7 @@ def _archive_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
         raise BackboneError(f"{path} is cut short or damaged; copy it again") from error
     for end, said in ARCHIVES.items():
         if any(name.endswith(end) for name in names):

@@ -9,10 +9,12 @@ import pathlib
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
 
-from pass_transfer.errors import BackboneError, StorageError
+from pass_transfer.errors import BackboneError, PassTransferError, StorageError
 from pass_transfer.files import write_tensors
 from pass_transfer.networks import (
     BackboneSpec,
@@ -297,3 +299,32 @@ def test_the_length_of_a_header_is_not_taken_for_another_files_beginning(tmp_pat
     whole = json.dumps(header).ljust(length).encode()
     (tmp_path / "w.pth").write_bytes(length.to_bytes(8, "little") + whole + content[-4:])
     assert torch.equal(read_checkpoint(tmp_path / "w.pth")["a"], torch.ones(1))
+
+
+def small_files(folder):
+    """The bytes of a small checkpoint in each of the forms that are read."""
+    content = {"model": {"a": torch.ones(3)}, "args": argparse.Namespace(x=1)}
+    path = folder / "small"
+    for old in (False, True):
+        torch.save(content, path, _use_new_zipfile_serialization=not old)
+        yield path.read_bytes()
+    yield save({"a": torch.ones(3)})
+
+
+@given(
+    st.integers(0, 2),
+    st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=20),
+    st.floats(0, 1),
+)
+def test_damaged_bytes_are_read_or_refused_by_our_own_errors(
+    tmp_path_factory, kind, changes, share
+):
+    folder = tmp_path_factory.mktemp("damaged")
+    content = bytearray(list(small_files(folder))[kind])
+    for place, value in changes:
+        content[int(place * len(content))] = value
+    (folder / "w.pth").write_bytes(content[: int(share * len(content))] if share < 0.3 else content)
+    try:
+        read_checkpoint(folder / "w.pth")
+    except PassTransferError as refusal:
+        assert str(folder / "w.pth") in str(refusal)
