@@ -40,7 +40,7 @@ SLOW = {
         "own_backbone package prior refusals report results set_up stopping study"
     ),
     "masking": "forward",
-    "networks": "architectures removal",
+    "networks": "architectures checkpoints removal",
     "recipes": "pipeline",
     "report": "browser commands run_report",
     "scoring": "search sparse_training",
