@@ -62,7 +62,7 @@ class Bench:
     def _dense(self, seed: int) -> tuple[Network, dict]:
         if self.given.dense:
             network = self.runtime.place(
-                load_dense(find_dense(self.given.dense, self.entry.spec, self.task))
+                load_dense(find_dense(self.given.dense, self.entry.dense, self.task))
             )
             return network, {"top1": evaluate(network, self.task.test, self.runtime).top1}
         network = self.start(seed)

@@ -12,12 +12,13 @@ from pass_transfer.cli.options import Option
 
 @options.takes_budget
 def adapt(
-    hypernet: options.Hypernet,
     task: options.Task,
     out: options.Out,
+    hypernet: options.OptionalHypernet = None,
+    from_run: options.FromRun = None,
     data_dir: options.DataDir = None,
     backbone: options.Backbone = None,
-    method: Annotated[str, Option("--method", help=options.METHOD_HELP)] = "prompt",
+    method: Annotated[str | None, Option("--method", help=options.METHOD_HELP)] = None,
     set_: options.Settings = None,
     budget: Any = None,
     effort: Annotated[str, Option("--effort", help="quick or full training.")] = "quick",
@@ -88,6 +89,8 @@ def adapt(
           --backbone mine.safetensors --task folder:~/photos --density 0.5
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits \\
           --method taylor --set images=512 --macs 0.4 --out runs/taylor
+      pass-transfer adapt --from runs/c100 --task cifar100 \\
+          --data-dir data/cifar100 --macs 0.5 --out runs/smaller
     """
     from pass_transfer.recipes.adapt import adapt as run
 
@@ -97,6 +100,7 @@ def adapt(
         out=out,
         data_dir=data_dir,
         backbone=backbone,
+        from_run=from_run,
         dense=dense,
         method=method,
         settings=options.settings(set_),

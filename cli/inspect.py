@@ -14,7 +14,7 @@ from pass_transfer.errors import UsageError
 
 @options.takes_budget
 def inspect(
-    hypernet: Annotated[str | None, options.HYPERNET] = None,
+    hypernet: options.OptionalHypernet = None,
     task: Annotated[
         str | None,
         typer.Option(

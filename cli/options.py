@@ -19,7 +19,7 @@ METHOD_HELP = (
     "How channels are chosen. prompt: tune a prompt on the task. mask: the source task's masks. "
     "selection: forward selection on the task. Or random, group_l1, group_l2, uniform_l1, taylor, "
     "uniform_taylor, taylor_l1, source_selection, learned_score, vpns, pass_from_scratch, slim, "
-    "group_l1_sparse, growreg, depgraph, abc."
+    "group_l1_sparse, growreg, depgraph, abc. The default is prompt, or selection with --from."
 )
 
 Task = Annotated[
@@ -46,6 +46,15 @@ Force = Annotated[bool, Option("--force", help="Replace the run in --out.")]
 Json = Annotated[bool, Option("--json", help="Print the result as one JSON object on stdout.")]
 HYPERNET = Option("--hypernet", help="Zoo entry: a name, a folder, or hf-hub:owner/name.")
 Hypernet = Annotated[str, HYPERNET]
+OptionalHypernet = Annotated[str | None, HYPERNET]
+FromRun = Annotated[
+    Path | None,
+    Option(
+        "--from",
+        help="A finished run whose small network is cut again, instead of --hypernet. It takes "
+        "the dense network's place: a share is a share of it.",
+    ),
+]
 Backbone = Annotated[
     Path | None,
     Option(

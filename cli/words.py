@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-OTHER_NAMES = {"image_size": "--size"}  # arguments that a flag has another name for
+# Arguments that a flag has another name for.
+OTHER_NAMES = {"image_size": "--size", "from_run": "--from"}
 
 # steps=50, but not in "--set steps=50" or a path
 KEYWORD = r"(?<![\w=/.-])(?<!--set )([a-z_]+)=((?:[\w.]+(?<!\.))?)"

@@ -36,11 +36,12 @@ settings.load_profile("suite")
 # Files whose tests run whole commands, train networks or compile; make check leaves them out.
 SLOW = {
     "cli": (
-        "bench build command data_verbs distill documents export hub inspect making_an_entry "
-        "methods own_backbone package prior refusals report results set_up stopping study"
+        "again bench build command data_verbs distill documents export hub inspect "
+        "making_an_entry methods own_backbone package prior refusals report results set_up "
+        "stopping study"
     ),
     "masking": "forward",
-    "networks": "architectures removal",
+    "networks": "architectures checkpoints removal",
     "recipes": "pipeline",
     "report": "browser commands run_report",
     "scoring": "search sparse_training",

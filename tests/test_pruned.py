@@ -302,3 +302,17 @@ def test_what_is_no_image_is_refused_by_name(saved, tmp_path):
             saved[0].predict([path])
     with pytest.raises(UsageError, match="top is 11"):
         saved[0].predict([], top=11)
+
+
+@pytest.mark.parametrize("prompt", [None, Prompt(size=32, pad=3, seed=4)])
+def test_bytes_are_scaled_and_other_whole_numbers_refused(networks, random_masks, prompt):
+    model = make(networks, random_masks, prompt=prompt)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = model(images.float() / 255)
+        assert torch.equal(model(images), expected)
+        half = copy.deepcopy(model).bfloat16()
+        assert torch.equal(half(images), half(images.bfloat16() / 255))
+    for kind in (torch.int8, torch.int16, torch.int32, torch.int64, torch.bool):
+        with pytest.raises(UsageError, match=f"{kind}.*uint8 in 0 to 255"):
+            model(images.to(kind))

@@ -1,9 +1,16 @@
 """Networks: how they are built and loaded, what they cost, and which channels go together."""
 
 from pass_transfer.networks.builders import architectures, build_backbone, register_builder
+from pass_transfer.networks.checkpoints import read_checkpoint
 from pass_transfer.networks.classifier import classifier_name, classifier_of, set_classifier
 from pass_transfer.networks.cost import CostTable, count_macs, count_parameters
-from pass_transfer.networks.groups import COUPLINGS, ChannelGroup, ChannelGroups, find_groups
+from pass_transfer.networks.groups import (
+    COUPLINGS,
+    ChannelGroup,
+    ChannelGroups,
+    cut_groups,
+    find_groups,
+)
 from pass_transfer.networks.layers import (
     LayerKind,
     kind_of,
@@ -12,7 +19,7 @@ from pass_transfer.networks.layers import (
     register_layer_kind,
 )
 from pass_transfer.networks.spec import BackboneSpec
-from pass_transfer.networks.weights import load_checkpoint, load_weights
+from pass_transfer.networks.weights import has_classifier, load_checkpoint, load_weights
 
 __all__ = [
     "COUPLINGS",
@@ -27,12 +34,15 @@ __all__ = [
     "classifier_of",
     "count_macs",
     "count_parameters",
+    "cut_groups",
     "find_groups",
+    "has_classifier",
     "kind_of",
     "layer_kind",
     "load_checkpoint",
     "load_weights",
     "named_layers",
+    "read_checkpoint",
     "register_builder",
     "register_layer_kind",
     "set_classifier",

@@ -10,7 +10,7 @@ import copy
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -144,6 +144,26 @@ def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped")
         found = [part for group in found for part in _separate(group, order, steps)]
     found.sort(key=lambda group: order.index(group.name))
     return ChannelGroups({group.name: group for group in found}, steps, coupling)
+
+
+def cut_groups(groups: ChannelGroups, kept: Mapping[str, Sequence[int]]) -> ChannelGroups:
+    """The groups of a network of which only some units are left, numbered from 0 again.
+
+    Args:
+        groups: of the whole network, with "grouped" coupling.
+        kept: for each group the units that are left, in rising order.
+    """
+    found = {}
+    for name, group in groups.items():
+        units = torch.tensor(kept[name])
+        number = torch.full((group.width,), -1)
+        number[units] = torch.arange(len(units))
+        sides = []
+        for side in (group.writes, group.reads):
+            left = {layer: number[whole] for layer, whole in side.items()}
+            sides.append({layer: new[new >= 0] for layer, new in left.items()})
+        found[name] = ChannelGroup(name, len(units), *sides)
+    return ChannelGroups(found, groups.steps, groups.coupling)
 
 
 def _steps(groups: list[ChannelGroup], backbone: nn.Module, order: list[str]) -> tuple[str, ...]:

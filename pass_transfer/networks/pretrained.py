@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -24,10 +24,21 @@ class PretrainedBackbone:
         spec: its architecture, number of classes, size and preprocessing.
         groups: its channel groups.
         name: what it is called in messages.
+        prompt: on images in [0, 1], if it always stands before the network.
+        kept: the units of the architecture's groups that it has, where it was cut before.
     """
 
-    def __init__(self, module: nn.Module, spec: BackboneSpec, groups: ChannelGroups, name: str):
+    def __init__(
+        self,
+        module: nn.Module,
+        spec: BackboneSpec,
+        groups: ChannelGroups,
+        name: str,
+        prompt: nn.Module | None = None,
+        kept: Mapping[str, Sequence[int]] | None = None,
+    ):
         self.module, self.spec, self.groups, self.name = module.eval(), spec, groups, name
+        self.prompt, self.kept = prompt, kept
         self.table = CostTable(module, groups, spec.image_size)
 
     def fresh(self) -> nn.Module:
@@ -44,7 +55,7 @@ class PretrainedBackbone:
 
         Args:
             masks: bool (width,) of each channel group; the whole network without them.
-            prompt: copied into it.
+            prompt: copied into it, in place of the network's own.
             classes: of a task, whose classifier is new and untrained then.
         """
         small = self.fresh()
@@ -53,7 +64,17 @@ class PretrainedBackbone:
             set_classifier(small, nn.Linear(features, classes))
         if masks is not None:
             small = remove_channels(small, masks, self.groups)
-        return Network(small, self.spec.mean, self.spec.std, copy.deepcopy(prompt)).eval()
+        before = copy.deepcopy(self.prompt if prompt is None else prompt)
+        return Network(small, self.spec.mean, self.spec.std, before).eval()
+
+    def units(self, masks: Mapping[str, torch.Tensor] | None = None) -> dict[str, list[int]]:
+        """The units of the architecture's groups that are left under masks; all without any."""
+        found = {}
+        for name, group in self.groups.items():
+            own = list(range(group.width) if self.kept is None else self.kept[name])
+            left = range(group.width) if masks is None else masks[name].nonzero().flatten().tolist()
+            found[name] = [own[number] for number in left]
+        return found
 
     def macs_share(self, kept: Mapping[str, int], classes: int) -> float:
         """MACs with so many units kept, as a share of the dense network's, for a task's classes."""

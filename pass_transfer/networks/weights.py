@@ -1,30 +1,32 @@
-"""Weights of a network: by torchvision name (downloaded), or from a .safetensors or .pth file."""
+"""Weights of a network: by torchvision name (downloaded), or from a checkpoint's file."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from pass_transfer.errors import BackboneError
-from pass_transfer.files import read_tensors
-from pass_transfer.networks.builders import build_backbone
-from pass_transfer.networks.classifier import classifier_name
+from pass_transfer.networks.builders import architectures, build_backbone
+from pass_transfer.networks.checkpoints import PICKLE, conversion, file_kind, read_checkpoint
+from pass_transfer.networks.classifier import classifier_name, classifier_of
 from pass_transfer.networks.spec import BackboneSpec
-
-PICKLES = (".pth", ".pt", ".bin", ".ckpt")
-CONVERSION = (
-    "{old} is a pickle, which could run code; --backbone reads safetensors. "
-    "If you trust the file, convert it once in Python:\n"
-    "    import torch, safetensors.torch\n"
-    "    safetensors.torch.save_file({{n: t.contiguous() for n, t in "
-    'torch.load({old!r}, "cpu", weights_only=True).items()}}, {new!r})'
+from pass_transfer.networks.tensor_names import (
+    COUNTER,
+    Architecture,
+    FoundTensors,
+    find_network,
+    is_pruned,
 )
+from pass_transfer.progress import say
+
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+RUN_NOTE = "model.json"  # beside the weights of a finished run
 
 
 def load_weights(backbone: nn.Module, architecture: str, weights: str | Path) -> list[str]:
@@ -33,28 +35,35 @@ def load_weights(backbone: nn.Module, architecture: str, weights: str | Path) ->
     Args:
         backbone: changed in place.
         architecture: its torchvision name, to look a weight name up by.
-        weights: a .safetensors or .pth file, or a torchvision weight name such as
-            "IMAGENET1K_V1" (downloaded). A classifier of another size is left out,
-            anything else that does not fit is an error.
+        weights: a checkpoint's file, safetensors or a pickle (see read_checkpoint), or a
+            torchvision weight name such as "IMAGENET1K_V1" (downloaded). Names may stand
+            behind any prefix. A classifier of another size or of several layers is left out,
+            and may be missing; anything else that does not fit is an error.
 
     Raises:
         BackboneError: missing file, unknown name, missing or misshaped tensors.
+        StorageError: a damaged safetensors file.
     """
-    return _fill(
-        backbone,
-        architecture,
-        weights,
-        _read_state(architecture, weights),
-        (classifier_name(backbone) + ".",),
-    )
+    path = Path(weights).expanduser()
+    known = path.exists() or path.suffix in ENDINGS
+    tensors = read_checkpoint(path) if known else _torchvision_state(architecture, str(weights))
+    wanted = _architecture(backbone, architecture)
+    found = _find(tensors, wanted, path)
+    own = backbone.state_dict()
+    kept = {}
+    for name, tensor in found.state.items():
+        if not wanted.in_head(name) or (name in own and own[name].shape == tensor.shape):
+            kept[name] = tensor
+    _fill(backbone, wanted, path, replace(found, state=kept), may_lack_head=True)
+    return sorted(set(own) - set(kept))
 
 
 def load_checkpoint(path: str | Path, spec: BackboneSpec) -> tuple[nn.Module, BackboneSpec]:
     """A network of one's own: weights of a spec's architecture, for any number of classes.
 
     Args:
-        path: a .safetensors file. Names may begin with "module." or, where PrunedModel
-            wrote it, "backbone."; such a file's prompt is left out.
+        path: a safetensors file. Names may stand behind any prefix, such as "module.". Without
+            a classifier, the network gets one row of zeros for one (see has_classifier).
         spec: architecture, image size and preprocessing.
 
     Returns:
@@ -66,110 +75,136 @@ def load_checkpoint(path: str | Path, spec: BackboneSpec) -> tuple[nn.Module, Ba
         StorageError: a file that is missing or damaged.
     """
     path = Path(path).expanduser()
-    if path.suffix in PICKLES:
+    if file_kind(path) == PICKLE:
+        raise BackboneError(conversion(path))
+    wanted = _architecture(build_backbone(spec), spec.architecture)
+    found = _find(read_checkpoint(path), wanted, path)
+    head = _head(found, wanted, path)
+    backbone = build_backbone(replace(spec, classes=len(head["weight"])))
+    wanted = _architecture(backbone, spec.architecture)
+    named = {f"{wanted.head}.{leaf}": tensor for leaf, tensor in head.items()}
+    _fill(backbone, wanted, path, replace(found, state=found.state | named))
+    return backbone.eval(), replace(spec, classes=len(head["weight"]))
+
+
+def has_classifier(backbone: nn.Module) -> bool:
+    """Whether a checkpoint's network came with a classifier, or has zeros for one."""
+    return bool(classifier_of(backbone).weight.any())
+
+
+def _architecture(backbone: nn.Module, name: str) -> Architecture:
+    shapes = {tensor: value.shape for tensor, value in backbone.state_dict().items()}
+    return Architecture(name, shapes, classifier_name(backbone))
+
+
+def _find(
+    tensors: Mapping[str, torch.Tensor], wanted: Architecture, path: str | Path
+) -> FoundTensors:
+    """An architecture's tensors in a file; says what else is there. Raises BackboneError."""
+    try:
+        found = find_network(tensors, wanted)
+    except BackboneError as error:
+        raise BackboneError(f"{path} {error}") from error
+    if found.left_out:
+        more = f" and {len(found.left_out) - 1} more" if len(found.left_out) > 1 else ""
+        taken = f"of {path}, the tensors behind {found.prefix} are taken"
+        say(f"{taken}; left out: {found.left_out[0]}{more}")
+    return found
+
+
+def _head(found: FoundTensors, wanted: Architecture, path: Path) -> dict[str, torch.Tensor]:
+    """The classifier's weight and bias; zeros where there is none. Raises BackboneError."""
+    own = {n: t for n, t in found.state.items() if wanted.in_head(n)}
+    features = wanted.shapes[f"{wanted.head}.weight"][1]
+    if not own:
+        return {"weight": torch.zeros(1, features), "bias": torch.zeros(1)}
+    weight = own.get(f"{wanted.head}.weight")
+    deeper = [n for n in own if n.rpartition(".")[0] != wanted.head]
+    if weight is None and deeper:
         raise BackboneError(
-            CONVERSION.format(old=str(path), new=str(path.with_suffix(".safetensors")))
+            f"{path}: its classifier has several layers ({', '.join(sorted(deeper)[:4])}), where "
+            f"{wanted.name} has one linear layer {wanted.head}. Save the file without a "
+            "classifier, that is without these, and a new one is made"
         )
-    if path.suffix != ".safetensors":
-        raise BackboneError(
-            f"{path} is no .safetensors file; "
-            f"give the file with the state dict of a {spec.architecture}"
-        )
-    state = _plain_names(read_tensors(path))
-    head = f"{classifier_name(build_backbone(spec))}.weight"
-    if head not in state or state[head].ndim != 2:
+    if weight is None or weight.ndim != 2:
         what = (
             "is missing"
-            if head not in state
-            else f"has shape {tuple(state[head].shape)}, not (classes, features)"
+            if weight is None
+            else f"has shape {tuple(weight.shape)}, not (classes, features)"
         )
         raise BackboneError(
-            f"{path}: the tensor {head} {what}; these are not weights of {spec.architecture}"
+            f"{path}: the tensor {found.prefix}{wanted.head}.weight {what}; these are not weights "
+            f"of {wanted.name}"
         )
-    spec = replace(spec, classes=len(state[head]))
-    backbone = build_backbone(spec)
-    _fill(backbone, spec.architecture, path, state)
-    return backbone.eval(), spec
+    return {name.rpartition(".")[2]: tensor for name, tensor in own.items()}
 
 
 def _fill(
     backbone: nn.Module,
-    architecture: str,
-    weights: str | Path,
-    state: Mapping[str, torch.Tensor],
-    left_out: tuple[str, ...] = (),
-) -> list[str]:
-    """Load a state dict; returns the names of what was left as it was.
-
-    What begins with one of `left_out` may be missing or have another shape, nothing else.
-    """
-    own = backbone.state_dict()
-    not_these = f"these are not weights of {architecture}"
-    kept = {}
+    wanted: Architecture,
+    path: str | Path,
+    found: FoundTensors,
+    may_lack_head: bool = False,
+) -> None:
+    """Load what was found. Raises BackboneError for the first tensor that does not fit."""
+    own, state = backbone.state_dict(), found.state
+    where = f"{path}: the tensor {found.prefix}"
+    not_these = f"these are not weights of {wanted.name}"
     for name, tensor in own.items():
         given = state.get(name)
-        if given is not None and given.shape == tensor.shape:
-            kept[name] = given
-        elif not name.startswith(left_out) and not name.endswith("num_batches_tracked"):
-            what = (
-                "is missing"
-                if given is None
-                else f"has shape {tuple(given.shape)}, not {tuple(tensor.shape)}"
-            )
-            raise BackboneError(f"{weights}: the tensor {name} {what}; {not_these}")
+        optional = name.endswith(COUNTER) or (may_lack_head and wanted.in_head(name))
+        if given is None and not optional:
+            raise BackboneError(f"{where}{name} is missing; {not_these}{_but(state, wanted)}")
+        if given is not None and given.shape != tensor.shape:
+            shapes = f"has shape {tuple(given.shape)}, not {tuple(tensor.shape)}"
+            if is_pruned(state, wanted):
+                raise BackboneError(_pruned(path, wanted, f"{found.prefix}{name} {shapes}"))
+            raise BackboneError(f"{where}{name} {shapes}; {not_these}{_but(state, wanted)}")
     unknown = sorted(set(state) - set(own))
     if unknown:
         raise BackboneError(
-            f"{weights}: unknown tensor {unknown[0]} (and {len(unknown) - 1} more); {not_these}"
+            f"{path}: unknown tensor {found.prefix}{unknown[0]} (and {len(unknown) - 1} more); "
+            f"{not_these}{_but(state, wanted)}"
         )
-    for name, tensor in kept.items():
+    for name, tensor in state.items():
         if tensor.is_floating_point() != own[name].is_floating_point():
+            quantised = " in floating point, but perhaps quantised ones"
             raise BackboneError(
-                f"{weights}: the tensor {name} is {tensor.dtype}, not {own[name].dtype}; "
-                f"{not_these}"
+                f"{where}{name} is {tensor.dtype}, not {own[name].dtype}; {not_these}"
+                f"{quantised if own[name].is_floating_point() else ''}"
             )
-        if tensor.is_floating_point() and not bool(
-            torch.isfinite(tensor.to(own[name].dtype)).all()
-        ):
-            raise BackboneError(f"{weights}: the tensor {name} holds NaN or infinite values")
-    backbone.load_state_dict(kept, strict=False)
-    return sorted(set(own) - set(kept))
+        values = tensor.to(own[name].dtype)
+        if tensor.is_floating_point() and not bool(torch.isfinite(values).all()):
+            raise BackboneError(f"{where}{name} holds NaN or infinite values")
+    backbone.load_state_dict(state, strict=False)
 
 
-def _plain_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A backbone's tensors without what a parallel wrapper or PrunedModel puts around them."""
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    if any(name.startswith("backbone.") for name in state):
-        return {
-            name.removeprefix("backbone."): tensor
-            for name, tensor in state.items()
-            if not name.startswith("prompt.")
-        }
-    return state
+def _but(state: Mapping[str, torch.Tensor], wanted: Architecture) -> str:
+    """Of which other architecture the tensors are, if they are of one that can be built."""
+    found = {n: t.shape for n, t in state.items() if not n.endswith(COUNTER)}
+    for name in architectures():
+        other = _known(name)
+        body = {n: other.shapes[n] for n in other.body}
+        rest = set(found) - set(body)
+        heads = all(other.in_head(n) or wanted.in_head(n) for n in rest)
+        if name != wanted.name and heads and all(found.get(n) == body[n] for n in body):
+            return f", but of {name}"
+    return ""
 
 
-def _read_state(architecture: str, weights: str | Path) -> Mapping[str, torch.Tensor]:
-    path = Path(weights).expanduser()
-    state: Mapping[str, Any]
-    if path.suffix == ".safetensors":
-        state = read_tensors(path)
-    elif path.suffix in PICKLES:
-        if not path.is_file():
-            raise BackboneError(f"no weights file {path}")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged archive
-            raise BackboneError(
-                f"{path} is not a file of plain tensors ({type(error).__name__})"
-            ) from error
-    else:
-        state = _torchvision_state(architecture, str(weights))
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, Mapping) or not all(
-        isinstance(t, torch.Tensor) for t in state.values()
-    ):
-        raise BackboneError(f"{path} does not hold a state dict (names with tensors)")
-    return _plain_names(state)
+@functools.cache
+def _known(name: str) -> Architecture:
+    with torch.device("meta"):
+        return _architecture(build_backbone(BackboneSpec(name, 2, 64)), name)
+
+
+def _pruned(path: str | Path, wanted: Architecture, tensor: str) -> str:
+    """What to say of a network that has fewer channels."""
+    folder = Path(path).parent
+    said = f"{path} holds a pruned {wanted.name} ({tensor}), which is no whole one. "
+    if (folder / RUN_NOTE).is_file():
+        return f"{said}Cut it again with adapt from its run folder {folder} (from_run)"
+    return f"{said}Only a run folder of adapt can be cut again (from_run)"
 
 
 def _torchvision_state(architecture: str, name: str) -> Mapping[str, torch.Tensor]:

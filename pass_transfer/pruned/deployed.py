@@ -16,7 +16,7 @@ from pass_transfer.networks.network import Network
 class DeployedNetwork(nn.Module):
     """A plain, physically smaller network with everything around it, from images to logits.
 
-    Images go in as RGB in [0, 1] at `spec.image_size`; prompt, clamping, normalisation
+    Images go in as RGB at `spec.image_size`, in [0, 1] or as uint8; prompt, clamping, normalisation
     and the classifier with one row per class are inside.
 
     Args:
@@ -39,10 +39,10 @@ class DeployedNetwork(nn.Module):
         self.kept = {name: list(units) for name, units in kept.items()}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (B, classes) for images (B, 3, S, S) in [0, 1].
+        """Logits (B, classes) for images (B, 3, S, S) in [0, 1], or uint8 ones in 0 to 255.
 
         Raises:
-            UsageError: no images, or of another shape, device or type.
+            UsageError: no images, or of another shape or device, or of other whole numbers.
         """
         size = self.spec.image_size
         if not torch.compiler.is_compiling():
@@ -51,6 +51,13 @@ class DeployedNetwork(nn.Module):
             raise UsageError(
                 f"images are {tuple(images.shape)}; this model takes (batch, 3, {size}, {size}) "
                 "in [0, 1], and predict() takes image files of any size"
+            )
+        if images.dtype == torch.uint8:
+            images = images.to(next(self.network.parameters()).dtype) / 255
+        elif not images.is_floating_point():
+            raise UsageError(
+                f"images are {images.dtype}, whose range is not known; this model takes floating "
+                "point in [0, 1], or torch.uint8 in 0 to 255"
             )
         return self.network(images)
 

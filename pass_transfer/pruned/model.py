@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class PrunedModel(DeployedNetwork):
     """A plain, physically smaller network with everything around it; see DeployedNetwork.
 
-    Images go in as RGB in [0, 1] at `spec.image_size`; prompt, clamping, normalisation
+    Images go in as RGB at `spec.image_size`, in [0, 1] or as uint8; prompt, clamping, normalisation
     and the classifier with one row per class are inside.
 
     Args:

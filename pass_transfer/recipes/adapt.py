@@ -21,11 +21,16 @@ from pass_transfer.budgets import Budget
 from pass_transfer.budgets.ranking import whole_groups
 from pass_transfer.errors import UsageError
 from pass_transfer.files import sha256
-from pass_transfer.label_mapping import choose_mapping
 from pass_transfer.progress import say
 from pass_transfer.pruned.folder import WEIGHTS
-from pass_transfer.recipes.adapt_config import AdaptConfig
+from pass_transfer.recipes.adapt_config import DEFAULT_METHOD, METHOD_AGAIN, AdaptConfig
 from pass_transfer.recipes.adapter import Adapter
+from pass_transfer.recipes.given_network import (
+    GivenNetwork,
+    check_apart,
+    check_method,
+    choose_network,
+)
 from pass_transfer.recipes.options import (
     RunOptions,
     refuse_unknown,
@@ -36,7 +41,6 @@ from pass_transfer.recipes.pipeline import Job, check_budget
 from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.runs.dense import find_dense
 from pass_transfer.runs.files import MASKS, check_resumable, modern_config
-from pass_transfer.scoring.own_backbone import read_backbone, weights_of
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.task_prior import keep_prior
 from pass_transfer.surroundings import as_guest
@@ -44,17 +48,17 @@ from pass_transfer.tasks import Task, load_task
 from pass_transfer.tasks.registry import check_name
 from pass_transfer.training import RunFolder, Runtime, choose_runtime
 from pass_transfer.training.run_folder import check_free
-from pass_transfer.zoo.entry import load_hypernet
 
 
 @as_guest
 def adapt(
-    hypernet: str | Path | PretrainedHypernet,
-    task: str,
+    hypernet: str | Path | PretrainedHypernet | None = None,
+    task: str | None = None,
     *,
     out: str | Path,
     data_dir: str | None = None,
     backbone: str | Path | None = None,
+    from_run: str | Path | None = None,
     dense: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -66,8 +70,9 @@ def adapt(
         out: the run folder.
         backbone: a .safetensors file with one's own weights of the entry's architecture (see
             load_checkpoint), instead of the entry's.
-        dense: a run, or its folder dense/, whose dense network of this task is taken instead
-            of one that is trained here.
+        from_run: a finished run, instead of a hypernet, whose small network is cut again. A
+            budget is a share of that network; the method is "selection" by default.
+        dense: a run, or its dense/, whose dense network is taken instead of one trained here.
         options: the budget, as budget= or as the arguments of Budget, such as macs=0.4
             (default: half of the multiply-accumulates); fields of AdaptConfig, such as
             method="selection"; device, precision, resume and force of RunOptions.
@@ -80,27 +85,26 @@ def adapt(
         KeyboardInterrupt: its text says how to continue.
     """
     started = time.monotonic()
-    options["budget"] = take_budget(options)
-    where, config = take(RunOptions, options), take(AdaptConfig, options)
-    refuse_unknown(options, "adapt")
-    _refuse_early(task, config.budget, out, where)
-    trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
-    entry = trained if backbone is None else read_backbone(trained, backbone)
-    whole_groups(entry.groups, config.budget.keep_layers)  # a wrong name, before images are read
+    where, config = _asked(options, DEFAULT_METHOD if from_run is None else METHOD_AGAIN)
+    task = _refuse_early(task, config.budget, out, where, from_run)
+    given = choose_network(hypernet, backbone, from_run)
+    check_method(config.chosen(), given)
+    whole_groups(given.dense.groups, config.budget.keep_layers)  # before images are read
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
-    data = load_task(task, entry.spec.image_size, data_dir)
+    data = load_task(task, given.dense.spec.image_size, data_dir)
     if where.resume:
         check_data(out, data)
-    job = _job(entry, data, config, runtime)
+    job = _job(given, data, config, runtime)
     if not (where.resume and (Path(out) / MASKS).exists()):  # else it has met its budget
         check_budget(job)
-    teacher_run = _given_dense(dense, entry, data, out if where.force else None)
+    teacher_run = _given_dense(dense, given, data, out if where.force else None)
     files = _named({"data_dir": data_dir, "backbone_file": backbone, "dense_run": dense})
-    identity = _identity(trained, job, task, config, teacher_run) | files
+    identity = _identity(given, job, task, config, teacher_run) | files
     run = _folder(out, identity, where, started)
     keep_data(run.path, data)
-    if entry.own_weights and backbone is None:
+    entry = given.hypernet
+    if entry is not None and entry.own_weights and backbone is None:
         keep_prior(entry, run)
     try:
         return Adapter(job, config, run, teacher_run).run()
@@ -109,10 +113,47 @@ def adapt(
         raise KeyboardInterrupt(str(stop) or saved) from stop
 
 
+def _asked(options: dict[str, Any], method: str) -> tuple[RunOptions, AdaptConfig]:
+    """Where it runs and what is made, from adapt's options; a method where none is given."""
+    options["budget"] = take_budget(options)
+    if options.get("method") is None:
+        options["method"] = method
+    where, config = take(RunOptions, options), take(AdaptConfig, options)
+    refuse_unknown(options, "adapt")
+    return where, config
+
+
+def _refuse_early(
+    task: str | None,
+    budget: Budget,
+    out: str | Path,
+    where: RunOptions,
+    from_run: str | Path | None,
+) -> str:
+    """Refuse what needs no network and no images to be told; returns the task's name.
+
+    Raises:
+        UsageError: no task, an unknown one, or options that do not go together.
+        RunError: a run folder that is taken, cannot be resumed, or holds what is cut again.
+    """
+    if task is None:
+        raise UsageError("task is missing; give a name, such as 'digits' or 'folder:photos'")
+    check_name(task)
+    if budget.batch > 1 and budget.kind != "latency_ms":
+        message = f"batch is {budget.batch}; it goes with a budget in milliseconds (latency_ms)"
+        raise UsageError(message, "batch")
+    check_free(out, resume=where.resume, force=where.force)
+    if where.resume:
+        check_resumable(Path(out))
+    if where.force and from_run is not None:
+        check_apart(from_run, Path(out))
+    return task
+
+
 def _given_dense(
-    dense: str | Path | None, entry: PretrainedHypernet, task: Task, emptied: str | Path | None
+    dense: str | Path | None, given: GivenNetwork, task: Task, emptied: str | Path | None
 ) -> Path | None:
-    return None if dense is None else find_dense(dense, entry.spec, task, emptied)
+    return None if dense is None else find_dense(dense, given.dense, task, emptied)
 
 
 def _folder(
@@ -122,49 +163,28 @@ def _folder(
     return RunFolder(out, identity, started=started, upgrade=modern_config, **again)
 
 
-def _refuse_early(task: str, budget: Budget, out: str | Path, where: RunOptions) -> None:
-    """Refuse what needs no entry and no images to be told. Raises UsageError, RunError."""
-    check_name(task)
-    if budget.batch > 1 and budget.kind != "latency_ms":
-        message = f"batch is {budget.batch}; it goes with a budget in milliseconds (latency_ms)"
-        raise UsageError(message, "batch")
-    check_free(out, resume=where.resume, force=where.force)
-    if where.resume:
-        check_resumable(Path(out))
-
-
-def _job(entry: PretrainedHypernet, task: Task, config: AdaptConfig, runtime: Runtime) -> Job:
-    classes = entry.spec.classes
-    mapping = choose_mapping(config.label_mapping, task.classes, classes, entry.own_weights)
-    if entry.own_weights and mapping == "linear":
-        say("the classifier is a new one, from class means")
-    elif entry.own_weights:
-        how = "one to one to the task's classes, by what they predict"
-        say(f"the classifier's rows are mapped {how}")
+def _job(given: GivenNetwork, task: Task, config: AdaptConfig, runtime: Runtime) -> Job:
     return Job(
-        entry.dense,
-        entry,
+        given.dense,
+        given.hypernet,
         task,
         runtime,
         config.chosen(),
         config.budget,
         config.recipe(len(task.train)),
-        mapping,
+        given.mapping(config.label_mapping, task),
         config.reconstruct,
         config.seed,
     )
 
 
 def _identity(
-    trained: PretrainedHypernet, job: Job, task: str, config: AdaptConfig, teacher_run: Path | None
+    given: GivenNetwork, job: Job, task: str, config: AdaptConfig, teacher_run: Path | None
 ) -> dict[str, Any]:
     """What decides a run, and what is noted of it."""
-    entry = job.hypernet
     identity = {
         "recipe": "adapt",
-        "entry": trained.name,
-        "fingerprint": trained.fingerprint(),
-        "backbone": None if entry is None else weights_of(entry),
+        **given.identity,
         "task": task,
         "data": job.task.record.fingerprints(),
         "classes": job.task.classes,

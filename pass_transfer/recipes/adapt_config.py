@@ -21,6 +21,7 @@ from pass_transfer.shrinking.finetune import FinetuneConfig
 # cores and at 160 to 170 on two without: quick is then 15 to 40 minutes, full five times that.
 WORK = {"cpu": {"quick": 2.75e13, "full": 1.3e14}, "gpu": {"quick": 3.4e14, "full": 4e15}}
 EPOCHS_LEAST, EPOCHS_MOST = 2, {"quick": 30, "full": 100}
+DEFAULT_METHOD, METHOD_AGAIN = "prompt", "selection"  # of a network cut before: no hypernetwork
 STEPS_LEAST = 400  # a small dataset gets more epochs, up to the most, until it has had so many
 
 
@@ -41,7 +42,7 @@ class AdaptConfig:
         with_dense: whether the dense network is fine-tuned too, for comparison.
     """
 
-    method: str = "prompt"
+    method: str = DEFAULT_METHOD
     settings: Mapping[str, Any] = field(default_factory=dict)
     budget: Budget = field(default_factory=lambda: Budget(macs=DEFAULT_MACS))
     effort: str = "quick"

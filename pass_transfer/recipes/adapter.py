@@ -6,13 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from pass_transfer.files import read_json, write_json
 from pass_transfer.latency import measure_latency
 from pass_transfer.masks import ChannelMasks
-from pass_transfer.networks import count_macs, count_parameters
+from pass_transfer.networks import build_backbone, count_macs, count_parameters
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
-from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
 from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes import pipeline
@@ -66,10 +68,9 @@ class Adapter:
         """The small network made, saved and measured; the result but for the dense accuracy."""
         found, search_seconds = self._found()
         masks = self._masks(found)
-        share = self.job.dense.macs_share(masks.kept, self.job.task.classes)
-        say(f"keeping {masks.density:.1%} of the channels, {share:.1%} of the dense MACs")
+        say(self._kept(masks))
         teacher = self._teacher() if self.config.distill else None
-        prompt = pipeline.deployed_prompt(found)
+        prompt = pipeline.deployed_prompt(self.job, found)
         network = self._finetuned("finetune", masks, prompt, teacher)
         return self._measured(network, found, masks, search_seconds)
 
@@ -118,13 +119,13 @@ class Adapter:
         seed_layers(self.job.seed, self.job.runtime.device)
         start, folder, job = self.folder.begin("dense"), self.folder.path, self.job
         deployed = getattr(job.chosen.settings, "deploy_prompt", False)
-        prompt = None
+        prompt = pipeline.deployed_prompt(job)
         if deployed and job.hypernet is not None and (folder / PROMPT).exists():
             prompt = stored_prompt(job.hypernet, folder)
         masks = ChannelMasks.load(folder / MASKS, job.groups)
         network = self._finetuned("dense", masks, prompt, dense=True)
         accuracy = evaluate(network, job.task.test, job.runtime)
-        save_dense(network, job.dense.spec, job.groups, job.task, folder / DENSE)
+        save_dense(network, job.dense, job.task, folder / DENSE)
         seconds = round(self.folder.seconds - start, 1)
         return {"dense_top1": accuracy.top1, "dense_seconds": seconds}
 
@@ -132,7 +133,7 @@ class Adapter:
         self,
         stage: str,
         masks: ChannelMasks,
-        prompt: Prompt | None,
+        prompt: nn.Module | None,
         teacher: Teacher | None = None,
         dense: bool = False,
     ) -> Network:
@@ -162,7 +163,7 @@ class Adapter:
     ) -> dict[str, Any]:
         """The network measured and saved; the result but for the dense accuracy."""
         job, folder, size = self.job, self.folder.path, self.job.dense.spec.image_size
-        prompt = pipeline.deployed_prompt(found)
+        prompt = pipeline.deployed_prompt(job, found)
         dense = job.runtime.place(job.dense.network(None, prompt, job.task.classes))
         measured = pipeline.measure(job, network, masks)
         predictions = measured.test.predictions
@@ -171,7 +172,7 @@ class Adapter:
         batches = sorted({*LATENCY_BATCHES, job.budget.batch})
         latency = measure_latency({"small": network, "dense": dense}, size, batches)
         spec = dataclasses.replace(job.dense.spec, classes=job.task.classes)
-        kept = {name: mask.nonzero().flatten().tolist() for name, mask in masks.items()}
+        kept = job.dense.units(masks)
         PrunedModel(network.cpu(), spec, job.task.class_names, kept).save(folder)
         return self._result(measured, masks) | {
             "dense_macs": count_macs(dense.cpu(), size),
@@ -204,4 +205,28 @@ class Adapter:
             "images": measured.test.images,
             "dense_seconds": None,
             "run": str(self.folder.path),
-        }
+        } | self._before()
+
+    def _before(self) -> dict[str, Any]:
+        """Of a network that was cut before: the run it is from, and the whole network's MACs."""
+        if self.job.dense.kept is None:
+            return {}
+        return {"from": self.job.dense.name, "whole_macs": self._whole_macs()}
+
+    def _whole_macs(self) -> int:
+        """MACs of the whole architecture with the task's classifier."""
+        spec = dataclasses.replace(self.job.dense.spec, classes=self.job.task.classes)
+        with torch.device("meta"):
+            whole = build_backbone(spec)
+        return count_macs(whole, spec.image_size)
+
+    def _kept(self, masks: ChannelMasks) -> str:
+        """What is left, in words."""
+        dense = self.job.dense
+        share = dense.macs_share(masks.kept, self.job.task.classes)
+        said = f"keeping {masks.density:.1%} of the channels, {share:.1%} of the dense MACs"
+        if dense.kept is None:
+            return said
+        macs = dense.table.with_classes(self.job.task.classes).macs(masks.kept)
+        whole = f"{macs / self._whole_macs():.1%} of a whole {dense.spec.architecture}'s"
+        return f"{said}, which are those of {dense.name}, and {whole}"

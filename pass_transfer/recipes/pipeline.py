@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+from torch import nn
+
 from pass_transfer.budgets import Budget
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import ChannelGroups, count_macs, find_groups
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
-from pass_transfer.prompts import Prompt
 from pass_transfer.random_streams import seed_layers
 from pass_transfer.scoring.method import Context, Found
 from pass_transfer.scoring.pretrained import PretrainedHypernet
@@ -41,7 +42,8 @@ class Job:
         chosen: the method, with its settings.
         budget: how large it may be.
         recipe: how it is fine-tuned.
-        mapping: how the task's classifier is made: "linear", "frequency" or "iterative".
+        mapping: how the task's classifier is made: "linear", "frequency" or "iterative"; or
+            "same" for the network's own, of the same classes.
         reconstruct: whether kept channels take over what cut ones carried.
         seed: of everything that is drawn.
     """
@@ -123,7 +125,9 @@ def _budget(job: Job) -> Budget:
     return job.budget.filled().replace(uniform=job.chosen.uniform)
 
 
-def shrink(job: Job, masks: ChannelMasks | None, prompt: Prompt | None) -> tuple[Network, Accuracy]:
+def shrink(
+    job: Job, masks: ChannelMasks | None, prompt: nn.Module | None
+) -> tuple[Network, Accuracy]:
     """The network that fine-tuning starts from, and its accuracy on the held-out images.
 
     Args:
@@ -163,9 +167,13 @@ def measure(job: Job, network: Network, masks: ChannelMasks) -> Measured:
     return Measured(found, plain, macs, context.table.parameters(masks.kept))
 
 
-def deployed_prompt(found: Found) -> Prompt | None:
-    """A copy of the prompt that is trained and saved with the network, if there is one."""
-    return copy.deepcopy(found.prompt) if found.deployed else None
+def deployed_prompt(job: Job, found: Found | None = None) -> nn.Module | None:
+    """A copy of the prompt that is trained and saved with the network, if there is one.
+
+    The method's own, where it has one that stays; else what the network came with.
+    """
+    deployed = found is not None and found.deployed
+    return copy.deepcopy(found.prompt if found and deployed else job.dense.prompt)
 
 
 def with_epochs(job: Job, epochs: int) -> Job:

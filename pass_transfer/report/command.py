@@ -22,7 +22,10 @@ def adapt_command(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
             were chosen.
         result: its result.json; --with-dense is said where the dense network was trained.
     """
-    words = ["--hypernet", config["entry"], "--task", config["task"]]
+    made_from = ["--hypernet", config["entry"]]
+    if config.get("from"):
+        made_from = ["--from", config["from_run"]]
+    words = [*made_from, "--task", config["task"]]
     for name, flag in FILES.items():
         words += [flag, config[name]] if config.get(name) else []
     words += ["--method", config["method"], *_settings(config)]

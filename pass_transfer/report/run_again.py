@@ -15,6 +15,8 @@ def again(record: RunRecord) -> list[Html]:
     """Commands, versions, hashes of the files, and settings."""
     config = record.config
     fingerprint = f"Fingerprint of {config['entry']}: {config['fingerprint']}"
+    if config.get("from"):
+        fingerprint = f"sha-256 of the weights of {config['from_run']}: {config['from']}"
     versions = card(
         facts(config["versions"].items()),
         element("p", fingerprint, class_="note"),

@@ -30,6 +30,18 @@ def lead(result: Mapping[str, Any]) -> str:
         f"of {result['images']} test images and is {speed:.2f} times as fast at batch {batch}. "
         f"Its channels were chosen by the method {result['method']}; choosing them took "
         f"{result['search_seconds']:.0f} s, the whole job {result['seconds']:.0f} s."
+        f"{_before(result)}"
+    )
+
+
+def _before(result: Mapping[str, Any]) -> str:
+    """What the dense network is, where it was cut before."""
+    if "from" not in result:
+        return ""
+    share = 100 * result["macs"] / result["whole_macs"]
+    return (
+        f" The dense network is that of {result['from']}, which was cut before; of the whole "
+        f"network's multiply-accumulates {share:.1f} % are left."
     )
 
 

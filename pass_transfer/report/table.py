@@ -18,7 +18,8 @@ Line = tuple[
 def summary(result: Mapping[str, Any]) -> str:
     """result.json as a table of plain text."""
     table = Table(
-        title=f"{result['task']} by {result['hypernet']} (method {result['method']})",
+        title=f"{result['task']} by {result['hypernet'] or result['from']} "
+        f"(method {result['method']})",
         title_justify="left",
     )
     for column in COLUMNS:

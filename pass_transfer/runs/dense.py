@@ -11,33 +11,31 @@ from pathlib import Path
 
 from pass_transfer.arguments import check_path
 from pass_transfer.errors import RunError, UsageError
-from pass_transfer.networks import BackboneSpec, ChannelGroups, build_backbone, count_parameters
+from pass_transfer.networks import BackboneSpec
 from pass_transfer.networks.network import Network
+from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.pruned import PrunedModel, load_pruned
 from pass_transfer.tasks import Task
 
 DENSE = "dense"  # folder in a run's
 
 
-def save_dense(
-    network: Network, spec: BackboneSpec, groups: ChannelGroups, task: Task, folder: Path
-) -> None:
-    """Write a network that was fine-tuned for a task, as a PrunedModel that keeps every channel.
+def save_dense(network: Network, dense: PretrainedBackbone, task: Task, folder: Path) -> None:
+    """Write a network that was fine-tuned for a task, as a PrunedModel with every channel it had.
 
     The network is on the CPU from then on.
     """
-    kept = {name: list(range(group.width)) for name, group in groups.items()}
-    PrunedModel(
-        network.cpu(), dataclasses.replace(spec, classes=task.classes), task.class_names, kept
-    ).save(folder)
+    spec = dataclasses.replace(dense.spec, classes=task.classes)
+    PrunedModel(network.cpu(), spec, task.class_names, dense.units()).save(folder)
 
 
 def find_dense(
-    path: str | Path, spec: BackboneSpec, task: Task, replaced: str | Path | None = None
+    path: str | Path, dense: PretrainedBackbone, task: Task, replaced: str | Path | None = None
 ) -> Path:
     """The folder of a dense network for a task: the given one, or that in a given run.
 
     Args:
+        dense: what a small network is made from.
         replaced: a run folder that is going to be deleted.
 
     Raises:
@@ -54,16 +52,17 @@ def find_dense(
             f"the dense network in {path} lies in the run folder, which would be replaced (force); "
             "choose another folder"
         )
-    model, wanted = load_pruned(folder), dataclasses.replace(spec, classes=task.classes)
+    model, wanted = load_pruned(folder), dataclasses.replace(dense.spec, classes=task.classes)
     if model.spec != wanted or model.class_names != task.class_names:
         found = _described(model.spec, model.class_names)
         raise RunError(
             f"{folder} holds {found}; needed is {_described(wanted, task.class_names)} of "
             f"{task.name}, with the same preprocessing"
         )
-    if count_parameters(model.network.backbone) != count_parameters(build_backbone(wanted)):
+    if model.kept != dense.units():
+        what = "a small network" if dense.kept is None else f"other channels than {dense.name}"
         raise RunError(
-            f"{folder} holds a small network; give a run that kept its dense one (with_dense=True, "
+            f"{folder} holds {what}; give a run that kept its dense one (with_dense=True, "
             f"or distill), or its folder {DENSE}/"
         )
     return folder

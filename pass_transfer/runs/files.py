@@ -73,11 +73,12 @@ DATA = shaped(  # what was understood of the images (tasks/overview.py)
     treated=named(whole()),
     copies=named(whole()),
 )
+RESULT_MAY_HAVE = {"data": DATA, "from": TEXT, "whole_macs": SIZE}
 FINGERPRINTS = named(shaped(images=whole(), sha256=TEXT))  # of each split (tasks/record.py)
 CONFIG_FIELDS = {
     "recipe": TEXT,
-    "entry": TEXT,
-    "fingerprint": TEXT,
+    "entry": maybe(TEXT),
+    "fingerprint": maybe(TEXT),
     "task": TEXT,
     "classes": whole(1, MOST_CLASSES),
     "images": SIZE,
@@ -104,6 +105,8 @@ CONFIG_MAY_HAVE = {
     "distill": PERCENT,
     "temperature": number(0),
     "teacher": maybe(TEXT),
+    "from": maybe(TEXT),
+    "from_run": maybe(TEXT),
     "threads": SIZE,
     "data": FINGERPRINTS,
 }
@@ -125,7 +128,7 @@ def read_result(run: Path) -> dict[str, Any]:
     if "transfer" in result:
         result["method"] = result.pop("transfer")
     try:
-        check_fields(result, RESULT_FIELDS, {"data": DATA})
+        check_fields(result, RESULT_FIELDS, RESULT_MAY_HAVE)
         for name, other in (("latency_ms", "dense_latency_ms"), ("channels_kept", "channels")):
             if set(result[name]) != set(result[other]):
                 raise UsageError(f"{name} and {other} have different names")

@@ -66,6 +66,11 @@ def found_in_run(
     if not (run / CONFIG).is_file():
         raise RunError(f"{run} holds no {CONFIG}; give a run folder of adapt")
     note = read_config(run)
+    if note.get("from"):
+        raise RunError(
+            f"{run} was cut from the finished run {note.get('from_run')}, not from a zoo entry, "
+            "whose cuts alone can be foreseen"
+        )
     if note.get("fingerprint") != trained.fingerprint():
         raise RunError(
             f"{run} was adapted from another zoo entry ({note.get('entry')}) than "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pass_transfer.arguments import check_is, check_path
-from pass_transfer.networks import load_checkpoint
+from pass_transfer.networks import has_classifier, load_checkpoint
 from pass_transfer.progress import say
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.task_prior import on_task
@@ -21,9 +21,12 @@ def read_backbone(hypernet: PretrainedHypernet, checkpoint: str | Path) -> Pretr
     check_is("hypernet", hypernet, PretrainedHypernet, "what load_hypernet gives")
     check_path("backbone", checkpoint)
     backbone, spec = load_checkpoint(checkpoint, hypernet.spec)
+    classifier = f"with a classifier of {spec.classes} classes"
+    if not has_classifier(backbone):
+        classifier = "without a classifier, which is made anew"
     say(
         f"{hypernet.name} was trained on its own backbone's weights; here it reads those of "
-        f"{checkpoint}, with a classifier of {spec.classes} classes"
+        f"{checkpoint}, {classifier}"
     )
     return hypernet.with_backbone(backbone)
 

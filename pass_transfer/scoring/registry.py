@@ -124,6 +124,15 @@ def _first_line(scores: Any) -> str:
     return (inspect.getdoc(getattr(scores, "func", scores)) or "").partition("\n")[0]
 
 
+def methods_without_hypernet() -> tuple[str, ...]:
+    """Names of the methods that score any network: they have no hypernetwork and no prompt."""
+    return tuple(
+        name
+        for name, method in METHODS.items()
+        if not method.needs_hypernet and not hasattr(method.settings, "deploy_prompt")
+    )
+
+
 def modern_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings under today's names, where version 0.1 wrote them; "method" is among them."""
     kind = given[VARIANT_OF]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from pass_transfer.masking import mask_layers
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import ChannelGroups, classifier_of, set_classifier
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.removal import remove_channels
-from pass_transfer.prompts import Prompt
 from pass_transfer.shrinking.classifier import fit_head
 from pass_transfer.shrinking.map_labels import map_labels
 from pass_transfer.shrinking.recalibrate import recalibrate
@@ -26,7 +27,7 @@ class ShrinkConfig:
     Fields:
         mapping: "linear" for a new classifier from class means; or the source classifier's
             rows, mapped one to one by the predictions of the dense network ("frequency") or
-            of the small one itself ("iterative").
+            of the small one itself ("iterative"); or those of the same classes ("same").
         reconstruct: whether kept channels take over what cut ones carried (reconstruct.py).
         seed: of the images that are looked at.
     """
@@ -40,7 +41,7 @@ def shrink(
     dense: PretrainedBackbone,
     groups: ChannelGroups,
     masks: ChannelMasks | None,
-    prompt: Prompt | None,
+    prompt: nn.Module | None,
     task: Task,
     config: ShrinkConfig,
     runtime: Runtime,
@@ -73,7 +74,7 @@ def shrink(
     recalibrate(network, task.train, runtime, seed=seed)
     if config.mapping == "linear":
         fit_head(network, task.train, task.classes, runtime, seed)
-    else:
+    elif config.mapping != "same":
         judge = whole if config.mapping == "frequency" else network
         source = classifier_of(small)
         set_classifier(small, map_labels(source, judge, task, runtime, seed))

@@ -62,7 +62,7 @@ def make_cell(study: Study, cell: Cell, job: Job, alike: Mapping[str, Any]) -> d
     found, search_seconds = _search(study, cell, job, alike)
     masks = pipeline.cut(job, found)
     start = clock()
-    network, before = pipeline.shrink(job, masks, pipeline.deployed_prompt(found))
+    network, before = pipeline.shrink(job, masks, pipeline.deployed_prompt(job, found))
     pipeline.train(job, network, before)
     held_out = evaluate(network, task.held_out, runtime)
     measured = pipeline.measure(job, network, masks)

@@ -37,7 +37,10 @@ CLOCK = "clock.json"
 LOCK = "lock"  # held by the process that works on the run, and let go by the system when that dies
 # What it ran with, what something was called, and where it lay: not compared when it is resumed.
 # The images are, in words of their own (runs/data.py), whatever their task is called.
-NOTED = ("versions", "threads", "entry", "task", "data", "data_dir", "backbone_file", "dense_run")
+NOTED = (
+    *("versions", "threads", "entry", "task", "data"),
+    *("data_dir", "backbone_file", "dense_run", "from_run"),
+)
 LARGEST = 1e30  # of a metric
 
 

@@ -234,7 +234,8 @@ def shortened(words, world):
     if "--resume" in words:
         more.remove("--force")
     if words[0] == "adapt":
-        method = words[words.index("--method") + 1] if "--method" in words else "prompt"
+        method = "selection" if "--from" in words else "prompt"
+        method = words[words.index("--method") + 1] if "--method" in words else method
         more += SHORT_METHODS.get(method, [])
     if words[0] in WITH_DATA and "--data-dir" not in words:
         task = "tiny-imagenet" if words[0] == "search" else words[words.index("--task") + 1]

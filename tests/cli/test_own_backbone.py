@@ -160,6 +160,21 @@ def test_the_classifier_is_kept_where_it_may_be_the_tasks(
     assert code == 130 and words in err and f"a classifier of {classes} classes" in err
 
 
+def test_a_checkpoint_without_a_classifier_gets_a_new_one(
+    adapting, few_photos, call, refused, tmp_path
+):
+    state = {f"model.{n}": t for n, t in network().state_dict().items() if not n.startswith("fc.")}
+    write_tensors(tmp_path / "w.safetensors", state)
+    given = ["--task", few_photos, "--backbone", tmp_path / "w.safetensors", "--batch-size", "8"]
+    code, _, err = call(*adapting(*given))
+    assert code == 0 and "without a classifier" in err and "from class means" in err
+    assert pt.load_pruned(tmp_path / "run").spec.classes == 2
+    assert call(*adapting(*given, "--resume"))[0] == 0
+    mapped = adapting(*given, "--label-mapping", "frequency", "--force")
+    code, _, err = call(*mapped)
+    assert code == 2 and "has no classifier" in err and "'linear'" in err
+
+
 def test_adapt_takes_a_hypernetwork_on_ones_own_weights_with_the_prior_it_has(
     entry, few_photos, tmp_path
 ):

@@ -7,7 +7,15 @@ from torch import nn
 
 from pass_transfer.errors import MaskError
 from pass_transfer.masking import masked
-from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
+from pass_transfer.networks import (
+    BackboneSpec,
+    CostTable,
+    build_backbone,
+    count_macs,
+    count_parameters,
+    cut_groups,
+    find_groups,
+)
 from pass_transfer.networks.groups import dependency_graph
 from pass_transfer.networks.removal import remove_channels, resize_like
 
@@ -185,3 +193,50 @@ def test_masks_with_independent_coupling_cannot_be_removed(resnet18):
     masks = {n: torch.ones(g.width, dtype=torch.bool) for n, g in groups.items()}
     with pytest.raises(MaskError, match="independent"):
         remove_channels(resnet18, masks, groups)
+
+
+AGAIN = ("resnet18", "vgg11_bn", "mobilenet_v2", "mobilenet_v3_small", "resnext50_32x4d")
+
+
+@pytest.mark.parametrize("architecture", AGAIN)
+@pytest.mark.parametrize("density", [0.04, 0.4])
+def test_cut_twice_is_cut_once_by_what_is_left_of_both(
+    networks, random_masks, architecture, density
+):
+    network, groups = networks(architecture)
+    first = random_masks(groups, 1, density)
+    kept = {name: mask.nonzero().flatten() for name, mask in first.items()}
+    small = remove_channels(network, first, groups)
+    left = cut_groups(groups, {name: units.tolist() for name, units in kept.items()})
+    assert {name: group.width for name, group in left.items()} == first.kept
+    second = random_masks(left, 2, 0.5)
+    both = {name: torch.zeros_like(mask) for name, mask in first.items()}
+    for name, units in kept.items():
+        both[name][units[second[name]]] = True
+    twice = remove_channels(small, second, left)
+    once = remove_channels(network, both, groups)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(twice(images), once(images))
+    table = CostTable(small, left, 32)
+    assert table.dense == count_macs(small, 32)
+    assert table.macs(second.kept) == count_macs(twice, 32)
+    assert table.parameters(second.kept) == count_parameters(twice)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "vgg11_bn", "mobilenet_v2"])
+def test_the_groups_of_a_cut_network_are_those_that_are_found_in_it(
+    networks, random_masks, architecture
+):
+    network, groups = networks(architecture)
+    masks = random_masks(groups, 3, 0.5)
+    kept = {name: mask.nonzero().flatten().tolist() for name, mask in masks.items()}
+    left = cut_groups(groups, kept)
+    found = find_groups(remove_channels(network, masks, groups), 32)
+    assert list(left) == list(found) and left.steps == found.steps
+    for name, group in found.items():
+        for side in ("writes", "reads"):
+            own, expected = getattr(left[name], side), getattr(group, side)
+            assert {n: u.tolist() for n, u in own.items()} == {
+                n: u.tolist() for n, u in expected.items()
+            }

@@ -8,6 +8,7 @@ whole budget.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -80,9 +81,8 @@ class _Colony:
         context = self.context
         masks = self.budget.cut(self.scores(source), context.cut_network())
         config = ShrinkConfig(reconstruct=False, seed=context.seed)
-        network = shrink(
-            context.dense, self.groups, masks, None, context.task, config, context.runtime
-        )
+        dense, prompt = context.dense, copy.deepcopy(context.dense.prompt)
+        network = shrink(dense, self.groups, masks, prompt, context.task, config, context.runtime)
         found = evaluate(network.eval(), context.task.held_out, context.runtime).top1
         if found > self.best_fitness:
             self.best, self.best_fitness = source.clone(), found

@@ -123,7 +123,8 @@ class ScoreStage(Stage):
         network, labels = self.network, labels.to(self.runtime.device)
         images = augmented(pixels, draw, self.task.mirrored, self.runtime.device)
         masks = straight_through_masks(self.scores(), self.groups, self.densities.draw(draw))
-        seen = images if self.prompt is None else self.prompt(images)
+        prompt = network.prompt if self.prompt is None else self.prompt
+        seen = images if prompt is None else prompt(images)
         normalised = (seen - network.mean) / network.std
         with self.runtime.autocast():
             logits = masked_forward(network.backbone, self.groups, masks, normalised).float()
