@@ -129,6 +129,12 @@ def check_whole(config: object, *, most: int = MOST - 1, **least: int) -> None:
             raise UsageError(f"{field} is {shown(value)}; it is {kind.words}", field)
 
 
+def check_pixels(size: object) -> None:
+    """Refuse what is no side of an image in pixels. Raises UsageError."""
+    if not is_whole(size):
+        raise UsageError(f"size is {shown(size)}; it is a number of pixels, at least 1", "size")
+
+
 def is_whole(value: object, least: int = 1) -> bool:
     """Whether a value is an integer, no bool, of at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < MOST

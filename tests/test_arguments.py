@@ -225,3 +225,27 @@ def test_flags_are_true_or_false(hypernet, tmp_path, flag, given):
 def test_options_of_adapt_are_refused_by_name(hypernet, tmp_path, argument, given):
     with pytest.raises(UsageError, match=f"^{argument} is "):
         pt.adapt(hypernet, "digits", out=tmp_path / "run", **{argument: given})
+
+
+@pytest.mark.parametrize(
+    "given, why",
+    [
+        ({"paths": None}, "^paths is None; it is a list of paths"),
+        ({"paths": "photo.jpg"}, "^paths is 'photo.jpg'"),
+        ({"paths": (path for path in "ab")}, "^paths is a generator"),
+        ({"top": True}, "^top is True; the model knows 10 classes"),
+        ({"top": 11}, "^top is 11"),
+        ({"top": "1"}, "^top is '1'"),
+        ({"batch_size": 0}, "^batch_size is 0"),
+        ({"batch_size": 2.5}, "^batch_size is 2.5"),
+    ],
+)
+def test_what_is_no_argument_of_predict_is_refused(given, why, model):
+    with pytest.raises(UsageError, match=why):
+        model.predict(**({"paths": []} | given))
+
+
+@pytest.mark.parametrize("given", [(None, 8), (3, 8), ("photo.jpg", 0), ("photo.jpg", "8")])
+def test_what_is_no_image_or_size_is_refused(given):
+    with pytest.raises(UsageError, match="^(path|size) is "):
+        pt.read_image(*given)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pass_transfer.arguments import check_path
+from pass_transfer.arguments import check_is, check_path
 from pass_transfer.errors import UsageError
 from pass_transfer.hub import HUB_PREFIX
 from pass_transfer.progress import say
 from pass_transfer.pruned.deployed import DeployedNetwork
 from pass_transfer.pruned.export import export_model
 from pass_transfer.pruned.folder import read_folder, write_folder
+from pass_transfer.settings import is_whole, shown
 from pass_transfer.surroundings import as_guest
 
 if TYPE_CHECKING:
@@ -53,8 +54,10 @@ class PrunedModel(DeployedNetwork):
         from pass_transfer.tasks import read_image
 
         self.check_top(top)
-        if isinstance(paths, (str, Path)) or batch_size < 1:
-            raise UsageError("predict takes a list of paths and a batch_size of at least 1")
+        check_is("paths", paths, (list, tuple), "a list of paths")
+        if not is_whole(batch_size):
+            message = f"batch_size is {shown(batch_size)}; it is a whole number from 1"
+            raise UsageError(message, "batch_size")
         found = []
         for first in range(0, len(paths), batch_size):
             some = paths[first : first + batch_size]
@@ -79,10 +82,9 @@ class PrunedModel(DeployedNetwork):
 
     def check_top(self, top: int) -> None:
         """Raise UsageError where the model has not so many classes."""
-        if not 1 <= top <= len(self.class_names):
-            raise UsageError(
-                f"top is {top}; the model knows {len(self.class_names)} classes", "top"
-            )
+        if not is_whole(top) or top > len(self.class_names):
+            count = len(self.class_names)
+            raise UsageError(f"top is {shown(top)}; the model knows {count} classes", "top")
 
     @as_guest
     def export(self, path: str | Path, format: str | None = None) -> dict[str, Any]:

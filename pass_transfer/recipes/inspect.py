@@ -13,25 +13,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from pass_transfer.files import read_json
+from pass_transfer.errors import UsageError
 from pass_transfer.latency import measure_latency
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import CostTable
+from pass_transfer.networks.spec import MOST_CLASSES
 from pass_transfer.progress import say
 from pass_transfer.recipes.adapter import LATENCY_BATCHES
 from pass_transfer.recipes.options import refuse_unknown, take_budget
-from pass_transfer.runs.files import modern_config
+from pass_transfer.runs.files import read_config
 from pass_transfer.runs.found import found_in_run
 from pass_transfer.scoring.method import Found
 from pass_transfer.scoring.own_backbone import read_backbone
 from pass_transfer.scoring.pretrained import PretrainedHypernet, cut_network
+from pass_transfer.settings import shown, whole
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime
-from pass_transfer.training.run_folder import CONFIG
 from pass_transfer.zoo.entry import load_hypernet
 
 DATA_SIZE = 64  # pixels at which images are looked at without a network: those of the zoo's entry
+CLASSES = whole(1, MOST_CLASSES)
 MULTIPLE = 8  # channel counts that arithmetic comes in
 SMALL_MAP = 16  # positions
 INTENSITY = 20  # MACs for each number moved, below which a CPU waits for memory
@@ -102,16 +104,15 @@ def inspect(
     """
     budget = take_budget(options)
     refuse_unknown(options, "inspect")
+    if classes is not None and not CLASSES.fits(classes):
+        raise UsageError(f"classes is {shown(classes)}; it is {CLASSES.words}", "classes")
     trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
     entry = trained if backbone is None else read_backbone(trained, backbone)
     if run is None:
         found = _of_source(entry)
     else:
-        found = found_in_run(entry, trained, run)
-        config, budget = modern_config(read_json(Path(run) / CONFIG)), budget.filled()
-        classes = classes or config["classes"]
-        deployed = config["settings"].get("deploy_prompt", False)
-        found = dataclasses.replace(found, deployed=deployed)
+        found, budget = _of_run(entry, trained, Path(run)), budget.filled()
+        classes = classes or read_config(Path(run))["classes"]
     measured = latency or budget.kind == "latency_ms"
     place = choose_runtime(device, "no").device if measured else torch.device("cpu")
     prompt = found.prompt if found.deployed else None
@@ -140,6 +141,13 @@ def _of_source(entry: PretrainedHypernet) -> Found:
     """What the source task's prompt gives."""
     prompt = entry.prompt()
     return Found(entry.scores(prompt), prompt, deployed=True)
+
+
+def _of_run(entry: PretrainedHypernet, trained: PretrainedHypernet, run: Path) -> Found:
+    """What a run found."""
+    found = found_in_run(entry, trained, run)
+    deployed = read_config(run)["settings"].get("deploy_prompt", False)
+    return dataclasses.replace(found, deployed=deployed)
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pass_transfer.errors import TaskError
+from pass_transfer.errors import TaskError, UsageError
 from pass_transfer.tasks.left_out import Tally
 from pass_transfer.tasks.listing import (
     Folder,
@@ -36,9 +36,14 @@ def load_folder_sources(
 ) -> tuple[list[str], dict[str, Source]]:
     """Class names, and a source for each split that has a folder; UNSPLIT where none has.
 
-    Raises TaskError for a folder that is missing, that may be understood in two ways, or that
-    holds no classes or no images.
+    Raises:
+        TaskError: a folder that is missing, that may be understood in two ways, or that holds
+            no classes or no images.
+        UsageError: another folder beside it.
     """
+    if data_dir is not None:
+        message = f"data_dir is {data_dir}; {name} is a folder itself, and takes no other"
+        raise UsageError(message, "data_dir")
     root = Path(name.removeprefix(PREFIX)).expanduser()
     if not root.is_dir():
         raise TaskError(

@@ -24,9 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from pass_transfer.arguments import check_path
 from pass_transfer.errors import StorageError, TaskError
 from pass_transfer.files import read_json, write_json
 from pass_transfer.progress import progress_bar, say
+from pass_transfer.settings import check_pixels
 from pass_transfer.tasks.cache import (
     NOTE,
     cache_folder,
@@ -61,7 +63,10 @@ def read_image(path: str | Path, size: int) -> torch.Tensor:
 
     Raises:
         TaskError: a file that is missing or no image; it is named.
+        UsageError: no path, or no size.
     """
+    check_path("path", path)
+    check_pixels(size)
     try:
         pixels = decode(os.fspath(path), size)
     except UnreadableImage as error:

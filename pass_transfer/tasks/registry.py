@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pass_transfer.arguments import check_is, check_path, named
+from pass_transfer.arguments import check_is, check_path
 from pass_transfer.errors import TaskError, UsageError
 from pass_transfer.progress import say
-from pass_transfer.settings import is_whole
+from pass_transfer.settings import check_pixels
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks.digits import DIGITS
 from pass_transfer.tasks.folders import FOLDERS
@@ -109,8 +109,7 @@ def _task(
 def check_task(name: object, size: object, data_dir: object) -> None:
     """Raise UsageError for arguments of load_task that cannot be what they should be."""
     check_is("task", name, str, "a name, such as 'digits', or 'folder:PATH'")
-    if not is_whole(size):
-        raise UsageError(f"size is {named(size)}; it is a number of pixels, at least 1", "size")
+    check_pixels(size)
     if data_dir is not None:
         check_path("data_dir", data_dir)
 

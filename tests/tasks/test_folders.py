@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pass_transfer.errors import TaskError
+from pass_transfer.errors import TaskError, UsageError
 from pass_transfer.tasks import images as tasks_images
 from pass_transfer.tasks import load_task
 
@@ -187,6 +187,11 @@ def test_a_missing_folder_or_a_file_is_refused(tmp_path):
     for name in ("nothing", "file"):
         with pytest.raises(TaskError, match=name):
             load(tmp_path / name)
+
+
+def test_a_second_folder_beside_it_is_refused(make, tmp_path):
+    with pytest.raises(UsageError, match="data_dir is .*is a folder itself"):
+        load_task(f"folder:{make({'cat': 9, 'dog': 9})}", SIZE, tmp_path)
 
 
 # the cache
