@@ -23,17 +23,6 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PASS_TRANSFER_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def read(monkeypatch):
-    """The contents that are decoded while a test runs."""
-    seen = []
-    real = tasks_images.picture
-    monkeypatch.setattr(
-        tasks_images, "picture", lambda content, size: seen.append(content) or real(content, size)
-    )
-    return seen
-
-
 def make(root, first=0, count=10):
     for name in ("cat", "dog"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -48,21 +37,21 @@ def load(root, size=SIDE):
     return load_task(f"folder:{root}", size)
 
 
-def decoded():
+def kept_entries():
     return sorted(cache_folder().glob("decoded/*"))
 
 
-def test_moved_images_and_new_times_are_found_again(tmp_path, read):
+def test_moved_images_and_new_times_are_found_again(tmp_path, decoded):
     root = make(tmp_path / "photos")
     load(root)
-    assert len(read) == 20 and len(decoded()) == 1
+    assert len(decoded) == 20 and len(kept_entries()) == 1
     for path in root.rglob("*.png"):
         os.utime(path, (1, 1))
     load(root)
-    assert len(read) == 20
+    assert len(decoded) == 20
     root.rename(tmp_path / "moved")
     load(tmp_path / "moved")
-    assert len(decoded()) == 1
+    assert len(kept_entries()) == 1
 
 
 def test_hashes_cost_no_second_read(tmp_path, monkeypatch):
@@ -110,7 +99,7 @@ def test_the_least_recently_used_goes_first(tmp_path, monkeypatch):
     one, two, three = (make(tmp_path / str(n), first=100 * n) for n in range(3))
     load(one)
     load(two)
-    kept = {path: path / "note.json" for path in decoded()}
+    kept = {path: path / "note.json" for path in kept_entries()}
     size = sum(entry.bytes for entry in list_cache() if "px" in entry.title) // 2
     for age, path in enumerate(sorted(kept, key=lambda path: kept[path].stat().st_mtime)):
         os.utime(kept[path], (1000 + age, 1000 + age))
@@ -126,7 +115,7 @@ def test_the_least_recently_used_goes_first(tmp_path, monkeypatch):
 def test_what_is_larger_than_the_whole_cache_is_not_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PASS_TRANSFER_CACHE_SIZE", "100")
     load(make(tmp_path / "photos"))
-    assert decoded() == []
+    assert kept_entries() == []
     assert f"the cache in {cache_folder()} cannot keep" in capsys.readouterr().err
 
 

@@ -197,17 +197,6 @@ def test_a_second_folder_beside_it_is_refused(make, tmp_path):
 # the cache
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-    """What is decoded while a test runs."""
-    seen = []
-    real = tasks_images.picture
-    monkeypatch.setattr(
-        tasks_images, "picture", lambda content, size: seen.append(content) or real(content, size)
-    )
-    return seen
-
-
 def test_a_second_load_decodes_nothing(make, decoded):
     root = make({"cat": 10, "dog": 10})
     (root / "cat" / "000.png").write_bytes(b"damaged")

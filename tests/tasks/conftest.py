@@ -1,0 +1,16 @@
+"""What tests of several files here look at."""
+
+import pytest
+
+from pass_transfer.tasks import images as tasks_images
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The contents that are decoded while a test runs."""
+    seen = []
+    real = tasks_images.picture
+    monkeypatch.setattr(
+        tasks_images, "picture", lambda content, size: seen.append(content) or real(content, size)
+    )
+    return seen
