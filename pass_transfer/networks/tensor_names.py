@@ -15,8 +15,10 @@ import torch
 from pass_transfer.errors import BackboneError
 
 COUNTER = "num_batches_tracked"  # which older checkpoints lack
-# Words for a second copy of the same network, which the first one is taken before.
-COPIES = ("ema", "momentum", "encoder_k", "target", "teacher", "averaged")
+# What a second copy of the same network is called, which the first one is taken before: as a
+# word of a name ("model_ema"), or as a whole one.
+COPY_WORDS = {"ema", "momentum", "teacher", "averaged"}
+COPY_NAMES = {"encoder_k", "target"}
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,18 @@ def find_network(tensors: Mapping[str, torch.Tensor], architecture: Architecture
     """
     _refuse_other_kinds(tensors)
     prefixes = _prefixes(tensors, architecture)
-    states = {prefix: _behind(tensors, prefix, architecture) for prefix in prefixes}
+    states = {prefix: _behind(tensors, prefix, (), architecture) for prefix in prefixes}
+    holding = [prefix for prefix, state in states.items() if _holds(state, architecture)]
+    for prefix in holding:
+        longer = tuple(p for p in holding if p != prefix and p.startswith(prefix))
+        states[prefix] = _behind(tensors, prefix, longer, architecture)
     fitting = [prefix for prefix, state in states.items() if _fits(state, architecture)]
     if not fitting:
         body = set(architecture.body)
         nearest = max(prefixes, key=lambda prefix: len(body & set(states[prefix])))
         return FoundTensors(states[nearest], nearest, [])
     prefix = _first(fitting, states)
+    _refuse_larger(prefix, states, architecture)
     others = [n for n, t in tensors.items() if not n.startswith(prefix) and t.numel() > 1]
     return FoundTensors(states[prefix], prefix, others)
 
@@ -92,10 +99,17 @@ def _prefixes(tensors: Iterable[str], architecture: Architecture) -> list[str]:
 
 
 def _behind(
-    tensors: Mapping[str, torch.Tensor], prefix: str, architecture: Architecture
+    tensors: Mapping[str, torch.Tensor],
+    prefix: str,
+    longer: tuple[str, ...],
+    architecture: Architecture,
 ) -> dict[str, torch.Tensor]:
-    """The tensors behind a prefix; a classifier in a Sequential gets the plain one's names."""
-    state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    """The tensors behind a prefix, but for those behind longer ones.
+
+    A classifier in a Sequential gets the plain one's names.
+    """
+    own = [n for n in tensors if n.startswith(prefix) and not n.startswith(longer)]
+    state = {name.removeprefix(prefix): tensors[name] for name in own}
     own = [name for name in state if architecture.in_head(name)]
     layers = {name.rpartition(".")[0] for name in own}
     leaves = {name.rpartition(".")[2] for name in own}
@@ -107,16 +121,23 @@ def _behind(
 
 def _fits(state: Mapping[str, torch.Tensor], architecture: Architecture) -> bool:
     """Whether these are exactly the architecture's tensors, whatever the classifier is."""
-    if any(n not in architecture.shapes and not architecture.in_head(n) for n in state):
-        return False
+    return _holds(state, architecture) and not _extra(state, architecture)
+
+
+def _holds(state: Mapping[str, torch.Tensor], architecture: Architecture) -> bool:
+    """Whether the architecture's tensors are among these."""
     shapes = architecture.shapes
     return all(name in state and state[name].shape == shapes[name] for name in architecture.body)
 
 
+def _extra(state: Mapping[str, torch.Tensor], architecture: Architecture) -> list[str]:
+    """Names that the architecture does not have."""
+    return [n for n in state if n not in architecture.shapes and not architecture.in_head(n)]
+
+
 def _first(fitting: list[str], states: Mapping[str, Mapping[str, torch.Tensor]]) -> str:
     """The one network to take. Raises BackboneError where it cannot be told."""
-    plain = [p for p in fitting if not any(word in p.lower() for word in COPIES)]
-    chosen = plain or fitting
+    chosen = [prefix for prefix in fitting if not _is_copy(prefix)] or fitting
     first = states[chosen[0]]
     for prefix in chosen[1:]:
         if not _equal(first, states[prefix]):
@@ -126,6 +147,26 @@ def _first(fitting: list[str], states: Mapping[str, Mapping[str, torch.Tensor]])
                 "give a file with one of them"
             )
     return chosen[0]
+
+
+def _is_copy(prefix: str) -> bool:
+    names = set(prefix.lower().split("."))
+    words = {word for name in names for word in name.split("_")}
+    return bool(words & COPY_WORDS or names & COPY_NAMES)
+
+
+def _refuse_larger(
+    prefix: str, states: Mapping[str, Mapping[str, torch.Tensor]], architecture: Architecture
+) -> None:
+    """Refuse a file in which the network that fits stands beside another one with more in it."""
+    for other, state in states.items():
+        extra = _extra(state, architecture)
+        if other != prefix and extra and _holds(state, architecture):
+            raise BackboneError(
+                f"holds several networks: the one behind {prefix or '(no prefix)'} fits, and the "
+                f"one behind {other or '(no prefix)'} has other tensors too ({extra[0]}); give a "
+                "file with the one that is meant"
+            )
 
 
 def _equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:

@@ -60,6 +60,27 @@ def test_a_copy_comes_after_the_network_and_equal_ones_are_one():
         find_network(differing, LITTLE)
 
 
+def behind(prefix, own):
+    return {f"{prefix}{name}": tensor for name, tensor in own.items()}
+
+
+def test_a_copy_is_not_taken_where_the_network_itself_has_more_in_it():
+    first, second = tensors(seed=1), tensors(seed=2)
+    more = {"online.predictor.weight": torch.zeros(3, 3)}
+    with pytest.raises(BackboneError, match="online. has other tensors too .predictor.weight"):
+        find_network(behind("online.", first) | more | behind("target.", second), LITTLE)
+    with pytest.raises(BackboneError, match="aux"):
+        find_network(first | behind("aux.", second), LITTLE)
+    assert find_network(first | behind("ema.", second), LITTLE).prefix == ""
+
+
+def test_a_copy_is_told_by_words_not_by_letters():
+    first, second = tensors(seed=1), tensors(seed=2)
+    for one, other in (("semantic_encoder.", "texture_encoder."), ("source_encoder.", "target_encoder.")):
+        with pytest.raises(BackboneError, match="several networks whose weights differ"):
+            find_network(behind(one, first) | behind(other, second), LITTLE)
+
+
 def test_fewer_channels_are_a_pruned_network_and_another_kernel_is_not():
     own = tensors()
     assert not is_pruned(own, LITTLE)
