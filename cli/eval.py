@@ -28,7 +28,7 @@ def evaluate(
 
     \b
       pass-transfer eval runs/fast --task digits
-      pass-transfer eval runs/photos --task folder:~/new-photos
+      pass-transfer eval runs/own --task folder:~/photos
     """
     from pass_transfer.recipes.eval import evaluate as run_evaluate
 

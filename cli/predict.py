@@ -28,8 +28,8 @@ def predict(
     Examples:
 
     \b
-      pass-transfer predict runs/photos holiday.jpg --top 3
-      pass-transfer predict runs/photos ~/new-photos --out classes.csv
+      pass-transfer predict runs/own photo.jpg --top 2
+      pass-transfer predict runs/own ~/photos --out classes.csv
     """
     from pass_transfer.recipes.predict import predict as run_predict
     from pass_transfer.report import predictions

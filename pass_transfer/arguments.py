@@ -30,6 +30,14 @@ def check_path(argument: str, value: Any) -> None:
         raise UsageError(f"{argument} is {named(value)}; it is no path: {why}", argument) from error
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with ~ as the user's home. Raises UsageError for a user that is not known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: there is no such user's home") from error
+
+
 def named(value: object) -> str:
     """A plain value as Python writes it, cut short; anything else by its type."""
     if value is None or isinstance(value, (str, int, float, Path)):

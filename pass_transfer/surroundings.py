@@ -11,6 +11,7 @@ time has them; a second thread's waits.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,6 +29,16 @@ SEED = 0  # for what is drawn before a run sets its own
 
 _one_call = threading.RLock()
 _to_give_back: ExitStack | None = None  # of the call that has the process's state
+
+
+def _in_a_new_process() -> None:
+    """A process that was forked begins outside of every call, whatever its parent is in."""
+    global _one_call, _to_give_back
+    _one_call, _to_give_back = threading.RLock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_a_new_process)
 
 
 def as_guest(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

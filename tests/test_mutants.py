@@ -21,7 +21,7 @@ from PIL import Image
 import pass_transfer as pt
 from pass_transfer.errors import PassTransferError
 from pass_transfer.files import read_json, write_json
-from pass_transfer.networks import register_builder
+from pass_transfer.networks import builders, register_builder
 from pass_transfer.recipes.inspect import inspect
 from pass_transfer.report import summary
 from pass_transfer.runs.backbone import read_trained
@@ -136,11 +136,16 @@ class Tiny(torch.nn.Sequential):
         )
 
 
-register_builder("tiny", lambda spec: Tiny(spec.classes))
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    """The network has a name while these tests run."""
+    register_builder("tiny", lambda spec: Tiny(spec.classes))
+    yield
+    del builders._BUILDERS["tiny"]
 
 
 @pytest.fixture(scope="module")
-def zoo(entries):
+def zoo(tiny, entries):
     """A tiny entry's folder."""
     return entries(architecture="tiny", hidden=8, pooled=8, encoder=(2, 4))
 

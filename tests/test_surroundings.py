@@ -3,8 +3,10 @@
 import importlib
 import inspect
 import multiprocessing
+import os
 import random
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -222,3 +224,32 @@ def test_a_budget_in_milliseconds_draws_nothing_of_the_callers(hypernet):
     before = torch.get_rng_state()
     hypernet.generate_masks(hypernet.prompt(), latency_ms=10_000, round_to=64)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_process_that_is_forked_during_a_call_waits_for_nothing():
+    started, end = threading.Event(), threading.Event()
+
+    @as_guest
+    def busy():
+        started.set()
+        end.wait(60)
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    started.wait(60)
+    child = os.fork()
+    if child == 0:
+        as_guest(lambda: None)()
+        os._exit(0)
+    try:
+        for _ in range(300):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            time.sleep(0.1)
+        else:
+            os.kill(child, 9)
+        assert done and status == 0
+    finally:
+        end.set()
+        thread.join()

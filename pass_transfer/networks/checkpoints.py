@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from pass_transfer.arguments import expanded
 from pass_transfer.errors import BackboneError
 from pass_transfer.files import read_tensors
 
@@ -98,7 +99,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         BackboneError: a file that is missing, damaged, or holds no tensors; it says what it is.
         StorageError: a damaged safetensors file.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if file_kind(path) == SAFETENSORS:
         return read_tensors(path)
     content = _unpickled(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pass_transfer.arguments import expanded
 from pass_transfer.errors import BackboneError
 from pass_transfer.networks.builders import architectures, build_backbone
 from pass_transfer.networks.checkpoints import PICKLE, conversion, file_kind, read_checkpoint
@@ -44,7 +45,7 @@ def load_weights(backbone: nn.Module, architecture: str, weights: str | Path) ->
         BackboneError: missing file, unknown name, missing or misshaped tensors.
         StorageError: a damaged safetensors file.
     """
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     known = path.exists() or path.suffix in ENDINGS
     tensors = read_checkpoint(path) if known else _torchvision_state(architecture, str(weights))
     wanted = _architecture(backbone, architecture)
@@ -74,7 +75,7 @@ def load_checkpoint(path: str | Path, spec: BackboneSpec) -> tuple[nn.Module, Ba
             unknown, of another shape or kind, or not finite; it is named.
         StorageError: a file that is missing or damaged.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if file_kind(path) == PICKLE:
         raise BackboneError(conversion(path))
     wanted = _architecture(build_backbone(spec), spec.architecture)

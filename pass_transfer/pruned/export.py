@@ -93,7 +93,10 @@ def choose_format(path: str | Path, format: str | None = None) -> str:
     path = Path(path)
     if path.is_dir():
         raise StorageError(f"{path} is a folder; give the name of a file")
-    chosen = format or path.suffix.removeprefix(".").lower()
+    ending = path.suffix.removeprefix(".").lower()
+    chosen = format or ending
+    if chosen != ending and chosen in FORMATS and ending in FORMATS:
+        raise UsageError(f"{path} ends like {ending}, and format is {chosen}; give one of them")
     if chosen not in FORMATS:
         known = ", ".join(FORMATS)
         if format is None:

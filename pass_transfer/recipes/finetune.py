@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pass_transfer.arguments import expanded
 from pass_transfer.files import sha256, write_json, write_tensors
 from pass_transfer.networks import BackboneSpec, build_backbone, load_weights
 from pass_transfer.networks.network import Network
@@ -120,5 +121,5 @@ def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _which(weights: str) -> str:
     """Which weights these are: a file's name with the start of its sha-256, or another name."""
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     return f"{path.name} {sha256(path)[:16]}" if path.is_file() else str(weights)

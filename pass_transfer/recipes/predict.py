@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pass_transfer.arguments import check_is, check_path
 from pass_transfer.errors import TaskError, UsageError
 from pass_transfer.files import write_bytes
 from pass_transfer.progress import progress_bar, say
@@ -77,8 +78,11 @@ def predict(
 
 def _image_files(paths: Sequence[str | Path], tally: Tally) -> list[str]:
     """The files that are named, and the images in the folders that are."""
+    check_is("paths", paths, (list, tuple), "a list of paths")
     files: list[str] = []
-    for path in map(Path, paths):
+    for given in paths:
+        check_path("paths", given)
+        path = Path(given)
         if path.is_dir():
             files += [file.path for file in images_below(start_folder(path), tally)]
         elif path.exists():
@@ -105,15 +109,15 @@ def _predicted(
     ):
         for first in range(0, len(files), BATCH):
             batch = files[first : first + BATCH]
-            read = {}
+            read: list[tuple[str, np.ndarray]] = []
             for path, pixels in zip(batch, pool.map(pixels_of, batch)):
                 if isinstance(pixels, UnreadableImage):
                     tally.add(pixels.reason, path)
                 else:
-                    read[path] = pixels
+                    read.append((path, pixels))
             if read:
-                images = to_batch(np.stack(list(read.values()))) / 255
-                for path, classes in zip(read, model.classify(images, top)):
+                images = to_batch(np.stack([pixels for _, pixels in read])) / 255
+                for (path, _), classes in zip(read, model.classify(images, top)):
                     shown = [{"class": name, "probability": share} for name, share in classes]
                     yield {"file": path, "classes": shown}
             bar.advance(len(batch))

@@ -38,7 +38,7 @@ def check_data(run: str | Path, task: Task) -> None:
         return
     known = read_data(run)
     changes = difference(known, task.record) if known else [_by_count(config["data"], task)]
-    raise RunError(_refusal(run, "; ".join(changes) or "in another order"))
+    raise RunError(_refusal(run, "; ".join(changes) or "their classes in another order"))
 
 
 def keep_data(run: Path, task: Task) -> None:

@@ -40,8 +40,9 @@ class Evaluation:
         read = (predictions >= 0).nonzero().flatten()
         count = min(SAMPLES, len(read))
         evenly = torch.linspace(0, len(read) - 1, count, dtype=torch.float64).round().long()
-        places = read[evenly]
-        samples, sample_labels = split.__getitems__(places.tolist())
+        samples, whole = split.images.read_whole(split.indices[read[evenly].numpy()])
+        places = read[evenly][torch.from_numpy(whole)]
+        sample_labels = torch.from_numpy(split.labels)[places]
         return cls(
             confusion_matrix(torch.from_numpy(split.labels)[read], predictions[read], classes),
             samples,

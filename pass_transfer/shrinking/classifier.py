@@ -12,14 +12,13 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from pass_transfer.masking import batch_statistics
 from pass_transfer.networks import classifier_name, set_classifier
 from pass_transfer.networks.network import Network
 from pass_transfer.random_streams import stream
 from pass_transfer.tasks import Split
-from pass_transfer.training.batches import batches, to_images
+from pass_transfer.training.batches import Batches, batches, to_images
 from pass_transfer.training.runtime import Runtime
 
 # 200 for each of 100 classes: the means of 512 features are then known to 0.07 standard deviations.
@@ -33,7 +32,7 @@ TRAINING_NORM = 2.0
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 
 
-def some_batches(split: Split, images: int, seed: int) -> DataLoader:
+def some_batches(split: Split, images: int, seed: int) -> Batches:
     """Batches of `images` images of a split, rounded up to whole batches; at most all of them."""
     order = torch.randperm(len(split), generator=stream(seed, "classifier")).split(BATCH)
     return batches(split, BATCH, order=order[: math.ceil(images / BATCH)])

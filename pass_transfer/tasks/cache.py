@@ -23,11 +23,10 @@ from pass_transfer.files import PART, make_folder, read_json
 
 DECODED = "decoded"
 NOTE = "note.json"
-OURS = {  # folders in the cache
-    DECODED: "decoded images",
-    "hashes": "hashes of files",
-    "datasets": "unpacked by the datasets library",
-}
+HASHES = "hashes"
+UNPACKED = "unpacked-tables"  # by the datasets library
+KEY = re.compile("[0-9a-f]{24}")  # what our files and folders are called, whatever lies beside them
+OLD_SECONDS = 24 * 3600  # after which a folder that a kill left half-written goes
 SIZE_VARIABLE = "PASS_TRANSFER_CACHE_SIZE"
 DEFAULT_SIZE = 20 << 30  # bytes: two of the largest tasks that are kept decoded
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -54,8 +53,13 @@ def cache_folder() -> Path:
     chosen = os.environ.get("PASS_TRANSFER_CACHE")
     if chosen:
         return Path(chosen)
-    user_cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
-    return Path(user_cache) / "pass-transfer"
+    user_cache = os.environ.get("XDG_CACHE_HOME")
+    if user_cache:
+        return Path(user_cache) / "pass-transfer"
+    try:
+        return Path.home() / ".cache" / "pass-transfer"
+    except RuntimeError:  # this user has no home
+        return Path(tempfile.gettempdir()) / f"pass-transfer-{os.getuid()}"
 
 
 def cache_limit() -> int:
@@ -65,14 +69,14 @@ def cache_limit() -> int:
         return DEFAULT_SIZE
     number, unit = (given[:-1], given[-1]) if given[-1] in UNITS else (given, "")
     try:
-        size = float(number)
+        size = float(number) * UNITS[unit]
     except ValueError:
         size = -1.0
     if not 0 <= size < float("inf"):
         raise UsageError(
             f"{SIZE_VARIABLE} is {os.environ[SIZE_VARIABLE]!r}; give bytes, or such as 500M or 20G"
         )
-    return int(size * UNITS[unit])
+    return int(size)
 
 
 def decoded_folder(key: str) -> Path:
@@ -113,37 +117,53 @@ def keep_decoded(key: str, write: Callable[[Path], None]) -> Path | None:
 
 
 def _make_room(newest: Path) -> None:
+    """Let the least recently used go; the newest itself where it alone is too large."""
+    _drop_halves(newest.parent, older_than=OLD_SECONDS)
     limit = cache_limit()
     entries = sorted(_decoded(newest.parent), key=lambda entry: entry.used)
+    own = sum(entry.bytes for entry in entries if entry.path == newest)
+    if own > limit:
+        shutil.rmtree(newest, ignore_errors=True)
+        return
     total = sum(entry.bytes for entry in entries)
     for entry in entries:
-        if total <= limit:
-            return
-        if entry.path != newest:
+        if total > limit and entry.path != newest:
             shutil.rmtree(entry.path, ignore_errors=True)
             total -= entry.bytes
-    if total > limit:
-        shutil.rmtree(newest, ignore_errors=True)
+
+
+def _drop_halves(folder: Path, older_than: float) -> None:
+    """Delete what kills left half-written."""
+    for path in folder.glob(f".*{PART}"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > older_than:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def list_cache() -> list[CacheEntry]:
     """What the cache holds, the most recently used first."""
     folder = cache_folder()
     found = list(_decoded(folder / DECODED))
-    for name, title in OURS.items():
-        if name != DECODED and (folder / name).is_dir():
-            found.append(_entry(title, folder / name))
-    earlier = [_entry("", path) for path in _earlier()]
-    if earlier:
-        size, used = sum(one.bytes for one in earlier), max(one.used for one in earlier)
-        found.append(CacheEntry("decoded by an earlier version", folder, size, used))
+    for title, paths in (
+        ("hashes of files", _hash_files()),
+        ("unpacked by the datasets library", [folder / UNPACKED]),
+        ("decoded by an earlier version", _earlier()),
+    ):
+        parts = [_entry("", path) for path in paths if path.exists()]
+        if parts:
+            size, used = sum(one.bytes for one in parts), max(one.used for one in parts)
+            found.append(CacheEntry(title, parts[0].path, size, used))
     return sorted(found, key=lambda entry: -entry.used)
 
 
 def _earlier() -> list[Path]:
-    """Decoded images as versions up to 0.1 kept them: a name of 24 hexadecimal digits."""
+    """Decoded images as versions up to 0.1 kept them."""
     found = [path for path in cache_folder().glob("*") if path.suffix in (".npy", ".json")]
-    return [path for path in found if re.fullmatch("[0-9a-f]{24}", path.stem)]
+    return [path for path in found if KEY.fullmatch(path.stem)]
+
+
+def _hash_files() -> list[Path]:
+    return [path for path in (cache_folder() / HASHES).glob("*.json") if KEY.fullmatch(path.stem)]
 
 
 def cache_contents() -> dict[str, Any]:
@@ -159,28 +179,35 @@ def clear_cache() -> int:
         StorageError: something cannot be deleted.
     """
     folder = cache_folder()
-    kept = [path for path in (folder / name for name in OURS) if path.is_dir()]
+    _drop_halves(folder / DECODED, older_than=0)
+    kept = [entry.path for entry in _decoded(folder / DECODED)]
     freed = 0
-    for path in [*kept, *_earlier()]:
+    for path in [*kept, *_hash_files(), folder / UNPACKED, *_earlier()]:
         freed += _entry("", path).bytes
-        try:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        except OSError as error:
-            raise StorageError(f"cannot delete {path}: {error.strerror or error}") from error
+        _delete(path)
+    for name in (DECODED, HASHES):
+        with contextlib.suppress(OSError):  # not there, or with files of somebody else in it
+            (folder / name).rmdir()
     return freed
 
 
-def _decoded(folder: Path) -> Iterator[CacheEntry]:
-    if not folder.is_dir():
+def _delete(path: Path) -> None:
+    """Delete a file or a folder, if another process has not. Raises StorageError."""
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except FileNotFoundError:
         return
-    for path in folder.iterdir():
-        if path.name.startswith(".") or not path.is_dir():
-            continue
-        with contextlib.suppress(FileNotFoundError):  # another process deleted it
-            yield _entry(_title(path), path)
+    except OSError as error:
+        raise StorageError(f"cannot delete {path}: {error.strerror or error}") from error
+
+
+def _decoded(folder: Path) -> Iterator[CacheEntry]:
+    paths = [path for path in folder.glob("*") if KEY.fullmatch(path.name) and path.is_dir()]
+    for path in paths:
+        yield _entry(_title(path), path)
 
 
 def _title(path: Path) -> str:
@@ -192,9 +219,11 @@ def _title(path: Path) -> str:
 
 
 def _entry(title: str, path: Path) -> CacheEntry:
+    """What a file or folder takes; nothing of what another process deletes meanwhile."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     size, used = 0, 0.0
     for file in files:
-        status = file.stat()
-        size, used = size + status.st_size, max(used, status.st_mtime)
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            size, used = size + status.st_size, max(used, status.st_mtime)
     return CacheEntry(title, path, size, used or time.time())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from pass_transfer.errors import TaskError
 
@@ -19,6 +20,7 @@ Encoded = bytes | str | np.ndarray
 # What is read, by content. Pillow reads more; the rest are drawings, programs, or have no mark
 # by which their content is known.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
+VERSION = 1  # of this file's rules
 HEAD = 32  # bytes that tell what a file is
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 SHARED_BRANDS = (b"mif1", b"msf1")  # of HEIC, or of AVIF, which then stands behind them
@@ -26,11 +28,14 @@ HEIC_HINT = "HEIC images, which need `pip install pass-transfer[heif]`"
 
 DAMAGED = "images that cannot be decoded"
 NO_ACCESS = "files that cannot be read"
+TOO_LARGE = "images with more pixels than Pillow opens"
 
 # Values that images of more than 8 bits reach: 8, 12 and 16 bits of content.
 LARGEST = (255, 4095, 65535)
 DARKEST = 16  # an image that stays below this part of the scale is stretched to its own largest
+OPAQUE = np.uint8(255)
 LIGHT = 128  # of 255: content of one colour is shown on black from here on
+BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes of its second header
 BLACK, WHITE = (0, 0, 0, 255), (255, 255, 255, 255)
 
 TURNED, TRANSPARENT, DEEP = "turned", "transparent", "deep"
@@ -87,6 +92,8 @@ def picture(content: bytes | np.ndarray, size: int) -> Picture:
         return _shown(_opened(content), size)
     except (MemoryError, UnreadableImage):
         raise
+    except (Image.DecompressionBombError, Warning) as error:  # as the program around us wishes
+        raise UnreadableImage(TOO_LARGE, str(error), lasts=False) from error
     except Exception as error:  # Pillow raises nearly every kind, by format and place of damage
         raise UnreadableImage(DAMAGED, f"{type(error).__name__}: {error}") from error
 
@@ -98,11 +105,16 @@ def known_by_content(head: bytes) -> bool:
 
 
 def decoder() -> str:
-    """What decoded pixels depend on, beside the content: kept images of another are not used."""
+    """What decoded pixels depend on, beside the content: kept images of another are not used.
+
+    Pillow's settings are those of the program around us.
+    """
     import PIL
 
     heif = _heif()
-    return f"1, Pillow {PIL.__version__}, pillow_heif {heif.__version__ if heif else 'none'}"
+    libraries = f"Pillow {PIL.__version__}, pillow_heif {heif.__version__ if heif else 'none'}"
+    settings = f"{ImageFile.LOAD_TRUNCATED_IMAGES}, {Image.MAX_IMAGE_PIXELS}"
+    return f"{VERSION}, {libraries}, {settings}"
 
 
 @cache
@@ -114,8 +126,17 @@ def _formats() -> tuple[str, ...]:
 
 @cache
 def _beginnings() -> list[Callable[[bytes], bool | str]]:
-    """Pillow's own tests of a file's first bytes."""
-    return [begins for begins in (Image.OPEN[name][1] for name in _formats()) if begins]
+    """Tests of a file's first bytes: Pillow's own, but for two that any text may pass."""
+    found = [Image.OPEN[name][1] for name in _formats() if name not in ("BMP", "PPM")]
+    return [_is_bmp, _is_ppm, *(begins for begins in found if begins)]
+
+
+def _is_bmp(head: bytes) -> bool:
+    return head[:2] == b"BM" and head[6:10] == bytes(4) and head[14] in BMP_HEADERS
+
+
+def _is_ppm(head: bytes) -> bool:
+    return re.match(rb"P[1-6]\s+(#|\d)", head) is not None
 
 
 def _is_heic(head: bytes) -> bool:
@@ -152,9 +173,13 @@ def _shown(image: Image.Image, size: int) -> Picture:
     if _turn(image):
         treated.append(TURNED)
     if image.mode == "F" or image.mode.startswith("I"):
-        image = _eight_bits(image)
+        see_through = image.info.get("transparency")
+        whole = image
+        image = _eight_bits(whole)
         treated.append(DEEP)
-    elif image.has_transparency_data:
+        if isinstance(see_through, int):
+            image.putalpha(Image.fromarray(np.where(np.asarray(whole) == see_through, 0, OPAQUE)))
+    if image.has_transparency_data:
         image = image.convert("RGBA")
         if cast(tuple[int, int], image.getchannel("A").getextrema())[0] < 255:
             treated.append(TRANSPARENT)
@@ -204,6 +229,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         white = next((one for one in largest if high <= one), high)
         low, high = 0, white if high >= white / DARKEST else high
     scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+    if getattr(image, "tag_v2", {}).get(262) == 0:  # a TIFF in which zero is white
+        scaled = 255 - scaled
     return Image.fromarray(scaled.round().astype(np.uint8))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pass_transfer.arguments import expanded
 from pass_transfer.errors import TaskError, UsageError
 from pass_transfer.tasks.left_out import Tally
 from pass_transfer.tasks.listing import (
@@ -44,13 +45,17 @@ def load_folder_sources(
     if data_dir is not None:
         message = f"data_dir is {data_dir}; {name} is a folder itself, and takes no other"
         raise UsageError(message, "data_dir")
-    root = Path(name.removeprefix(PREFIX)).expanduser()
-    if not root.is_dir():
-        raise TaskError(
-            f"{root} is not a folder; give folder:PATH with one folder of images per class"
-        )
+    if name == PREFIX:
+        raise UsageError("task is 'folder:' without a folder; give folder:PATH", "task")
+    root = expanded(name.removeprefix(PREFIX))
     tally = Tally()
-    top = list_folder(start_folder(root), tally)
+    try:
+        top = list_folder(start_folder(root), tally)
+    except OSError as error:
+        why = error.strerror or error
+        raise TaskError(
+            f"{root} is not a folder ({why}); give folder:PATH with one folder of images per class"
+        ) from error
     splits = _split_folders(root, top, tally) or {UNSPLIT: top}
     classes = {split: _class_folders(folder) for split, folder in splits.items()}
     names = _class_names(root, classes)
@@ -65,14 +70,18 @@ def load_folder_sources(
 def _split_folders(root: Path, top: Folder, tally: Tally) -> dict[str, Folder]:
     """What is in the folder of each split; nothing where the folders are classes.
 
-    A folder is a split's if it has such a name and holds folders and no images. Where val
-    stands with train and without test, as is usual, it is the test split.
+    A folder is a split's if it has such a name and its images lie in folders. One that has
+    images of its own beside them is a split's too, where no other folder may be a class.
+    Where val stands with train and without test, as is usual, it is the test split.
     """
     named = [folder for folder in top.folders if _split_of(folder)]
-    listed = {folder: list_folder(folder, Tally()) for folder in named}
-    flat = [folder for folder in named if images_among(listed[folder].files, Tally())]
-    found = [folder for folder in named if listed[folder].folders and folder not in flat]
     others = [folder for folder in top.folders if folder not in named]
+    tallies = {folder: Tally() for folder in named}
+    listed = {folder: list_folder(folder, tallies[folder]) for folder in named}
+    found = [folder for folder in named if listed[folder].folders and not _own(listed[folder])]
+    if found or not others:
+        mixed = [folder for folder in named if folder not in found and listed[folder].folders]
+        found += [folder for folder in mixed if any(map(_holds_images, listed[folder].folders))]
     if not found:
         if others or not named:
             return {}
@@ -80,15 +89,27 @@ def _split_folders(root: Path, top: Folder, tally: Tally) -> dict[str, Folder]:
         example = root / named[0].name / "CLASS"
         raise TaskError(f"{root} holds {shown} without class folders; expected {example}/images")
     _refuse_doubt(root, found, others)
-    for folder in flat:
-        for file in images_among(listed[folder].files, Tally()):
-            tally.add(OUTSIDE, file.name, images=False)
+    for folder in named:
+        tally.join(tallies[folder])
+        if folder not in found:
+            for file in _own(listed[folder]):
+                tally.add(OUTSIDE, file.name, images=False)
     for folder in others:
         tally.add(BESIDE, folder.name, images=False)
-    splits = {_split_of(folder): list_folder(folder, tally) for folder in found}
+    _outside(top, tally)
+    splits = {_split_of(folder): listed[folder] for folder in found}
     if "val" in splits and "train" in splits and "test" not in splits:
         splits["test"] = splits.pop("val")
     return {split: splits[split] for split in SPLIT_NAMES if split in splits}
+
+
+def _own(folder: Folder) -> list[ImageFile]:
+    """The images that lie in a folder itself."""
+    return images_among(folder.files, Tally())
+
+
+def _holds_images(folder: Opened) -> bool:
+    return bool(images_below(folder, Tally()))
 
 
 def _split_of(folder: Opened) -> str:
@@ -108,7 +129,7 @@ def _refuse_doubt(root: Path, found: Sequence[Opened], others: Sequence[Opened])
                 "leave one of them"
             )
         seen[split] = folder.name
-    with_images = [folder.name for folder in others if images_below(folder, Tally())]
+    with_images = [folder.name for folder in others if _holds_images(folder)]
     if len(found) == 1 and with_images:
         name = found[0].name
         raise TaskError(

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from pass_transfer.errors import StorageError
 from pass_transfer.files import make_folder, read_json, sha256, write_bytes
-from pass_transfer.tasks.cache import cache_folder
+from pass_transfer.tasks.cache import HASHES, cache_folder
 from pass_transfer.tasks.listing import ImageFile, Stamp
 
-HASHES = "hashes"
 FORMAT = 1
 UNREAD = "-"
 FEW = 64  # files that are hashed before it is known whether they have to be decoded
@@ -100,6 +99,8 @@ def _hash(path: str) -> str:
 
 def settled(stamp: Stamp, now: int | None = None) -> bool:
     """Whether a file with this stamp would have another one, were it written again now."""
-    newest = max(stamp.modified, stamp.changed)
+    now = time.time_ns() if now is None else now
+    past = [moment for moment in (stamp.modified, stamp.changed) if moment <= now]
+    newest = max(past, default=0)  # a time to come is none that a write now would leave
     step = COARSE_STEP if newest % SECOND == 0 else FINE_STEP
-    return newest + step < (time.time_ns() if now is None else now)
+    return newest + step < now

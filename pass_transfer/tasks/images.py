@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,18 +121,13 @@ class StreamedImages:
         return images
 
     def read_whole(self, indices: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        """uint8 images for those of indices (B,) that can be read, and their positions.
-
-        Raises TaskError where none can be.
-        """
+        """uint8 images for those of indices (B,) that can be read, and their positions."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             decoded = list(pool.map(self._decode, indices.tolist()))
         pixels = [one for one in decoded if one is not None]
         whole = [position for position, one in enumerate(decoded) if one is not None]
-        if not whole:
-            where = self.source.describe(int(indices[0]))
-            raise TaskError(f"{where} and the other images of a batch can no longer be read")
-        return to_batch(np.stack(pixels)), np.asarray(whole)
+        empty = np.zeros((0, self.size, self.size, 3), np.uint8)
+        return to_batch(np.stack(pixels) if pixels else empty), np.asarray(whole, np.int64)
 
     def _decode(self, index: int) -> np.ndarray | None:
         if self.lost[index]:
@@ -173,7 +168,7 @@ class _Pass:
     pixels: np.ndarray | None  # (N, S, S, 3) uint8; None where they are not kept
     problems: dict[int, tuple[str, str]] = field(default_factory=dict)  # reason and detail
     treated: Counter[str] = field(default_factory=Counter)
-    passing: bool = False  # whether a problem may be gone at the next try
+    passing: bool = False  # whether an image with this content may be readable at the next try
 
     def note(self, title: str, size: int) -> dict[str, Any]:
         """What is kept beside the arrays."""
@@ -226,14 +221,25 @@ def _recall(key: str, count: int, size: int, keeps: bool) -> _Pass | None:
     folder = decoded_folder(key)
     try:
         note = read_json(folder / NOTE)
-        problems = {int(place): tuple(problem) for place, problem in note["problems"].items()}
+        problems = _problems(note["problems"], count)
         content = _load(folder / CONTENT, (count, HASH_BYTES))
         pixels = _load(folder / PIXELS, (count, size, size, 3)) if keeps else None
         found = _Pass(content, pixels, problems, Counter(note["treated"]))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+    except Exception:  # whatever a damaged file raises; it is made again
         return None
     touch(folder)
     return found
+
+
+def _problems(noted: Mapping[str, Any], count: int) -> dict[int, tuple[str, str]]:
+    """Positions with reason and detail. Raises ValueError for what is none."""
+    problems = {}
+    for place, (reason, detail) in noted.items():
+        position = int(place)
+        if not 0 <= position < count or not isinstance(reason, str) or not isinstance(detail, str):
+            raise ValueError(f"{place} is no image of {count}")
+        problems[position] = reason, detail
+    return problems
 
 
 def _load(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -254,13 +260,14 @@ def _read_all(
     for position, problem in _decoded(source, size, title, found):
         if problem is not None:
             found.problems[position] = problem.reason, str(problem)
-            found.passing |= not problem.lasts
+            was_read = hashes is None or bool(found.content[position].any())
+            found.passing |= was_read and not problem.lasts
     known = []
     if hashes is not None:
         known = [_hexadecimal(row) for row in found.content]
         hashes.remember(source.files, known, began)
     key = _key(source, known, size, keeps)
-    if key is not None and (hashes is not None or not found.passing):
+    if key is not None and not found.passing:
         _keep(key, found, title, size)
     return found
 

@@ -115,7 +115,8 @@ def _chosen(
     if key in ("test", "val"):
         return split, f"{key} images"
     record = DataRecord({key: given.records[key]}, np.empty(0, np.int64))
-    if f"{key}.names" in data and not difference(_only(key, data), record):
+    cut = f"{key}.names" in data and "test.names" not in data
+    if cut and not difference(_only(key, data), record):
         return cut_test(split, names)[1], "test images"
     return split, "images"
 

@@ -59,6 +59,10 @@ class Tally:
         before = [self._found[reason]] if reason in self._found else []
         self._found[reason] = together([*before, one])[0]
 
+    def join(self, other: Tally) -> None:
+        """What another tally counted, too."""
+        self._found = {part.reason: part for part in together([*self.all(), *other.all()])}
+
     def all(self) -> tuple[LeftOut, ...]:
         """What was counted."""
         return tuple(self._found.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 HIDDEN = "hidden or system files"
 BROKEN = "links that lead nowhere"
-CYCLES = "links back to a folder above them"
+REPEATED = "links to a folder that is read already"
 OTHERS = "files that are no images"
 
 
@@ -60,11 +61,12 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A folder that can be listed: its path, its name, and the folders it lies in."""
+    """A folder that can be listed: its path and name, the folders it lies in, and which it is."""
 
     path: str
     name: str
     above: frozenset[tuple[int, int]] = frozenset()
+    identity: tuple[int, int] = (0, 0)
 
 
 def listed(path: str, name: str) -> ImageFile:
@@ -105,9 +107,9 @@ def list_folder(folder: Opened, tally: Tally) -> Folder:
         if stat.S_ISDIR(status.st_mode):
             identity = _identity(status)
             if identity in folder.above:
-                tally.add(CYCLES, name, images=False)
+                tally.add(REPEATED, name, images=False)
             else:
-                folders.append(Opened(entry.path, name, folder.above | {identity}))
+                folders.append(Opened(entry.path, name, folder.above | {identity}, identity))
         elif stat.S_ISREG(status.st_mode):
             files.append(ImageFile(entry.path, name, _stamp(status)))
         else:
@@ -116,13 +118,21 @@ def list_folder(folder: Opened, tally: Tally) -> Folder:
 
 
 def images_below(folder: Opened, tally: Tally) -> list[ImageFile]:
-    """All image files in a folder, at any depth, sorted by name."""
+    """All image files in a folder, at any depth, sorted by name.
+
+    A folder that several links lead to is read once, where it is nearest to the top.
+    """
     found: list[ImageFile] = []
-    waiting = [folder]
+    waiting, seen = deque([folder]), set(folder.above)
     while waiting:
-        listed = list_folder(waiting.pop(), tally)
+        listed = list_folder(waiting.popleft(), tally)
         found += images_among(listed.files, tally)
-        waiting += listed.folders
+        for child in listed.folders:
+            if child.identity in seen:
+                tally.add(REPEATED, child.name, images=False)
+            else:
+                seen.add(child.identity)
+                waiting.append(child)
     return sorted(found, key=lambda file: file.name.split("/"))
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pass_transfer.arguments import expanded
 from pass_transfer.errors import TaskError
 from pass_transfer.files import make_folder
 from pass_transfer.hub import in_words
-from pass_transfer.tasks.cache import cache_folder
+from pass_transfer.tasks.cache import UNPACKED, cache_folder
 from pass_transfer.tasks.decoding import Encoded
 from pass_transfer.tasks.hashes import FileHashes
 from pass_transfer.tasks.label_columns import read_labels
@@ -77,7 +78,7 @@ def load_parquet_sources(
 
     Raises TaskError for a data set that cannot be had, read, or used for classification.
     """
-    folder = None if data_dir is None else Path(data_dir).expanduser()
+    folder = None if data_dir is None else expanded(data_dir)
     files = {} if folder is None else _parquet_files(name, folder)
     tables = _from_hub(name) if folder is None else _from_folder(name, folder, files)
     place = "on the hub" if folder is None else f"in {folder}"
@@ -139,7 +140,7 @@ def _datasets_cache() -> str:
     It is a folder of this process alone where the cache cannot be written.
     """
     try:
-        folder = make_folder(cache_folder() / "datasets")
+        folder = make_folder(cache_folder() / UNPACKED)
         tempfile.TemporaryFile(dir=folder).close()
         return str(folder)
     except OSError:
@@ -182,20 +183,30 @@ class Rows:
         column: their column.
         base: what relative paths begin from; None where there are none.
         are_files: whether each image is a file of its own.
+        some_are: whether any is.
     """
 
     table: Dataset
     column: str
     base: Path | None
     are_files: bool
+    some_are: bool
 
     @classmethod
     def of(cls, table: Dataset, column: str, bases: Sequence[Path]) -> Rows:
-        """The rows of a table; relative paths begin at the first of `bases` that has the first."""
+        """The rows of a table; relative paths begin at the first of `bases` that has the first.
+
+        Raises TaskError for a column that cannot hold images.
+        """
         import datasets
         import pyarrow.compute
 
-        encoded = table.cast_column(column, datasets.Image(decode=False))
+        try:
+            encoded = table.cast_column(column, datasets.Image(decode=False))
+        except Exception as error:  # pyarrow raises many kinds
+            raise TaskError(
+                f"the column {column} holds {table.features[column]}; images are bytes or paths"
+            ) from error
         cells = encoded.data.column(column)
         held = pyarrow.compute.struct_field(cells, "bytes")
         paths = pyarrow.compute.struct_field(cells, "path")
@@ -204,7 +215,9 @@ class Rows:
         if held.null_count and bases:
             first = paths.drop_null()[0].as_py() if paths.null_count < len(cells) else ""
             base = next((one for one in bases if (one / first).is_file()), bases[0])
-        return cls(encoded, column, base, are_files)
+        alone = pyarrow.compute.and_(held.is_null(), paths.is_valid())
+        some_are = bool(pyarrow.compute.any(alone).as_py())
+        return cls(encoded, column, base, are_files, some_are)
 
     def __call__(self, index: int) -> Encoded:
         """An image file's content, or its path."""
@@ -218,6 +231,8 @@ def _source(
     rows: Rows, labels: np.ndarray, fingerprint: str, title: str, folder: Path | None
 ) -> Source:
     describe, named = partial("{}, row {}".format, title), "row {}".format
+    if rows.some_are and not rows.are_files:
+        return Source(rows, labels, None, describe, named=named)  # read anew each time
     if not rows.are_files or folder is None:
         return Source(rows, labels, fingerprint, describe, named=named)
     paths = [str(rows(index)) for index in range(len(labels))]

@@ -7,6 +7,7 @@ place of the data is in neither, so data that was moved or copied is the same.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,10 +35,15 @@ class SplitRecord:
     fingerprint: str
 
     @classmethod
-    def of(cls, names: Sequence[str], content: np.ndarray) -> SplitRecord:
-        """From the images' names with their classes, and their contents' sha-256 (N, 32) uint8."""
-        hashed = [hashlib.sha256(name.encode(errors="surrogatepass")).digest() for name in names]
-        whole = hashlib.sha256(b"".join(hashed))
+    def of(
+        cls, class_names: Sequence[str], names: Sequence[str], content: np.ndarray
+    ) -> SplitRecord:
+        """From the images' names with their classes, and their contents' sha-256 (N, 32) uint8.
+
+        The classes' order counts in the fingerprint: by it a network's outputs are named.
+        """
+        hashed = [_hash(name) for name in names]
+        whole = hashlib.sha256("\n".join(class_names).encode() + b"".join(hashed))
         whole.update(np.ascontiguousarray(content).tobytes())
         named = np.frombuffer(b"".join(hashed), np.uint8).reshape(-1, 32)
         return cls(short_hashes(named), short_hashes(content), whole.hexdigest())
@@ -87,6 +93,12 @@ def read_data(folder: Path) -> dict[str, np.ndarray]:
     if any(part.ndim != 1 or part.dtype != np.int64 for part in parts.values()):
         raise StorageError(f"{folder / DATA} does not hold hashes of images")
     return parts
+
+
+def _hash(name: str) -> bytes:
+    """Of a name in composed Unicode, as macOS decomposes it."""
+    composed = unicodedata.normalize("NFC", name)
+    return hashlib.sha256(composed.encode(errors="surrogatepass")).digest()
 
 
 def short_hashes(hashes: np.ndarray) -> np.ndarray:

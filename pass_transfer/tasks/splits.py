@@ -67,12 +67,13 @@ def decoded_splits(
         splits[key], opened[key] = Split(one.images, one.good, source.labels[one.good]), one
         good, labels = one.good.tolist(), splits[key].labels.tolist()
         called = [f"{names[label]}/{source.named(i)}" for i, label in zip(good, labels)]
-        records[key] = SplitRecord.of(called, one.content[one.good])
+        records[key] = SplitRecord.of(names, called, one.content[one.good])
     return GivenSplits(splits, opened, records, together(left_out))
 
 
 def _words(left_out: Sequence[LeftOut]) -> str:
-    return "; ".join(part.said() for part in together(left_out)) or "there is none"
+    found = [f"{part.reason}: {part.count}" for part in together(left_out)]
+    return "; ".join(found) or "there is none"
 
 
 def contents(split: Split, opened: OpenedImages) -> np.ndarray:

@@ -52,9 +52,9 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return images[0], labels[0]
 
     def __getitems__(self, positions: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch: uint8 images (B, 3, S, S) and labels (B,), without what can no longer be read.
+        """A batch: uint8 images (B, 3, S, S) and labels (B,).
 
-        Raises TaskError where nothing of it can.
+        What can no longer be read is left out.
         """
         chosen = np.asarray(positions)
         images, whole = self.images.read_whole(self.indices[chosen])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from pass_transfer.errors import TaskError
 from pass_transfer.random_streams import stream
 from pass_transfer.tasks import Split
 from pass_transfer.tasks.images import StreamedImages
@@ -29,6 +30,26 @@ class _Order:
         return len(self.lists)
 
 
+class Batches:
+    """What a loader reads, without batches of which nothing can be read any more."""
+
+    def __init__(self, loader: DataLoader):
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Raises TaskError at the end where nothing at all could be read."""
+        read = 0
+        for images, labels in self.loader:
+            if len(labels):
+                read += len(labels)
+                yield images, labels
+        if len(self) and not read:
+            raise TaskError("the images can no longer be read; is their folder still there?")
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+
 def batches(
     split: Split,
     size: int,
@@ -39,7 +60,7 @@ def batches(
     rank: int = 0,
     world: int = 1,
     order: Sequence[torch.Tensor] | None = None,
-) -> DataLoader:
+) -> Batches:
     """Batches of (uint8 images (B, 3, S, S), labels (B,)).
 
     Args:
@@ -53,13 +74,14 @@ def batches(
     if order is None:
         order = _epoch_order(len(split), size, seed, epoch)
     workers = 2 if isinstance(split.images, StreamedImages) else 0
-    return DataLoader(
+    loader = DataLoader(
         split,
         batch_sampler=_Order(order, start, rank, world),
         collate_fn=_as_read,
         num_workers=workers,
         worker_init_fn=_leave_interrupts,
     )
+    return Batches(loader)
 
 
 def _epoch_order(images: int, size: int, seed: int | None, epoch: int) -> Sequence[torch.Tensor]:

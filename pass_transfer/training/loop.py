@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from pass_transfer.errors import DivergedError
 from pass_transfer.progress import progress_bar, say
 from pass_transfer.random_streams import seed_layers, stream, stream_seed
 from pass_transfer.tasks import Split
-from pass_transfer.training.batches import batches
+from pass_transfer.training.batches import Batches, batches
 from pass_transfer.training.interrupt import Interrupt
 from pass_transfer.training.run_folder import RunFolder
 from pass_transfer.training.runtime import Runtime
@@ -164,7 +163,7 @@ class _Loop:
     def _title(self) -> str:
         return f"{self.stage.name} {self.done.epoch + 1}/{self.config.epochs}"
 
-    def _batches(self) -> DataLoader:
+    def _batches(self) -> Batches:
         """This process's share of the batches that are left of the epoch."""
         config, processes = self.config, self.runtime.processes
         return batches(

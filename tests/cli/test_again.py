@@ -177,7 +177,7 @@ def test_what_does_not_go_with_a_run_is_refused(again, first, entry, few_photos,
     assert "(--backbone)" in refused(*again("--backbone", weights), code=2)
     unfinished = again()
     unfinished[unfinished.index("--from") + 1] = tmp_path
-    assert "not a finished run" in refused(*unfinished)
+    assert "is no run of adapt" in refused(*unfinished)
     inside = again("--force")
     inside[inside.index("--out") + 1] = first
     assert "(--force)" in refused(*inside, code=2) and (first / "model.json").is_file()

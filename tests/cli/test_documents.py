@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from pass_transfer.budgets import latency as latency_budget
-from pass_transfer.cli import main, study, zoo
+from pass_transfer.cli import cache, main, study, zoo
 from pass_transfer.files import write_tensors
 from pass_transfer.networks import BackboneSpec, build_backbone
 from pass_transfer.study import load_study
@@ -40,12 +40,15 @@ HELP_ORDER = (
     "adapt",
     "inspect",
     "eval",
+    "predict",
     "export",
     "bench",
     "report",
     "env",
+    "methods",
     "study",
     "zoo",
+    "cache",
 )  # what a verb needs, the ones before it make
 QUICK = ["--epochs", "1", "--batch-size", "8", "--device", "cpu", "--force"]
 SHORT = {
@@ -306,7 +309,7 @@ def test_every_example_of_a_document_works(document, run_shell, run_python):
 
 def test_every_example_in_the_help_of_a_verb_works(run_shell):
     verbs = {command.name: command.callback for command in main.app.registered_commands}
-    several = {"zoo": zoo, "study": study}
+    several = {"zoo": zoo, "study": study, "cache": cache}
     assert {*verbs, *several} == set(HELP_ORDER), (
         "a new verb needs its place among those whose examples are run"
     )

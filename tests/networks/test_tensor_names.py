@@ -76,7 +76,10 @@ def test_a_copy_is_not_taken_where_the_network_itself_has_more_in_it():
 
 def test_a_copy_is_told_by_words_not_by_letters():
     first, second = tensors(seed=1), tensors(seed=2)
-    for one, other in (("semantic_encoder.", "texture_encoder."), ("source_encoder.", "target_encoder.")):
+    for one, other in (
+        ("semantic_encoder.", "texture_encoder."),
+        ("source_encoder.", "target_encoder."),
+    ):
         with pytest.raises(BackboneError, match="several networks whose weights differ"):
             find_network(behind(one, first) | behind(other, second), LITTLE)
 

@@ -32,7 +32,7 @@ def test_masks_need_a_prompt_and_one_budget(entries):
         entry.generate_masks(prompt, budget="quick")
     with pytest.raises(UsageError, match="give budget= or macs, not both"):
         entry.generate_masks(prompt, half, macs=0.5)
-    with pytest.raises(UsageError, match="prompt is a NoneType; it is a Prompt"):
+    with pytest.raises(UsageError, match="prompt is None; it is a Prompt"):
         entry.generate_masks(None, half)
 
 

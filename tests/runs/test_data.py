@@ -173,3 +173,12 @@ def test_the_hashes_that_a_run_keeps_are_of_names_and_contents(tmp_path):
     task = load(root)
     assert np.unique(task.record.learned).size == 20
     assert set(task.record.splits) == {"all"}
+
+
+def test_names_that_macos_decomposed_are_the_same(tmp_path):
+    root, run = tmp_path / "photos", tmp_path / "run"
+    make(root, [""])
+    (root / "cat").rename(root / "d\u00f6g")
+    begin(root, run)
+    (root / "d\u00f6g").rename(root / "do\u0308g")
+    check_data(run, load(root))

@@ -1,5 +1,6 @@
 """The cache: named by content, of a limited size, never with an error that may pass."""
 
+import json
 import os
 import shutil
 import time
@@ -145,8 +146,58 @@ def test_clearing_deletes_what_is_ours_and_nothing_else(tmp_path):
     assert list_cache() == [] and clear_cache() == 0
 
 
+def test_folders_of_somebody_else_are_left_alone(tmp_path, monkeypatch):
+    mine = cache_folder() / "decoded" / "holiday-videos"
+    mine.mkdir(parents=True)
+    (mine / "film.bin").write_bytes(bytes(5000))
+    (cache_folder() / "datasets").mkdir()
+    monkeypatch.setenv("PASS_TRANSFER_CACHE_SIZE", "4000")
+    load(make(tmp_path / "photos"))
+    clear_cache()
+    assert (mine / "film.bin").exists() and (cache_folder() / "datasets").exists()
+
+
+def test_what_is_too_large_itself_drives_nothing_out(tmp_path, monkeypatch):
+    small = make(tmp_path / "small", count=4)
+    load(small)
+    size = sum(entry.bytes for entry in list_cache() if "px" in entry.title)
+    monkeypatch.setenv("PASS_TRANSFER_CACHE_SIZE", str(size + 500))
+    load(make(tmp_path / "large", first=100, count=40))
+    assert [entry.title for entry in list_cache() if str(small) in entry.title]
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"problems": {"0": ["x"]}, "treated": {}},
+        {"problems": {"999": ["a", "b"]}, "treated": {}},
+        {"problems": {"0": [["a"], "b"]}, "treated": {}},
+        {"problems": {"-1": ["a", "b"]}, "treated": {}},
+        {"problems": [], "treated": 5},
+        [],
+    ],
+)
+def test_odd_notes_are_made_again(tmp_path, decoded, note):
+    root = make(tmp_path / "photos")
+    load(root)
+    path = kept_entries()[0] / "note.json"
+    path.write_text(json.dumps(note))
+    assert load(root).skipped == 0 and len(decoded) == 40
+
+
+def test_pillows_settings_decide_which_images_are_kept(tmp_path, monkeypatch):
+    root = make(tmp_path / "photos")
+    Image.new("RGB", (60, 60)).save(root / "cat" / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert load(root).skipped == 1
+    monkeypatch.undo()
+    monkeypatch.setenv("PASS_TRANSFER_CACHE", str(tmp_path / "cache"))
+    assert load(root).skipped == 0
+
+
 def test_a_file_that_was_only_just_written_may_change_unseen():
     second = 10**9
     assert settled(Stamp(1, 100, 5 * second + 1, 1), 8 * second)
     assert not settled(Stamp(1, 100, 5 * second + 1, 1), 5 * second + 2)
+    assert settled(Stamp(1, 99 * second, 5 * second + 1, 1), 8 * second)  # a time to come
     assert not settled(Stamp(1, 100, 5 * second, 1), 6 * second)  # a clock of whole seconds

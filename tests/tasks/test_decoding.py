@@ -54,6 +54,19 @@ def test_the_unsigned_numbers_of_a_tiff_are_not_negative():
     assert seen.tolist() == [[0, 128], [191, 255]]
 
 
+def test_a_tiff_in_which_zero_is_white_is_not_inverted():
+    values = np.array([[0, 20000], [40000, 65535]], np.uint16)
+    seen = decode(saved(values, "TIFF", tiffinfo={262: 0}), 2)[..., 0]
+    assert seen.tolist() == [[255, 177], [99, 0]]
+
+
+def test_a_16_bit_image_has_transparency_too():
+    values = np.full((SIDE, SIDE), 3000, np.uint16)
+    values[2:6, 2:6] = 100
+    seen = decode(saved(values, "PNG", transparency=3000), SIDE)[..., 0]
+    assert (seen[2:6, 2:6] == 6).all() and seen[0, 0] == 255
+
+
 def test_a_damaged_orientation_tag_loses_no_picture():
     pixels = np.full((SIDE, SIDE, 3), 99, np.uint8)
     content = saved(pixels, "PNG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")

@@ -139,10 +139,15 @@ def is_candidate(path, meaning):
 
 
 def images(path, above, meaning):
-    found, folders = inside(path, above)
-    found = [child for child in found if is_candidate(child, meaning)]
-    for child, way in folders:
-        found += images(child, way, meaning)
+    """Images at any depth, each folder once, where it is nearest."""
+    found, waiting, seen = [], [(path, above)], set(above)
+    while waiting:
+        files, folders = inside(*waiting.pop(0))
+        found += [child for child in files if is_candidate(child, meaning)]
+        for child, way in folders:
+            if os.path.realpath(child) not in seen:
+                seen.add(os.path.realpath(child))
+                waiting.append((child, way))
     return found
 
 
@@ -159,6 +164,9 @@ def plainly(root, meaning):
     others = [one for one in top if one not in named]
     flat = [one for one in named if any(is_candidate(file, meaning) for file in inside(*one)[0])]
     found = [one for one in named if one not in flat and inside(*one)[1]]
+    if found or not others:
+        sorted_too = [one for one in flat if any(images(*c, meaning) for c in inside(*one)[1])]
+        found += sorted_too
     if not found:
         if named and not others:
             raise Refused

@@ -7,6 +7,7 @@ from PIL import Image
 from pass_transfer.errors import TaskError, UsageError
 from pass_transfer.tasks import images as tasks_images
 from pass_transfer.tasks import load_task
+from pass_transfer.training.batches import batches
 
 SIZE = 8
 
@@ -194,6 +195,47 @@ def test_a_second_folder_beside_it_is_refused(make, tmp_path):
         load_task(f"folder:{make({'cat': 9, 'dog': 9})}", SIZE, tmp_path)
 
 
+def test_a_stray_image_in_a_split_folder_is_counted_and_the_split_stays(make):
+    root = make({"train/cat": 9, "train/dog": 9, "test/cat": 3, "test/dog": 3})
+    for split in ("train", "test"):
+        paint(9000).save(root / split / "contact.png")
+        (root / split / "README").write_text("Python, BM and P1 are how texts may begin")
+    paint(9001).save(root / "top.png")
+    task = load(root)
+    assert len(task.test) == 6 and len(task.train) + len(task.held_out) == 18
+    left = {part.reason: part.count for part in task.overview.left_out}
+    assert left == {"images outside the class folders": 3, "files that are no images": 2}
+
+
+def test_a_folder_that_many_links_lead_to_is_read_once(make):
+    names = [f"class{n}" for n in range(8)]
+    root = make({name: 4 for name in names})
+    for name in names:
+        for other in names:
+            if other != name:
+                (root / name / f"to {other}").symlink_to(root / other)
+    task = load(root)
+    assert len(task.train) + len(task.held_out) + len(task.test) == 8 * 8 * 4
+
+
+def test_texts_that_begin_like_images_are_none(make):
+    root = make({"cat": 4, "dog": 4})
+    for name in ("BM", "P1, a list", "Python", "Pf"):
+        (root / "cat" / name).write_text(f"{name} and more of it, and more")
+    assert load(root).skipped == 0
+
+
+@pytest.mark.parametrize("name", ["folder:", "folder:~nosuchuser/x"])
+def test_paths_that_lead_nowhere_are_refused(name):
+    with pytest.raises(UsageError):
+        load_task(name, SIZE)
+
+
+def test_a_name_that_no_system_takes_is_refused():
+    with pytest.raises(TaskError, match="is not a folder"):
+        load_task("folder:" + "x" * 300, SIZE)
+
+
 # the cache
 
 
@@ -247,4 +289,4 @@ def test_a_task_too_large_for_the_cache_is_decoded_on_the_way(make, monkeypatch)
     assert split_numbers(cached) == split_numbers(streamed)
     shutil.rmtree(root)
     with pytest.raises(TaskError, match="no longer"):
-        streamed.test.__getitems__([0])
+        list(batches(streamed.test, 2))

@@ -76,3 +76,11 @@ def test_classes_are_matched_by_name(tmp_path):
 def test_classes_that_the_network_does_not_know_are_named(tmp_path):
     with pytest.raises(TaskError, match="not made for: ape, eel. It knows 2: cat, dog"):
         labelled(make(tmp_path / "new", {"cat": 2, "eel": 1, "ape": 1}))
+
+
+def test_a_part_is_only_cut_where_the_network_had_it_cut(tmp_path):
+    counts = {"train/cat": 20, "train/dog": 20, "test/cat": 3, "test/dog": 3}
+    load_task(make(tmp_path / "photos", counts), SIDE).record.save(tmp_path)
+    make(tmp_path / "alone", {"train/cat": 20, "train/dog": 20})
+    found = labelled(f"folder:{tmp_path / 'alone'}", data=read_data(tmp_path))
+    assert found.which == "images" and len(found.split) == 40 and found.learned == 40

@@ -290,3 +290,33 @@ def test_the_hubs_progress_bars_are_as_they_were(folder):
         load_task("tiny-imagenet", 8, folder)
         assert datasets.is_progress_bar_enabled() == shown
     datasets.enable_progress_bars()
+
+
+def test_rows_of_both_kinds_are_read_anew(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(5))
+    cells = [{"bytes": None, "path": "a.png"}, *image_cells(0)[1:]]
+    for split in ("train", "test"):
+        write_rows(tmp_path, split, [n % 2 for n in range(COUNT)], cells)
+    assert 5 == numbers(load_task("cifar10", 8, tmp_path).test)[0]
+    (tmp_path / "a.png").write_bytes(png(200))
+    assert 200 == numbers(load_task("cifar10", 8, tmp_path).test)[0]
+
+
+def test_another_order_of_the_classes_is_another_task(tmp_path):
+    prints = []
+    for names in (["cat", "dog"], ["dog", "cat"]):
+        kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+        labels = [names.index(["cat", "dog"][n % 2]) for n in range(COUNT)]
+        rows = {"image": image_cells(0), "label": labels}
+        table = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+        for split in ("train", "test"):
+            table.to_parquet(tmp_path / f"{split}.parquet")
+        prints.append(load_task("cifar10", 8, tmp_path).record.fingerprints())
+    assert prints[0]["train"] != prints[1]["train"]
+
+
+def test_a_column_that_holds_no_images_is_refused(tmp_path):
+    for split in ("train", "test"):
+        write_rows(tmp_path, split, [n % 2 for n in range(COUNT)], list(range(COUNT)))
+    with pytest.raises(TaskError, match="the column image holds .*images are bytes or paths"):
+        load_task("cifar10", 8, tmp_path)

@@ -89,7 +89,15 @@ def test_where_nothing_can_be_read_any_more_it_is_an_error(root):
     task = load(root)
     shutil.rmtree(root)
     with pytest.raises(TaskError, match="can no longer be read"):
-        task.test.__getitems__([0, 1])
+        list(batches(task.test, 4))
+
+
+def test_a_batch_of_which_nothing_is_left_is_passed_over(root):
+    task = load(root)
+    for path in paths_of(task.test)[:2]:
+        with open(path, "wb") as file:
+            file.write(b"damaged")
+    assert [len(labels) for _, labels in batches(task.test, 2)] == [2, 2, 2]
 
 
 SPAWNED = """
