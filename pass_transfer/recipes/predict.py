@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pass_transfer.arguments import check_is, check_path
+from pass_transfer.arguments import check_is, check_path, expanded
 from pass_transfer.errors import TaskError, UsageError
 from pass_transfer.files import write_bytes
 from pass_transfer.progress import progress_bar, say
@@ -82,7 +82,7 @@ def _image_files(paths: Sequence[str | Path], tally: Tally) -> list[str]:
     files: list[str] = []
     for given in paths:
         check_path("paths", given)
-        path = Path(given)
+        path = expanded(given)
         if path.is_dir():
             files += [file.path for file in images_below(start_folder(path), tally)]
         elif path.exists():

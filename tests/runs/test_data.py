@@ -16,7 +16,7 @@ from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.tasks import load_task
 from pass_transfer.tasks.record import DATA
 
-EXAMPLES = int(os.environ.get("DRAWN", "20"))  # of each kind of change
+EXAMPLES = int(os.environ.get("DRAWN", "10"))  # of each kind of change
 SIDE = 8
 WORDS = {"train": "train images", "test": "test images", "": "images"}
 

@@ -20,7 +20,7 @@ from pass_transfer.tasks.source import UNSPLIT
 from pass_transfer.tasks.splits import decoded_splits
 from tests.tasks.drawn_images import SIDE, image_files
 
-EXAMPLES = int(os.environ.get("DRAWN", "150"))
+EXAMPLES = int(os.environ.get("DRAWN", "100"))
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val"}
 SPLITS |= {"validation": "val", "test": "test", "testing": "test"}
 SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}
