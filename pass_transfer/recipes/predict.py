@@ -69,7 +69,7 @@ def predict(
         say(part.said())
     if not found:
         raise TaskError(f"no image can be read in {', '.join(map(str, paths))}")
-    left = [{"reason": p.reason, "count": p.count, "names": list(p.names)} for p in tally.all()]
+    left = [part.saved() for part in tally.all()]
     result = {"run": str(run), "predictions": found, "left_out": left}
     if out is not None:
         write_bytes(out, _as_csv(found) if out.suffix.lower() == ".csv" else _as_json(result))

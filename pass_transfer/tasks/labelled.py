@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pass_transfer.errors import TaskError
-from pass_transfer.tasks.overview import SplitCounts
+from pass_transfer.tasks.left_out import unread_images
 from pass_transfer.tasks.record import DataRecord, difference
 from pass_transfer.tasks.registry import check_task, source_of
 from pass_transfer.tasks.source import UNSPLIT, Source
@@ -85,8 +85,9 @@ def load_labelled(
     numbers = {known: number for number, known in enumerate(class_names)}
     place = np.asarray([numbers.get(one, -1) for one in names], np.int64)
     split = replace(split, labels=place[split.labels])
-    missing = [one for one in class_names if numbers[one] not in set(split.labels.tolist())]
-    skipped = sum(part.count for part in given.left_out if part.images)
+    there = set(split.labels.tolist())
+    missing = [one for one in class_names if numbers[one] not in there]
+    skipped = unread_images(given.left_out)
     return LabelledImages(name, split, which, int(learned.sum()), tuple(missing), skipped)
 
 
@@ -123,8 +124,3 @@ def _chosen(
 
 def _only(key: str, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: part for name, part in data.items() if name.startswith(f"{key}.")}
-
-
-def counted(images: LabelledImages, class_names: Sequence[str]) -> str:
-    """How many images there are, by class, in words."""
-    return str(SplitCounts.of(images.split.labels, class_names))

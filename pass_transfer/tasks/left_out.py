@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 SHOWN = 3  # names of each reason
 
@@ -24,6 +25,10 @@ class LeftOut:
     names: tuple[str, ...]
     images: bool = True
 
+    def saved(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"reason": self.reason, "count": self.count, "names": list(self.names)}
+
     def said(self) -> str:
         """A line for people: a warning where images are missing."""
         more = ", ..." if self.count > len(self.names) else ""
@@ -31,6 +36,11 @@ class LeftOut:
         if self.images:
             return f"warning: {self.reason}, left out: {found}"
         return f"{self.reason}, not used: {found}"
+
+
+def unread_images(parts: Iterable[LeftOut]) -> int:
+    """How many of what was left out would be images of the task."""
+    return sum(part.count for part in parts if part.images)
 
 
 def together(parts: Iterable[LeftOut]) -> tuple[LeftOut, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pass_transfer.tasks.decoding import DEEP, TRANSPARENT, TURNED
-from pass_transfer.tasks.left_out import LeftOut
+from pass_transfer.tasks.left_out import LeftOut, unread_images
 
 TREATED = {
     TURNED: "turned upright by their orientation tag",
@@ -66,7 +66,7 @@ class Overview:
     @property
     def skipped(self) -> int:
         """Images that could not be read."""
-        return sum(part.count for part in self.left_out if part.images)
+        return unread_images(self.left_out)
 
     def lines(self) -> list[str]:
         """All of it in words."""
@@ -86,14 +86,10 @@ class Overview:
         for name, counts in self.splits.items():
             ends = {"smallest": list(counts.smallest), "largest": list(counts.largest)}
             splits[name] = {"images": counts.images} | ends
-        left = [
-            {"reason": part.reason, "count": part.count, "names": list(part.names)}
-            for part in self.left_out
-        ]
         return {
             "classes": len(self.class_names),
             "splits": splits,
-            "left_out": left,
+            "left_out": [part.saved() for part in self.left_out],
             "treated": dict(self.treated),
             "copies": dict(self.copies),
         }

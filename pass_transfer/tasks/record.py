@@ -132,8 +132,8 @@ def _changes(then: list[tuple[int, int]], now: list[tuple[int, int]]) -> dict[st
     if then == now:
         return {}
     gone, come = Counter(then) - Counter(now), Counter(now) - Counter(then)
-    edited = sum((_firsts(gone) & _firsts(come)).values())
-    renamed = sum((_seconds(gone) & _seconds(come)).values())
+    edited = sum((_one_of(gone, 0) & _one_of(come, 0)).values())
+    renamed = sum((_one_of(gone, 1) & _one_of(come, 1)).values())
     renamed = min(renamed, sum(gone.values()) - edited)
     changes = {
         "with other content": edited,
@@ -144,15 +144,8 @@ def _changes(then: list[tuple[int, int]], now: list[tuple[int, int]]) -> dict[st
     return changes if any(changes.values()) else {"in another order": len(now)}
 
 
-def _firsts(pairs: Counter[tuple[int, int]]) -> Counter[int]:
-    return _one_of(pairs, 0)
-
-
-def _seconds(pairs: Counter[tuple[int, int]]) -> Counter[int]:
-    return _one_of(pairs, 1)
-
-
 def _one_of(pairs: Counter[tuple[int, int]], which: int) -> Counter[int]:
+    """The names (0) or the contents (1) of pairs, as often as they are there."""
     found: Counter[int] = Counter()
     for pair, count in pairs.items():
         found[pair[which]] += count
