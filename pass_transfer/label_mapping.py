@@ -8,10 +8,13 @@ classifier is the source classifier with the chosen rows only.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
 from pass_transfer.errors import UsageError
+from pass_transfer.networks import kind_of
 from pass_transfer.settings import check_choice
 
 KINDS = ("auto", "linear", "frequency", "iterative")
@@ -75,11 +78,8 @@ def frequency_mapping(counts: torch.Tensor) -> torch.Tensor:
     return chosen
 
 
-def mapped_classifier(classifier: nn.Linear, mapping: torch.Tensor) -> nn.Linear:
+def mapped_classifier(classifier: nn.Module, mapping: torch.Tensor) -> nn.Module:
     """The source classifier's rows that classes map to, in the task's order."""
-    head = nn.Linear(classifier.in_features, len(mapping), bias=classifier.bias is not None)
-    with torch.no_grad():
-        head.weight.copy_(classifier.weight[mapping])
-        if classifier.bias is not None:
-            head.bias.copy_(classifier.bias[mapping])
-    return head
+    head = copy.deepcopy(classifier)
+    kind_of(head).keep_outputs(head, mapping)
+    return head.requires_grad_(True)

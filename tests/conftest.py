@@ -199,7 +199,7 @@ def write_entry(folder, seed=0, architecture="resnet18", backbone=None, **shape)
     spec = BackboneSpec(architecture, CLASSES, SIDE)
     backbone = backbone or build_backbone(spec).eval()
     groups = find_groups(backbone, SIDE)
-    prior = standardise(group_l1(backbone, groups, SIDE))
+    prior = standardise(group_l1(backbone, groups))
     net = Hypernet(HypernetConfig(**shape), backbone, groups, prior)
     source = {"task": "digits", "class_names": [str(n) for n in range(CLASSES)]}
     prompt = Prompt("additive", SIDE, 3, seed)

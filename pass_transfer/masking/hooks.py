@@ -7,7 +7,7 @@ score of a dropped channel has a gradient, which before BatchNorm or ReLU it has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from pass_transfer import ops
 from pass_transfer.networks import ChannelGroups, LayerKind, kind_of, named_layers
+from pass_transfer.networks.labels import NONE
 from pass_transfer.networks.modes import eval_mode
 
 
@@ -50,12 +51,12 @@ def mask_layers(
     stream then carries what its other convolutions, and this one's BatchNorm, add to it.
     """
     handles = _mask_readers(backbone, groups, masks)
-    for name, group in groups.items():
-        for layer, units in group.writes.items():
+    makers = {n for n, _, _ in named_layers(backbone, lambda kind: kind.makes_channels)}
+    for layer, mask in _masks_of_layers([(g.writes, masks[n]) for n, g in groups.items()]):
+        if layer in makers:
             module = backbone.get_submodule(layer)
-            if kind_of(module).makes_channels:
-                hook = _multiply_output(kind_of(module), masks[name], units)
-                handles.append(module.register_forward_hook(hook))
+            hook = _multiply_output(kind_of(module), mask)
+            handles.append(module.register_forward_hook(hook))
     return handles
 
 
@@ -63,28 +64,50 @@ def _mask_readers(
     backbone: nn.Module, groups: ChannelGroups, masks: Mapping[str, torch.Tensor]
 ) -> list[RemovableHandle]:
     handles = []
-    for name, group in groups.items():
-        for reader, units in group.reads.items():
-            module = backbone.get_submodule(reader)
-            hook = _multiply(kind_of(module), masks[name], units)
-            handles.append(module.register_forward_pre_hook(hook))
+    for layer, mask in _masks_of_layers([(g.reads, masks[n]) for n, g in groups.items()]):
+        module = backbone.get_submodule(layer)
+        handles.append(module.register_forward_pre_hook(_multiply(kind_of(module), mask)))
     return handles
 
 
-def _multiply(kind: LayerKind[Any], mask: torch.Tensor, units: torch.Tensor) -> Callable[..., Any]:
-    channels = mask[..., units.to(mask.device)] if len(units) != mask.shape[-1] else mask
+def _masks_of_layers(
+    sides: Iterable[tuple[Mapping[str, torch.Tensor], torch.Tensor]],
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """By layer, the mask (C,), or (B, C), of its channels; ones for those of no group.
 
+    Args:
+        sides: of each group, the units by layer, and the mask of the units.
+    """
+    parts: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for units_by_layer, mask in sides:
+        for layer, units in units_by_layer.items():
+            parts.setdefault(layer, []).append((units.to(mask.device), mask))
+    for layer, of_layer in parts.items():
+        yield layer, _of_channels(of_layer)
+
+
+def _of_channels(parts: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """One mask of a layer's channels from those of the groups that they belong to."""
+    units, mask = parts[0]
+    if len(parts) == 1 and not bool((units == NONE).any()):
+        return mask[..., units] if len(units) != mask.shape[-1] else mask
+    joined = torch.cat([mask for _, mask in parts] + [torch.ones_like(mask[..., :1])], dim=-1)
+    place = torch.full_like(units, joined.shape[-1] - 1)  # of the one, for channels of no group
+    first = 0
+    for units, mask in parts:
+        place = torch.where(units == NONE, place, units + first)
+        first += mask.shape[-1]
+    return joined[..., place]
+
+
+def _multiply(kind: LayerKind[Any], channels: torch.Tensor) -> Callable[..., Any]:
     def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (_masked_channels(kind, args[0], channels), *args[1:])
 
     return hook
 
 
-def _multiply_output(
-    kind: LayerKind[Any], mask: torch.Tensor, units: torch.Tensor
-) -> Callable[..., Any]:
-    channels = mask[units.to(mask.device)]
-
+def _multiply_output(kind: LayerKind[Any], channels: torch.Tensor) -> Callable[..., Any]:
     def hook(_: nn.Module, __: tuple[Any, ...], made: torch.Tensor) -> torch.Tensor:
         return _masked_channels(kind, made, channels)
 

@@ -2,7 +2,12 @@
 
 from pass_transfer.networks.builders import architectures, build_backbone, register_builder
 from pass_transfer.networks.checkpoints import read_checkpoint
-from pass_transfer.networks.classifier import classifier_name, classifier_of, set_classifier
+from pass_transfer.networks.classifier import (
+    classifier_name,
+    classifier_of,
+    classifier_sizes,
+    set_classifier,
+)
 from pass_transfer.networks.cost import CostTable, count_macs, count_parameters
 from pass_transfer.networks.groups import (
     COUPLINGS,
@@ -10,6 +15,7 @@ from pass_transfer.networks.groups import (
     ChannelGroups,
     cut_groups,
     find_groups,
+    kept_channels,
 )
 from pass_transfer.networks.layers import (
     LayerKind,
@@ -32,11 +38,13 @@ __all__ = [
     "build_backbone",
     "classifier_name",
     "classifier_of",
+    "classifier_sizes",
     "count_macs",
     "count_parameters",
     "cut_groups",
     "find_groups",
     "has_classifier",
+    "kept_channels",
     "kind_of",
     "layer_kind",
     "load_checkpoint",

@@ -12,7 +12,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pass_transfer.networks.classifier import classifier_name
-from pass_transfer.networks.groups import ChannelGroup, ChannelGroups, blank_image
+from pass_transfer.networks.groups import ChannelGroups
+from pass_transfer.networks.image import blank_image
+from pass_transfer.networks.labels import NONE
 from pass_transfer.networks.layers import LayerCost, kind_of, layer_kind
 from pass_transfer.networks.modes import eval_mode
 
@@ -20,7 +22,8 @@ from pass_transfer.networks.modes import eval_mode
 def count_macs(network: nn.Module, image_size: int) -> int:
     """Multiply-accumulates for one image, as torch counts them: two FLOPs each.
 
-    Convolutions and linear layers count; what is done channel by channel does not.
+    Convolutions, linear layers and attention's products count; what is done channel by channel
+    does not.
     """
     with torch.no_grad(), eval_mode(network), FlopCounterMode(display=False) as counter:
         network(blank_image(network, image_size))
@@ -36,21 +39,30 @@ FREE = LayerCost(0, 0, 0)
 
 
 @dataclass(frozen=True)
+class _Channels:
+    """Channels at one end of a layer: those of no group, and for each unit of a group."""
+
+    always: int
+    of_units: Mapping[str, int]
+
+    def count(self, kept: Mapping[str, int]) -> int:
+        """How many there are when group g keeps kept[g] units."""
+        return self.always + sum(each * kept[name] for name, each in self.of_units.items())
+
+
+@dataclass(frozen=True)
 class _Layer:
-    """A layer in the network; outputs and inputs are for each unit of their group, if any."""
+    """A layer in the network."""
 
     name: str
     positions: int
     cost: LayerCost
-    outputs: int
-    inputs: int
-    out_group: str | None
-    in_group: str | None
+    outputs: _Channels
+    inputs: _Channels
 
     def size(self, kept: Mapping[str, int]) -> LayerSize:
         """The layer when group g keeps kept[g] units."""
-        outputs = self.outputs if self.out_group is None else self.outputs * kept[self.out_group]
-        inputs = self.inputs if self.in_group is None else self.inputs * kept[self.in_group]
+        outputs, inputs = self.outputs.count(kept), self.inputs.count(kept)
         return LayerSize(
             self.name,
             self.positions,
@@ -82,8 +94,12 @@ class CostTable:
     def __init__(self, backbone: nn.Module, groups: ChannelGroups, image_size: int):
         self.groups = groups
         self.layers = _layers(backbone, groups, image_size)
+        self.products = _products(groups)
+        self.tensors = _tensors(backbone, groups)
         self.classifier = classifier_name(backbone)
-        self.others = count_parameters(backbone) - self._parameters_of_layers(self._whole)
+        self.other_macs, self.other_parameters = 0, 0
+        self.other_macs = count_macs(backbone, image_size) - self.dense
+        self.other_parameters = count_parameters(backbone) - self.dense_parameters
 
     @property
     def _whole(self) -> dict[str, int]:
@@ -103,25 +119,26 @@ class CostTable:
         """The same network with a classifier for another number of classes."""
         other = copy.copy(self)
         other.layers = [
-            dataclasses.replace(layer, outputs=classes) if layer.name == self.classifier else layer
+            dataclasses.replace(layer, outputs=_Channels(classes, {}))
+            if layer.name == self.classifier
+            else layer
             for layer in self.layers
         ]
         return other
 
     def macs(self, kept: Mapping[str, int]) -> int:
         """MACs for one image when group g keeps kept[g] units."""
-        return sum(layer.size(kept).macs for layer in self.layers)
+        of_layers = sum(layer.size(kept).macs for layer in self.layers)
+        return self.other_macs + of_layers + _of_units(self.products, kept)
 
     def parameters(self, kept: Mapping[str, int]) -> int:
         """Parameters when group g keeps kept[g] units."""
-        return self.others + self._parameters_of_layers(kept)
+        of_layers = sum(layer.size(kept).parameters for layer in self.layers)
+        return self.other_parameters + of_layers + _of_units(self.tensors, kept)
 
     def by_layer(self, kept: Mapping[str, int]) -> list[LayerSize]:
         """Every convolution and linear layer as masks leave it, in the order they run."""
         return [layer.size(kept) for layer in self.layers if layer.cost.joining]
-
-    def _parameters_of_layers(self, kept: Mapping[str, int]) -> int:
-        return sum(layer.size(kept).parameters for layer in self.layers)
 
 
 def _layers(backbone: nn.Module, groups: ChannelGroups, image_size: int) -> list[_Layer]:
@@ -146,30 +163,46 @@ def _layers(backbone: nn.Module, groups: ChannelGroups, image_size: int) -> list
     finally:
         for handle in handles:
             handle.remove()
-    writers = {n: g for g in groups.values() for n in g.writes}
-    readers = {n: g for g in groups.values() for n in g.reads}
     return [
-        _layer(name, backbone.get_submodule(name), places, writers.get(name), readers.get(name))
+        _layer(name, backbone.get_submodule(name), places, groups)
         for name, places in positions.items()
     ]
 
 
-def _layer(
-    name: str,
-    module: nn.Module,
-    positions: int,
-    writer: ChannelGroup | None,
-    reader: ChannelGroup | None,
-) -> _Layer:
+def _layer(name: str, module: nn.Module, positions: int, groups: ChannelGroups) -> _Layer:
     kind = kind_of(module)
     cost = kind.cost(module) or FREE
-    if not kind.mixes_channels:
-        reader = None  # a block of channels takes its own inputs along
-    outputs, inputs = kind.output_channels(module), cost.inputs
-    if writer is not None:
-        outputs = len(writer.writes[name]) // writer.width
-    if reader is not None:
-        inputs = len(reader.reads[name]) // reader.width
-    out_group = None if writer is None else writer.name
-    in_group = None if reader is None else reader.name
-    return _Layer(name, positions, cost, outputs, inputs, out_group, in_group)
+    outputs = _channels(kind.output_channels(module), name, groups, "writes")
+    inputs = _Channels(cost.inputs, {})
+    if kind.mixes_channels:  # else a block of channels takes its own inputs along
+        inputs = _channels(cost.inputs, name, groups, "reads")
+    return _Layer(name, positions, cost, outputs, inputs)
+
+
+def _channels(count: int, layer: str, groups: ChannelGroups, side: str) -> _Channels:
+    """A layer's channels at one end, by the groups that write or read them."""
+    of_units = {}
+    for name, group in groups.items():
+        units = getattr(group, side).get(layer)
+        if units is not None:
+            of_units[name] = int((units != NONE).sum()) // group.width
+    grouped = sum(each * groups[name].width for name, each in of_units.items())
+    return _Channels(count - grouped, of_units)
+
+
+def _products(groups: ChannelGroups) -> dict[str, int]:
+    """By group, MACs for each unit of products of activations."""
+    return {name: sum(group.products.values()) for name, group in groups.items()}
+
+
+def _tensors(backbone: nn.Module, groups: ChannelGroups) -> dict[str, int]:
+    """By group, parameters for each unit of tensors that are in no layer."""
+    sizes = {name: parameter.numel() for name, parameter in backbone.named_parameters()}
+    return {
+        name: sum(sizes.get(tensor, 0) for tensor in group.tensors) // group.width
+        for name, group in groups.items()
+    }
+
+
+def _of_units(each: Mapping[str, int], kept: Mapping[str, int]) -> int:
+    return sum(count * kept[name] for name, count in each.items())

@@ -1,32 +1,31 @@
-"""Channel groups: what must be kept or removed together, by Torch-Pruning's dependency graph.
+"""Channel groups: what must be kept or removed together.
 
+Channels are followed through one run of the network (networks/channel_flow.py).
 A residual stream (stem, every block's output, downsample) is one group, a convolution's
-private output is another; a grouped convolution moves whole groups of its channels.
+private output is another; a grouped convolution moves whole groups of its channels, and
+attention whole heads.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from pass_transfer.arguments import check_is
 from pass_transfer.errors import BackboneError
-from pass_transfer.networks.classifier import classifier_name
-from pass_transfer.networks.layers import kind_of, layer_kind, named_layers
+from pass_transfer.networks.channel_flow import Flow, follow
+from pass_transfer.networks.image import blank_image
+from pass_transfer.networks.labels import NONE
+from pass_transfer.networks.layers import kind_of
 from pass_transfer.networks.modes import eval_mode
+from pass_transfer.networks.units import Units, find_units
 from pass_transfer.surroundings import as_guest
-
-if TYPE_CHECKING:
-    import torch_pruning
 
 COUPLINGS = ("grouped", "independent")
 FLOOR = 0.1  # of each group is always kept, so that no layer collapses
@@ -45,12 +44,22 @@ class ChannelGroup:
         writes: for each layer that produces these channels (those that make them in forward
             order, then those that pass them on): the unit of each of its output channels.
         reads: for each layer that takes them in (forward order): the unit of each input.
+            Where a layer has channels of several groups, those of others are NONE.
+        places: for each layer that reads behind a flattening, how many inputs a channel has:
+            one for each place of its map.
+        tensors: for each tensor of the network's own that has these channels, and is in no
+            layer: its axis, and the unit of each place on it.
+        products: by the place where they are made, MACs for each unit of products of
+            activations, such as attention's, at the size that the groups were found at.
     """
 
     name: str
     width: int
     writes: Mapping[str, torch.Tensor]
     reads: Mapping[str, torch.Tensor]
+    places: Mapping[str, int] = field(default_factory=dict)
+    tensors: Mapping[str, tuple[int, torch.Tensor]] = field(default_factory=dict)
+    products: Mapping[str, int] = field(default_factory=dict)
 
 
 class ChannelGroups(Mapping[str, ChannelGroup]):
@@ -59,12 +68,20 @@ class ChannelGroups(Mapping[str, ChannelGroup]):
     `steps` names the layers that the recurrence steps over, in forward order: convolutions
     without shortcut projections, and linear layers that write a group. `coupling` is
     "grouped", or "independent" for one group a step, which can be masked but not removed.
+    `kept_whole` says of channels that cannot be removed why, by the first layer that makes them.
     """
 
-    def __init__(self, groups: Mapping[str, ChannelGroup], steps: tuple[str, ...], coupling: str):
+    def __init__(
+        self,
+        groups: Mapping[str, ChannelGroup],
+        steps: tuple[str, ...],
+        coupling: str,
+        kept_whole: Mapping[str, str] | None = None,
+    ):
         self._groups = dict(groups)
         self.steps = steps
         self.coupling = coupling
+        self.kept_whole = dict(kept_whole or {})
         self._bounds: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __getitem__(self, name: str) -> ChannelGroup:
@@ -116,7 +133,7 @@ def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped")
     """Find a backbone's channel groups.
 
     Args:
-        backbone: any network that Torch-Pruning can trace.
+        backbone: any network; what of it cannot be followed is kept whole.
         image_size: side of its input in pixels.
         coupling: "grouped" (can be removed), or "independent": every layer on its own,
             as arXiv 2407.17412 masks them; such masks on a shared stream only mask.
@@ -130,20 +147,67 @@ def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped")
             f"coupling is {coupling!r}; it can be {' or '.join(map(repr, COUPLINGS))}"
         )
     check_is("backbone", backbone, nn.Module, "a network")
-    if any(parameter.is_inference() for parameter in backbone.parameters()):
-        backbone = copy.deepcopy(backbone)  # made in inference mode, where nothing can be traced
-    order = _forward_order(backbone, image_size)
-    parts = dependency_groups(backbone, image_size)
-    made = [_to_group(part, backbone, order) for part in parts]
-    found = [group for group in made if group is not None]
-    found = _merge_grouped_convolutions(found, backbone, order)
+    flow = _follow(backbone, image_size)
+    units, kept_whole = find_units(flow)
+    found = [_group(part) for part in units]
     if not found:
-        raise BackboneError(f"no removable channels found in {type(backbone).__name__}")
+        hindrance = next(
+            (f": {name} has channels that stay, as {why}" for name, why in kept_whole.items()), ""
+        )
+        raise BackboneError(f"no removable channels found in {type(backbone).__name__}{hindrance}")
+    order = list(flow.made)
     steps = _steps(found, backbone, order)
     if coupling == "independent":
         found = [part for group in found for part in _separate(group, order, steps)]
     found.sort(key=lambda group: order.index(group.name))
-    return ChannelGroups({group.name: group for group in found}, steps, coupling)
+    return ChannelGroups({group.name: group for group in found}, steps, coupling, kept_whole)
+
+
+def _follow(backbone: nn.Module, image_size: int) -> Flow:
+    """One run of a network. Raises BackboneError for one that does not take the image."""
+    kind, size = type(backbone).__name__, f"(1, 3, {image_size}, {image_size})"
+    if next(backbone.parameters(), None) is None:
+        raise BackboneError(f"{kind} has no weights, so there is nothing to remove from it")
+    try:
+        with eval_mode(backbone):
+            return follow(backbone, blank_image(backbone, image_size))
+    except Exception as error:  # a network may be anybody's, and raise anything
+        why = f"{type(error).__name__}: {error}"
+        raise BackboneError(f"{kind} does not take images {size}: {why}") from error
+
+
+def _group(units: Units) -> ChannelGroup:
+    name = next(iter(units.writes))
+    writes = units.writes | units.holds
+    return ChannelGroup(
+        name, units.width, writes, units.reads, units.places, units.tensors, units.products
+    )
+
+
+def channels_of_units(
+    sides: Iterable[Mapping[str, torch.Tensor]], of_units: Iterable[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """By layer, what a tensor says of the unit of each channel; True for channels of no group.
+
+    Args:
+        sides: of each group, its writes or its reads.
+        of_units: of each group, bool (width,).
+    """
+    found: dict[str, torch.Tensor] = {}
+    for side, values in zip(sides, of_units):
+        for layer, units in side.items():
+            own = (units == NONE) | values.cpu()[units.clamp(min=0)]
+            found[layer] = found[layer] & own if layer in found else own
+    return found
+
+
+def kept_channels(
+    groups: ChannelGroups, masks: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Which outputs and which inputs of each layer masks keep: bool by layer."""
+    of_units = [masks[name].bool() for name in groups]
+    written = channels_of_units((group.writes for group in groups.values()), of_units)
+    return written, channels_of_units((group.reads for group in groups.values()), of_units)
 
 
 def cut_groups(groups: ChannelGroups, kept: Mapping[str, Sequence[int]]) -> ChannelGroups:
@@ -153,17 +217,30 @@ def cut_groups(groups: ChannelGroups, kept: Mapping[str, Sequence[int]]) -> Chan
         groups: of the whole network, with "grouped" coupling.
         kept: for each group the units that are left, in rising order.
     """
+    masks = {n: torch.zeros(g.width, dtype=torch.bool) for n, g in groups.items()}
+    for name, units in kept.items():
+        masks[name][list(units)] = True
+    written, read = kept_channels(groups, masks)
     found = {}
     for name, group in groups.items():
-        units = torch.tensor(kept[name])
-        number = torch.full((group.width,), -1)
-        number[units] = torch.arange(len(units))
-        sides = []
-        for side in (group.writes, group.reads):
-            left = {layer: number[whole] for layer, whole in side.items()}
-            sides.append({layer: new[new >= 0] for layer, new in left.items()})
-        found[name] = ChannelGroup(name, len(units), *sides)
-    return ChannelGroups(found, groups.steps, groups.coupling)
+        number = torch.full((group.width,), NONE)
+        number[list(kept[name])] = torch.arange(len(kept[name]))
+        writes, reads = (
+            {layer: _renumbered(units[left[layer]], number) for layer, units in side.items()}
+            for side, left in ((group.writes, written), (group.reads, read))
+        )
+        tensors = {
+            tensor: (axis, _renumbered(units[masks[name][units]], number))
+            for tensor, (axis, units) in group.tensors.items()
+        }
+        found[name] = ChannelGroup(
+            name, len(kept[name]), writes, reads, group.places, tensors, group.products
+        )
+    return ChannelGroups(found, groups.steps, groups.coupling, groups.kept_whole)
+
+
+def _renumbered(units: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+    return torch.where(units == NONE, NONE, number[units.clamp(min=0)])
 
 
 def _steps(groups: list[ChannelGroup], backbone: nn.Module, order: list[str]) -> tuple[str, ...]:
@@ -176,139 +253,6 @@ def _steps(groups: list[ChannelGroup], backbone: nn.Module, order: list[str]) ->
 def is_shortcut(name: str) -> bool:
     """Whether a layer is a residual block's shortcut projection (torchvision: downsample)."""
     return "downsample" in name.split(".")
-
-
-def dependency_graph(backbone: nn.Module, image_size: int) -> torch_pruning.DependencyGraph:
-    """Torch-Pruning's graph of a backbone (in eval mode, on its own device)."""
-    import torch_pruning
-
-    from pass_transfer.networks.unknown_layers import pruners_of
-
-    required = [p.requires_grad for p in backbone.parameters()]
-    backbone.requires_grad_(True)  # the graph is traced through autograd
-    try:
-        with warnings.catch_warnings(), torch.enable_grad(), eval_mode(backbone):
-            warnings.simplefilter("ignore")
-            return torch_pruning.DependencyGraph().build_dependency(
-                backbone,
-                example_inputs=blank_image(backbone, image_size),
-                customized_pruners=pruners_of(backbone),
-            )
-    finally:
-        for parameter, value in zip(backbone.parameters(), required):
-            parameter.requires_grad_(value)
-
-
-def dependency_groups(backbone: nn.Module, image_size: int) -> Iterator[torch_pruning.Group]:
-    """Torch-Pruning's own groups of everything but the classifier."""
-    head = backbone.get_submodule(classifier_name(backbone))
-    graph = dependency_graph(backbone, image_size)
-    makers = {type(layer) for _, layer, _ in named_layers(backbone, lambda k: k.makes_channels)}
-    yield from graph.get_all_groups(ignored_layers=[head], root_module_types=list(makers))
-
-
-def reads_channels(item: Any) -> bool:
-    """Whether a layer in Torch-Pruning's group takes the group's channels in."""
-    return item.dep.handler.__name__ == "prune_in_channels"
-
-
-def blank_image(network: nn.Module, image_size: int) -> torch.Tensor:
-    """A black image (1, 3, S, S) on a network's device, in its dtype."""
-    parameter = next(network.parameters())
-    size = (1, 3, image_size, image_size)
-    return torch.zeros(size, device=parameter.device, dtype=parameter.dtype)
-
-
-def _forward_order(backbone: nn.Module, image_size: int) -> list[str]:
-    """Names of the layers that make channels, in the order they run."""
-    order: list[str] = []
-    handles = [
-        module.register_forward_hook(lambda *_, name=name: order.append(name))
-        for name, module, _ in named_layers(backbone, lambda kind: kind.makes_channels)
-    ]
-    try:
-        with torch.no_grad(), eval_mode(backbone):
-            _run_once(backbone, image_size)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(dict.fromkeys(order))
-
-
-def _run_once(backbone: nn.Module, image_size: int) -> None:
-    """Let one image through. Raises BackboneError for a network that does not take it."""
-    kind, size = type(backbone).__name__, f"(1, 3, {image_size}, {image_size})"
-    if next(backbone.parameters(), None) is None:
-        raise BackboneError(f"{kind} has no weights, so there is nothing to remove from it")
-    try:
-        backbone(blank_image(backbone, image_size))
-    except Exception as error:  # a network may be anybody's, and raise anything
-        why = f"{type(error).__name__}: {error}"
-        raise BackboneError(f"{kind} does not take images {size}: {why}") from error
-
-
-def _to_group(
-    parts: torch_pruning.Group, backbone: nn.Module, order: list[str]
-) -> ChannelGroup | None:
-    """A Torch-Pruning group as ours, or None for one that no layer writes or nothing reads."""
-    names = {module: name for name, module in backbone.named_modules()}
-    writes: dict[str, torch.Tensor] = {}
-    reads: dict[str, torch.Tensor] = {}
-    holders: dict[str, torch.Tensor] = {}
-    for item in parts:
-        module = item.dep.target.module
-        kind = layer_kind(module)
-        if kind is None:
-            continue
-        units = torch.empty(len(item.idxs), dtype=torch.int64)
-        units[torch.tensor(item.idxs)] = torch.tensor(item.root_idxs)
-        if kind.holds_channels:
-            holders[names[module]] = units
-        elif kind.takes_channels and reads_channels(item):
-            reads[names[module]] = units
-        elif kind.makes_channels:
-            writes[names[module]] = units
-    if not writes or not reads:
-        return None
-    width = int(max(int(u.max()) for u in writes.values())) + 1
-    makers = {n: writes[n] for n in sorted(writes, key=order.index)}
-    readers = {n: reads[n] for n in sorted(reads, key=order.index)}
-    return ChannelGroup(next(iter(makers)), width, makers | holders, readers)
-
-
-def _merge_grouped_convolutions(
-    groups: list[ChannelGroup], backbone: nn.Module, order: list[str]
-) -> list[ChannelGroup]:
-    """Join what a grouped convolution reads and writes: its groups are the units of both.
-
-    Torch-Pruning would thin out every group instead; only whole groups can go without
-    leaving the others another shape.
-    """
-    merged = list(groups)
-    for name in order:
-        layer = backbone.get_submodule(name)
-        blocks = kind_of(layer).block_count(layer)
-        before = next((g for g in merged if name in g.reads), None)
-        after = next((g for g in merged if name in g.writes), None)
-        if blocks == 1 or before is None or after is None or before is after:
-            continue
-        merged = [g for g in merged if g is not before and g is not after]
-        merged.append(_of_blocks(before, after, blocks, order))
-    return merged
-
-
-def _of_blocks(
-    before: ChannelGroup, after: ChannelGroup, blocks: int, order: list[str]
-) -> ChannelGroup:
-    """Two groups joined by a layer of so many blocks, which become the units."""
-    in_block, out_block = before.width // blocks, after.width // blocks
-    writes = {n: u // in_block for n, u in before.writes.items()}
-    writes |= {n: u // out_block for n, u in after.writes.items()}
-    reads = {n: u // in_block for n, u in before.reads.items()}
-    reads |= {n: u // out_block for n, u in after.reads.items()}
-    last = len(order)
-    ordered = sorted(writes, key=lambda n: order.index(n) if n in order else last)
-    return ChannelGroup(before.name, blocks, {n: writes[n] for n in ordered}, reads)
 
 
 def _separate(group: ChannelGroup, order: list[str], steps: tuple[str, ...]) -> list[ChannelGroup]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from pass_transfer.networks.classifier import classifier_of, set_classifier
+from pass_transfer.networks.classifier import classifier_sizes, set_classifier
 from pass_transfer.networks.cost import CostTable
 from pass_transfer.networks.groups import ChannelGroups
 from pass_transfer.networks.network import Network
@@ -60,7 +60,7 @@ class PretrainedBackbone:
         """
         small = self.fresh()
         if classes is not None:
-            features = classifier_of(small).in_features
+            features, _ = classifier_sizes(small)
             set_classifier(small, nn.Linear(features, classes))
         if masks is not None:
             small = remove_channels(small, masks, self.groups)

@@ -1,8 +1,7 @@
 """Masks to a plain smaller network: dropped channels are cut out of every weight.
 
-Torch-Pruning finds which channels belong together (networks/groups.py). The cutting is
-index selection here, because a saved network must be rebuilt without tracing it, and
-because Torch-Pruning cannot take whole groups out of a grouped convolution.
+The cutting is index selection, and a saved network is rebuilt from the shapes of its tensors,
+without being followed again.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ import torch
 from torch import nn
 
 from pass_transfer.errors import MaskError
-from pass_transfer.networks.groups import ChannelGroups, find_groups
+from pass_transfer.networks.groups import ChannelGroups, find_groups, kept_channels
 from pass_transfer.networks.layers import kind_of, layer_kind
-from pass_transfer.networks.layers.kind import resize_tensors
+from pass_transfer.networks.layers.kind import keep_places, resize_tensors
 
 ANY_SIZE = 64  # grouping does not depend on the input size, so a small one will do
 
@@ -42,16 +41,26 @@ def remove_channels(
         )
     _check_fit(masks, groups)
     small = copy.deepcopy(backbone)
+    written, read = kept_channels(groups, masks)
+    for layer, kept in written.items():
+        kind = kind_of(backbone.get_submodule(layer))  # a cut layer may look like another kind
+        kind.keep_outputs(small.get_submodule(layer), kept.nonzero().flatten())
+    for layer, kept in read.items():
+        kind = kind_of(backbone.get_submodule(layer))
+        kind.keep_inputs(small.get_submodule(layer), kept.nonzero().flatten())
     for name, group in groups.items():
-        for layer, units in group.writes.items():
-            kind = kind_of(backbone.get_submodule(layer))  # a cut layer may look like another kind
-            kept = masks[name][units].nonzero().flatten()
-            kind.keep_outputs(small.get_submodule(layer), kept)
-        for layer, units in group.reads.items():
-            kind = kind_of(backbone.get_submodule(layer))
-            kept = masks[name][units].nonzero().flatten()
-            kind.keep_inputs(small.get_submodule(layer), kept)
+        for tensor, (axis, units) in group.tensors.items():
+            keep_places(small, tensor, axis, masks[name].cpu()[units].nonzero().flatten())
+    _update_sizes(small)
     return small
+
+
+def _update_sizes(network: nn.Module) -> None:
+    """Numbers that a module keeps of what is inside it, as a count of heads, follow the cut."""
+    for module in network.modules():
+        kind = layer_kind(module)
+        if kind is not None and not kind.has_channels:
+            kind.update_sizes(module)
 
 
 def _check_fit(masks: Mapping[str, torch.Tensor], groups: ChannelGroups) -> None:
@@ -86,6 +95,7 @@ def resize_like(backbone: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
             kind.resize(module, of_module)
         else:
             resize_tensors(module, of_module)
+    _update_sizes(backbone)
 
 
 def _of_module(name: str, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:

@@ -90,7 +90,7 @@ def load_checkpoint(path: str | Path, spec: BackboneSpec) -> tuple[nn.Module, Ba
 
 def has_classifier(backbone: nn.Module) -> bool:
     """Whether a checkpoint's network came with a classifier, or has zeros for one."""
-    return bool(classifier_of(backbone).weight.any())
+    return bool(classifier_of(backbone).get_parameter("weight").any())
 
 
 def _architecture(backbone: nn.Module, name: str) -> Architecture:

@@ -144,7 +144,7 @@ def _prior(search: _Search) -> dict[str, torch.Tensor] | None:
             write_tensors(path, mean_importance(dense.network(), dense.groups, chosen, samples))
         return read_tensors(path)
 
-    return make_prior(search.shape.prior, dense.module, dense.groups, task.size, importance)
+    return make_prior(search.shape.prior, dense.module, dense.groups, importance)
 
 
 def _source(note: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pass_transfer.errors import BackboneError
 from pass_transfer.float64 import to_float64
 from pass_transfer.masking import batch_statistics
 from pass_transfer.networks import ChannelGroups, kind_of
+from pass_transfer.networks.labels import NONE
 from pass_transfer.progress import progress_bar
 
 PLACES = 16  # of every map that are looked at: neighbours say the same
@@ -49,7 +50,7 @@ def forward_selection(
         backbone.get_submodule(name).register_forward_hook(
             lambda layer, given, made, reader=reader: reader.look(given[0], made, draw)
         )
-        for name, reader in readers.items()
+        for (name, _), reader in readers.items()
     ]
     try:
         with batch_statistics(backbone):
@@ -62,21 +63,27 @@ def forward_selection(
     found = {}
     with progress_bar("forward selection", groups.total, "channels") as bar:
         for name, group in groups.items():
-            moments = [readers[reader].moments() for reader in group.reads if reader in readers]
-            found[name] = order(moments, group.width)
+            mixing = [readers[r, name] for r in group.reads if (r, name) in readers]
+            moments = [reader.moments() for reader in mixing]
+            blocks = any(len(covariance) > group.width for covariance, _ in moments)
+            ordering = order_of_blocks if blocks else order
+            found[name] = ordering(moments, group.width)
             bar.advance(group.width)
     return found
 
 
-def _readers(backbone: nn.Module, groups: ChannelGroups) -> dict[str, _Reader]:
-    """By name, the layers that mix a group's channels. Raises BackboneError for a group without."""
-    readers: dict[str, _Reader] = {}
+def _readers(backbone: nn.Module, groups: ChannelGroups) -> dict[tuple[str, str], _Reader]:
+    """By its name and the group's, each layer that mixes a group's channels.
+
+    Raises BackboneError for a group without.
+    """
+    readers: dict[tuple[str, str], _Reader] = {}
     for group in groups.values():
         for name, units in group.reads.items():
             layer = backbone.get_submodule(name)
             if kind_of(layer).mixes_channels:
-                readers[name] = _Reader(layer, group.width, units)
-        if not any(name in readers for name in group.reads):
+                readers[name, group.name] = _Reader(layer, group.width, units, name in group.places)
+        if not any((name, group.name) in readers for name in group.reads):
             raise BackboneError(
                 f"forward selection cannot rank {group.name}: "
                 "no layer but grouped convolutions reads its channels"
@@ -90,18 +97,25 @@ class _Reader:
     Args:
         layer: one that mixes its channels.
         width: units of the group that it reads.
-        units: (inputs,), the unit of each input; a unit has as many inputs as every other.
+        units: (inputs,), the unit of each input; NONE for one of another group.
+        flattened: whether it stands behind a flattening.
+
+    Behind a flattening a unit's inputs are the places of its map. Else a unit may have several
+    inputs, as a head of attention has: then these are chosen together.
     """
 
-    def __init__(self, layer: nn.Module, width: int, units: torch.Tensor):
-        self.width, self.kind = width, kind_of(layer)
-        self.inputs = torch.argsort(units, stable=True)  # unit by unit
+    def __init__(self, layer: nn.Module, width: int, units: torch.Tensor, flattened: bool):
+        self.kind = kind_of(layer)
+        mine = torch.argsort(units, stable=True)  # unit by unit; those of other groups come first
+        self.inputs = mine[int((units == NONE).sum()) :]
+        columns = width if flattened else len(self.inputs)
         weight = self.kind.weight_by_input(layer)
-        by_unit = weight[:, self.inputs.to(weight.device)].reshape(len(weight), width, -1)
-        self.weight = to_float64(by_unit)  # (outputs, units, the rest)
+        by_unit = weight[:, self.inputs.to(weight.device)].reshape(len(weight), columns, -1)
+        self.weight = to_float64(by_unit)  # (outputs, columns, the rest)
         self.count = 0
-        self.sums = self.weight.new_zeros(width)
-        self.products = self.weight.new_zeros(width, width)
+        self.columns = columns
+        self.sums = self.weight.new_zeros(columns)
+        self.products = self.weight.new_zeros(columns, columns)
         self.slopes = self.weight.new_zeros(len(weight))
 
     def look(self, given: torch.Tensor, made: torch.Tensor, draw: torch.Generator) -> None:
@@ -109,7 +123,7 @@ class _Reader:
         with torch.autocast(given.device.type, enabled=False):
             channels = self.kind.channels_first(given.detach().float())
             by_unit = channels[:, self.inputs.to(given.device)]
-            maps = by_unit.reshape(len(given), self.width, -1)  # a unit's inputs are its places
+            maps = by_unit.reshape(len(given), self.columns, -1)
             places = torch.randperm(maps.shape[2], generator=draw)[:PLACES].to(given.device)
             rows = to_float64(maps[:, :, places].transpose(1, 2).flatten(0, 1))
             self.count += len(rows)
@@ -162,3 +176,35 @@ def order(moments: list[tuple[torch.Tensor, torch.Tensor]], width: int) -> torch
             p += share.square() * (row @ seen) - 2 * share * (r @ seen)
             r.addr_(share, row, alpha=-1.0)
     return scores.cpu()
+
+
+def order_of_blocks(moments: list[tuple[torch.Tensor, torch.Tensor]], width: int) -> torch.Tensor:
+    """The same for units of several inputs, which are chosen together.
+
+    What a unit explains is the trace of R_uu^-1 (R Q R)_uu, with R and Q as in `order` and u the
+    unit's inputs.
+    """
+    device = moments[0][0].device
+    left, scores = list(range(width)), torch.zeros(width, dtype=torch.float64)
+    rest = [covariance.clone() for covariance, _ in moments]
+    for place in range(width, 0, -1):
+        gains = torch.zeros(len(left), dtype=torch.float64, device=device)
+        for r, (_, cost) in zip(rest, moments):
+            each = len(r) // width
+            priced = r @ cost @ r
+            for number, unit in enumerate(left):
+                own = slice(unit * each, (unit + 1) * each)
+                gains[number] += torch.linalg.solve(_ridged(r[own, own]), priced[own, own]).trace()
+        chosen = left.pop(int(gains.argmax()))
+        scores[chosen] = place
+        for r in rest:
+            each = len(r) // width
+            own = slice(chosen * each, (chosen + 1) * each)
+            r -= r[:, own] @ torch.linalg.solve(_ridged(r[own, own]), r[own])
+    return scores
+
+
+def _ridged(matrix: torch.Tensor) -> torch.Tensor:
+    """A matrix that can be inverted also where everything in it is explained."""
+    least = 1e-12 + 1e-9 * matrix.diagonal().mean().abs()
+    return matrix + least * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)

@@ -21,7 +21,7 @@ from pass_transfer.networks import (
     ChannelGroups,
     CostTable,
     classifier_name,
-    classifier_of,
+    classifier_sizes,
 )
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
@@ -110,11 +110,11 @@ class PretrainedHypernet:
         backbone = copy.deepcopy(backbone)
         self._check_architecture(backbone)
         if prior is None:
-            kind, size = self.net.config.prior, self.spec.image_size
-            own_prior = make_prior(kind, backbone, self.groups, size)
+            kind = self.net.config.prior
+            own_prior = make_prior(kind, backbone, self.groups)
         else:
             own_prior = self._checked(prior)
-        classes = classifier_of(backbone).out_features
+        _, classes = classifier_sizes(backbone)
         spec = dataclasses.replace(self.spec, classes=classes)
         own = PretrainedBackbone(backbone, spec, self.groups, self.name)
         config = {**self.config, "fingerprint": fingerprint(backbone.state_dict())}

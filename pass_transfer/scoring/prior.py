@@ -40,7 +40,6 @@ def make_prior(
     kind: str,
     backbone: nn.Module,
     groups: ChannelGroups,
-    image_size: int,
     importance: Callable[[], Mapping[str, torch.Tensor]] | None = None,
 ) -> dict[str, torch.Tensor] | None:
     """The prior (width,) of every group for a backbone's weights; None where the kind is "none".
@@ -52,7 +51,7 @@ def make_prior(
     """
     if kind == "none":
         return None
-    magnitude = group_l1(backbone, groups, image_size)
+    magnitude = group_l1(backbone, groups)
     if kind == "l1" or importance is None:
         return standardise(magnitude)
     return blend(magnitude, importance())

@@ -112,7 +112,7 @@ class TunePromptStage(Stage):
         )
 
     @property
-    def head(self) -> nn.Linear:
+    def head(self) -> nn.Module:
         """The task's classifier."""
         return classifier_of(self.network.backbone)
 

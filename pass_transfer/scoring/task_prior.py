@@ -69,6 +69,6 @@ def task_prior(hypernet: PretrainedHypernet, context: Context) -> dict[str, torc
         say(f"measuring every channel's importance on {images} images of {context.task.name}")
         return task_importance(context.task_network, groups, context.samples(IMAGES))
 
-    kind, size = hypernet.net.config.prior, hypernet.spec.image_size
-    found = make_prior(kind, hypernet.backbone(), groups, size, importance)
+    kind = hypernet.net.config.prior
+    found = make_prior(kind, hypernet.backbone(), groups, importance)
     return groups.split(torch.zeros(groups.total)) if found is None else found

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pass_transfer.masking import batch_statistics
-from pass_transfer.networks import classifier_name, set_classifier
+from pass_transfer.networks import classifier_of, kind_of, set_classifier
 from pass_transfer.networks.network import Network
 from pass_transfer.random_streams import stream
 from pass_transfer.tasks import Split
@@ -53,8 +53,11 @@ def class_features(
         Features (N, D) float32 and labels (N,).
     """
     caught: list[torch.Tensor] = []
-    layer = network.backbone.get_submodule(classifier_name(network.backbone))
-    handle = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0].float().cpu()))
+    layer = classifier_of(network.backbone)
+    kind = kind_of(layer)
+    handle = layer.register_forward_pre_hook(
+        lambda _, args: caught.append(kind.features(args[0]).float().cpu())
+    )
     network.eval()
     kept = []
     try:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pass_transfer.label_mapping import count_predictions, frequency_mapping, mapped_classifier
+from pass_transfer.networks import kind_of
 from pass_transfer.shrinking.classifier import some_batches
 from pass_transfer.tasks import Task
 from pass_transfer.training import Runtime, to_images
@@ -17,12 +18,12 @@ IMAGES = 5000  # predictions counted
 
 @torch.no_grad()
 def map_labels(
-    source: nn.Linear,
+    source: nn.Module,
     predict: Callable[[torch.Tensor], torch.Tensor],
     task: Task,
     runtime: Runtime,
     seed: int = 0,
-) -> nn.Linear:
+) -> nn.Module:
     """The rows of a source classifier that a task's classes are mapped to by frequency.
 
     Args:
@@ -30,9 +31,9 @@ def map_labels(
         predict: images (B, 3, S, S) in [0, 1] to logits (B, source classes).
 
     Returns:
-        Linear(features, classes), on the runtime's device.
+        A classifier (features to classes), on the runtime's device.
     """
-    total = torch.zeros(task.classes, source.out_features, dtype=torch.int64)
+    total = torch.zeros(task.classes, kind_of(source).output_channels(source), dtype=torch.int64)
     for pixels, labels in some_batches(task.train, IMAGES, seed):
         with runtime.autocast():
             total += count_predictions(

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pass_transfer.float64 import to_float64
-from pass_transfer.networks import ChannelGroups, kind_of
+from pass_transfer.networks import ChannelGroups, kept_channels, kind_of
 from pass_transfer.networks.network import Network
 from pass_transfer.random_streams import stream
 from pass_transfer.tasks import Split
@@ -52,13 +52,13 @@ def reconstruct_readers(
         images: how many of them are looked at.
     """
     removed = groups.coupling == "grouped"
-    outputs = _kept_outputs(masks, groups) if removed else {}
+    outputs, inputs = kept_channels(groups, masks)
+    outputs = outputs if removed else {}
     fits: dict[str, _Fit | _FitOfPlaces] = {}
-    for group in groups.values():
-        for name, units in group.reads.items():
-            layer = dense.backbone.get_submodule(name)
-            if not bool(masks[group.name].all()) and kind_of(layer).mixes_channels:
-                fits[name] = _fit_of(layer, masks[group.name], units, outputs.get(name))
+    for name, kept in inputs.items():
+        layer = dense.backbone.get_submodule(name)
+        if not bool(kept.all()) and kind_of(layer).mixes_channels:
+            fits[name] = _fit_of(name, layer, masks, groups, kept, outputs.get(name))
     _observe(fits, dense, split, runtime, images, seed)
     for name, fit in fits.items():
         added, shift = fit.solve()
@@ -69,30 +69,25 @@ def reconstruct_readers(
         _add(small.get_submodule(name), added, shift)
 
 
-def _kept_outputs(
-    masks: Mapping[str, torch.Tensor], groups: ChannelGroups
-) -> dict[str, torch.Tensor]:
-    """Of each layer that writes a group: which of its outputs stay, bool."""
-    kept = {}
-    for group in groups.values():
-        for layer, units in group.writes.items():
-            kept[layer] = masks[group.name][units]
-    return kept
-
-
 def _fit_of(
-    layer: nn.Module, mask: torch.Tensor, units: torch.Tensor, outputs: torch.Tensor | None
+    name: str,
+    layer: nn.Module,
+    masks: Mapping[str, torch.Tensor],
+    groups: ChannelGroups,
+    kept: torch.Tensor,
+    outputs: torch.Tensor | None,
 ) -> _Fit | _FitOfPlaces:
-    """The regression for a layer that reads units under a mask and keeps some outputs, or all."""
-    kind = kind_of(layer)
+    """The regression for a layer that keeps some inputs, and some outputs, or all."""
     weight = layer.get_parameter("weight").detach()
     if outputs is not None:
         weight = weight[outputs.to(weight.device)]
-    places = len(units) // len(mask)
-    if kind.inputs_hold_places and places > 1:
-        of_units = torch.argsort(units, stable=True).view(len(mask), places)
+    readers = [group for group in groups.values() if name in group.reads]
+    group = readers[0]
+    if len(readers) == 1 and name in group.places:
+        mask = masks[group.name]
+        of_units = torch.argsort(group.reads[name], stable=True).view(len(mask), -1)
         return _FitOfPlaces(weight, mask.to(weight.device), of_units.to(weight.device))
-    return _Fit(weight, mask[units].to(weight.device))
+    return _Fit(weight, kept.to(weight.device))
 
 
 def _add(layer: nn.Module, added: torch.Tensor, shift: torch.Tensor) -> None:

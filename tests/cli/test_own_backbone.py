@@ -64,7 +64,7 @@ def test_the_hypernetwork_reads_the_new_weights_and_corrects_the_new_prior(entry
     hypernet, mine = pt.load_hypernet(entry), network(3)
     before = hypernet.fingerprint()
     other = hypernet.with_backbone(mine)
-    prior = standardise(group_l1(mine, hypernet.groups, SIDE))
+    prior = standardise(group_l1(mine, hypernet.groups))
     learned = {n: t for n, t in hypernet.net.state_dict().items() if n != "prior"}
     expected = Hypernet(hypernet.net.config, mine, hypernet.groups, prior)
     expected.load_state_dict(learned, strict=False)

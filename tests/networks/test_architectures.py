@@ -14,7 +14,6 @@ from pass_transfer.masking import masked
 from pass_transfer.networks import (
     BackboneSpec,
     CostTable,
-    architectures,
     build_backbone,
     count_macs,
     count_parameters,
@@ -135,8 +134,3 @@ def adapts_loads_and_exports(call, entry, out, *how):
 def test_they_adapt_to_the_digits(call, own_entry, tmp_path, architecture, how):
     entry = own_entry(architecture, trained_alike(architecture))
     adapts_loads_and_exports(call, entry, tmp_path / "run", *how)
-
-
-def test_every_architecture_that_can_be_built_is_tested():
-    resnets = {name for name in architectures() if "res" in name}  # in the other files here
-    assert set(architectures()) - resnets == {*SMALL, *LARGE}

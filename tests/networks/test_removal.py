@@ -16,7 +16,7 @@ from pass_transfer.networks import (
     cut_groups,
     find_groups,
 )
-from pass_transfer.networks.groups import dependency_graph
+from pass_transfer.networks.dependency_graph import dependency_graph
 from pass_transfer.networks.removal import remove_channels, resize_like
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # of the largest logit

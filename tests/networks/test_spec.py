@@ -49,9 +49,14 @@ def test_a_spec_that_makes_no_sense_is_refused(change):
         BackboneSpec(**{"architecture": "resnet18", "classes": 10, "image_size": 32} | change)
 
 
-def test_a_network_without_linear_layers_has_no_classifier():
+def test_the_last_convolution_classifies_where_there_is_no_linear_layer():
+    layers = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 5, 1), torch.nn.ReLU()
+    assert classifier_name(torch.nn.Sequential(*layers)) == "2"
+
+
+def test_a_network_without_weights_that_mix_channels_has_no_classifier():
     with pytest.raises(BackboneError, match="classifier"):
-        classifier_name(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)))
+        classifier_name(torch.nn.Sequential(torch.nn.BatchNorm2d(3)))
 
 
 @pytest.mark.parametrize("kind", ["w.safetensors", "w.pth", "w.pt"])

@@ -7,7 +7,7 @@ from pass_transfer.scoring.magnitude import group_l1
 
 @pytest.fixture(scope="module")
 def scores(networks):
-    return group_l1(*networks("resnet18"), 32)
+    return group_l1(*networks("resnet18"))
 
 
 def test_every_group_has_a_score_for_each_unit_with_mean_one(scores, groups):
@@ -38,7 +38,7 @@ def test_a_stream_is_the_mean_over_all_its_layers(scores, networks):
 
 def test_a_unit_of_a_grouped_convolution_counts_all_its_channels(networks):
     network, groups = networks("resnext50_32x4d")
-    scores = group_l1(network, groups, 32)
+    scores = group_l1(network, groups)
     assert {n: len(s) for n, s in scores.items()} == {n: g.width for n, g in groups.items()}
     assert all(
         torch.isfinite(s).all() and s.mean() == pytest.approx(1, abs=1e-5) for s in scores.values()
@@ -47,7 +47,7 @@ def test_a_unit_of_a_grouped_convolution_counts_all_its_channels(networks):
 
 def test_with_independent_coupling_a_convolution_has_scores_of_its_own(networks):
     network = networks("resnet18")[0]
-    scores = group_l1(network, find_groups(network, 32, "independent"), 32)
+    scores = group_l1(network, find_groups(network, 32, "independent"))
     for name, reader in (
         ("layer1.0.conv2", network.layer1[1].conv1),
         ("layer1.1.conv1", network.layer1[1].conv2),

@@ -44,7 +44,7 @@ def parts():
     torch.manual_seed(0)
     backbone = build_backbone(SPEC).eval()
     groups = find_groups(backbone, SIDE)
-    prior = standardise(group_l1(backbone, groups, SIDE))
+    prior = standardise(group_l1(backbone, groups))
     net = Hypernet(HypernetConfig(hidden=16, pooled=16), backbone, groups, prior)
     return Network(backbone, SPEC.mean, SPEC.std), net
 

@@ -7,6 +7,8 @@ from torch import nn
 
 from pass_transfer.networks.layers.kind import LayerCost, LayerKind, Role
 
+SAME_BUT_PADDING = ("Conv2dSame",)  # timm's, which pads as TensorFlow does
+
 
 class Convolution(LayerKind[nn.Conv2d]):
     """Conv2d in one group: weight (O, I, height, width)."""
@@ -17,6 +19,14 @@ class Convolution(LayerKind[nn.Conv2d]):
     mixes_channels = True
     always_step = True
     role = Role.CONVOLUTION
+
+    def matches(self, module: nn.Module) -> bool:
+        """Whether a module is of these classes, and computes what they compute."""
+        return isinstance(module, self.types) and (
+            type(module) in self.types
+            or type(module).forward is nn.Conv2d.forward
+            or type(module).__name__ in SAME_BUT_PADDING
+        )
 
     def output_channels(self, module: nn.Conv2d) -> int:
         """Number of output channels."""
@@ -60,6 +70,19 @@ class Convolution(LayerKind[nn.Conv2d]):
         """The weight (O, I) averaged over the kernel, float64 on the CPU."""
         return module.weight.detach().cpu().double().mean(dim=(2, 3))
 
+    def as_classifier(self, linear: nn.Module) -> nn.Module:
+        """The same linear map at every place of a map."""
+        if not isinstance(linear, nn.Linear):
+            return linear
+        weight = linear.weight
+        made = nn.Conv2d(linear.in_features, linear.out_features, 1, bias=linear.bias is not None)
+        made = made.to(weight).requires_grad_(weight.requires_grad)
+        with torch.no_grad():
+            made.weight.copy_(weight[:, :, None, None])
+            if made.bias is not None:
+                made.bias.copy_(linear.bias)
+        return made
+
     def why_not_fused(self, module: nn.Conv2d) -> str:
         """Fused steps know convolutions in one group that pad with zeros."""
         if type(module).forward is not nn.Conv2d.forward:
@@ -82,7 +105,7 @@ class GroupedConvolution(Convolution):
 
     def matches(self, module: nn.Module) -> bool:
         """Whether a module is a convolution in more than one group."""
-        return isinstance(module, nn.Conv2d) and module.groups > 1
+        return super().matches(module) and isinstance(module, nn.Conv2d) and module.groups > 1
 
     def block_count(self, module: nn.Conv2d) -> int:
         """Number of groups."""

@@ -64,11 +64,12 @@ class LayerKind(Generic[Layer]):
         takes_channels: its weight has a slice for each input channel.
         mixes_channels: each output is computed from every input.
         holds_channels: it passes channels on, and its tensors have one entry for each.
-        inputs_hold_places: behind a flattening its inputs are the places of the channels' maps.
         running_statistics: it normalises with stored statistics, which do not fit any more
             once channels are masked or removed.
         can_classify: it can be a network's last layer, with one output for each class.
         always_step: the hypernetwork steps over it even where it writes no channel group.
+        counts_by_weights: where it takes channels apart, as into heads, the number of parts
+            follows the size of its weights.
         known_to_torch_pruning: Torch-Pruning's dependency graph knows these classes itself.
         idle_in_evaluation: in eval mode it gives what it is given.
         role: what a fused step makes of it; None where there is no such step.
@@ -80,10 +81,10 @@ class LayerKind(Generic[Layer]):
     takes_channels = False
     mixes_channels = False
     holds_channels = False
-    inputs_hold_places = False
     running_statistics = False
     can_classify = False
     always_step = False
+    counts_by_weights = False
     known_to_torch_pruning = True
     idle_in_evaluation = False
     role: Role | None = None
@@ -91,6 +92,11 @@ class LayerKind(Generic[Layer]):
     def matches(self, module: nn.Module) -> bool:
         """Whether a module is of this kind."""
         return isinstance(module, self.types)
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether its tensors have an entry for each channel that it makes or passes on."""
+        return self.makes_channels or self.holds_channels
 
     # Sizes
 
@@ -103,8 +109,11 @@ class LayerKind(Generic[Layer]):
         return self.output_channels(module)
 
     def block_count(self, module: Layer) -> int:
-        """Of how many blocks of channels, which can only go as a whole, it consists; else 1."""
-        return 1
+        """Of how many blocks of channels, which can only go as a whole, it consists.
+
+        0 where channels go one by one.
+        """
+        return 0
 
     def update_sizes(self, module: Layer) -> None:
         """Set the fields that say how large a layer is, in place, from its tensors' shapes."""
@@ -147,8 +156,11 @@ class LayerKind(Generic[Layer]):
         return value if axis == 1 else value.movedim(axis, 1)
 
     def positions(self, output: torch.Tensor) -> int:
-        """Places of one image's map, given an output (B, ...)."""
-        return output[0].numel() // output.shape[self.channel_axis]
+        """Places at which channels are made, given the output for one image.
+
+        Inside of windows the first axis is that of the windows.
+        """
+        return output.numel() // output.shape[self.channel_axis]
 
     def rows(
         self, module: Layer, given: torch.Tensor, places: int, draw: torch.Generator
@@ -168,6 +180,16 @@ class LayerKind(Generic[Layer]):
     def averaged_weight(self, module: Layer) -> torch.Tensor:
         """The weight (O, I) averaged over the kernel, float64 on the CPU."""
         return self.weight_by_input(module).cpu().double().mean(dim=2)
+
+    # Classifiers
+
+    def features(self, given: torch.Tensor) -> torch.Tensor:
+        """What a classifier sees of each image, (B, D): averages over the places of a map."""
+        return given if given.ndim == 2 else self.channels_first(given).flatten(2).mean(2)
+
+    def as_classifier(self, linear: nn.Module) -> nn.Module:
+        """A linear layer as a classifier of this kind."""
+        return linear
 
     # Stored statistics
 
@@ -242,6 +264,14 @@ def resize_tensors(module: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
     """Give a module's own tensors these shapes, by name; they become empty."""
     for name, shape in shapes.items():
         _set(module, name, torch.empty(shape, dtype=_tensor(module, name).dtype))
+
+
+def keep_places(network: nn.Module, name: str, axis: int, kept: torch.Tensor) -> None:
+    """Cut one of a network's tensors, in place, down to some places (K,) of an axis."""
+    owner, _, leaf = name.rpartition(".")
+    module = network.get_submodule(owner)
+    tensor = _tensor(module, leaf).detach()
+    _set(module, leaf, tensor.index_select(axis, kept.to(tensor.device)))
 
 
 def _tensor(module: nn.Module, name: str) -> torch.Tensor:

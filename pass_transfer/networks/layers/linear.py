@@ -16,7 +16,6 @@ class Linear(LayerKind[nn.Linear]):
     makes_channels = True
     takes_channels = True
     mixes_channels = True
-    inputs_hold_places = True
     can_classify = True
     role = Role.LINEAR
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pass_transfer.networks import ChannelGroup, ChannelGroups, kind_of
+from pass_transfer.networks import ChannelGroups, kind_of
+from pass_transfer.networks.labels import NONE
 
 
 class LayerWeights(nn.Module):
@@ -21,21 +22,19 @@ class LayerWeights(nn.Module):
 
     def __init__(self, backbone: nn.Module, groups: ChannelGroups, pooled: int):
         super().__init__()
-        starts = dict(zip(groups, groups.offsets.tolist()))
-        read_by = {reader: g for g in groups.values() for reader in g.reads}
-        read = [_what_is_read(backbone, step, read_by.get(step)) for step in groups.steps]
+        read = [_what_is_read(backbone, step, groups) for step in groups.steps]
         widest = max(kernel.shape[1] for kernel, _ in read)
         weights = torch.zeros(len(read), pooled, widest, dtype=torch.float64)
         # Where a step's inputs are among all units; behind those stand one that is always 0,
         # and one that is always 1.
         inputs = torch.full((len(read), widest), groups.total)
-        for number, (step, (kernel, units)) in enumerate(zip(groups.steps, read)):
+        for number, (kernel, units) in enumerate(read):
             count = kernel.shape[1]
             pooled_outputs = nn.functional.adaptive_avg_pool1d(kernel.T[None], pooled)[0].T
             weights[number, :, :count] = pooled_outputs
             inputs[number, :count] = groups.total + 1
             if units is not None:
-                inputs[number, :count] = starts[read_by[step].name] + units
+                inputs[number, :count] = units
         self.register_buffer("weights", weights, persistent=False)
         self.register_buffer("inputs", inputs, persistent=False)
         self.register_buffer(
@@ -55,20 +54,27 @@ class LayerWeights(nn.Module):
 
 
 def _what_is_read(
-    backbone: nn.Module, step: str, group: ChannelGroup | None
+    backbone: nn.Module, step: str, groups: ChannelGroups
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """A step's averaged weight (outputs, inputs) and the unit of each input.
+    """A step's averaged weight (outputs, inputs), and where each input is among all units.
 
     Behind a flattening, the places of a channel's map are averaged, too. There are no units
-    where no mask reaches the inputs, as those of a grouped convolution.
+    where no mask reaches the inputs, as those of a grouped convolution. Inputs of no group stand
+    behind all units, at the one that is always 1.
     """
     layer = backbone.get_submodule(step)
     kind = kind_of(layer)
     weight = kind.averaged_weight(layer)
-    units = None if group is None else group.reads[step]
-    if group is None or units is None or len(units) != weight.shape[1]:
+    starts = dict(zip(groups, groups.offsets.tolist()))
+    readers = [group for group in groups.values() if step in group.reads]
+    if not readers or len(readers[0].reads[step]) != weight.shape[1]:
         return weight, None
-    if kind.inputs_hold_places and len(units) > group.width:
+    group, units = readers[0], readers[0].reads[step]
+    if len(readers) == 1 and step in group.places:
         by_unit = weight[:, torch.argsort(units, stable=True)].unflatten(1, (group.width, -1))
-        return by_unit.mean(2), torch.arange(group.width)
-    return weight, units
+        return by_unit.mean(2), starts[group.name] + torch.arange(group.width)
+    places = torch.full_like(units, groups.total + 1)
+    for reader in readers:
+        units = reader.reads[step]
+        places = torch.where(units == NONE, places, starts[reader.name] + units)
+    return weight, places

@@ -48,7 +48,7 @@ class _Colony:
         self.context, self.settings = context, context.settings
         self.groups = context.groups
         self.budget = budget.replace(fill=False, uniform=False)
-        magnitude = group_l1(context.dense.fresh(), self.groups, context.dense.spec.image_size)
+        magnitude = group_l1(context.dense.fresh(), self.groups)
         self.order = {}
         for name, scores in magnitude.items():
             self.order[name] = torch.argsort(scores, descending=True, stable=True)

@@ -38,13 +38,13 @@ def random(context: Context) -> Scores:
 @register("group_l1")
 def l1(context: Context) -> Scores:
     """L1 magnitude over all layers of a group, ranked over all groups."""
-    return group_l1(context.dense.fresh(), context.groups, context.dense.spec.image_size)
+    return group_l1(context.dense.fresh(), context.groups)
 
 
 @register("group_l2")
 def l2(context: Context) -> Scores:
     """Squared L2 magnitude over all layers of a group, ranked over all groups."""
-    return group_l2(context.dense.fresh(), context.groups, context.dense.spec.image_size)
+    return group_l2(context.dense.fresh(), context.groups)
 
 
 @register("uniform_l1")

@@ -84,13 +84,13 @@ def _steps(settings: ScratchSettings) -> float:
 @register("pass_from_scratch", ScratchSettings, steps=_steps)
 def from_scratch(context: Context) -> Found:
     """Stage 1 of arXiv 2407.17412 on the target task, with a prior measured on that task."""
-    settings, backbone, size = context.settings, context.dense.fresh(), context.task.size
+    settings, backbone = context.settings, context.dense.fresh()
 
     def importance() -> dict[str, torch.Tensor]:
         samples = context.samples(settings.images)
         return task_importance(context.task_network, context.groups, samples)
 
-    prior = make_prior(settings.prior, backbone, context.groups, size, importance)
+    prior = make_prior(settings.prior, backbone, context.groups, importance)
     seed_layers(context.seed, context.runtime.device)
     net = Hypernet(settings.shape(), backbone, context.groups, prior)
     config = settings.search(context.batch_size, context.seed, context.uniform)

@@ -148,7 +148,7 @@ def initial_scores(context: Context, start: str) -> Scores:
     if start == "none":  # ties would go to the first layers
         draw = stream(context.seed, "initial scores")
         return groups.split(1e-3 * torch.randn(groups.total, generator=draw))
-    magnitude = group_l1(context.dense.fresh(), groups, context.dense.spec.image_size)
+    magnitude = group_l1(context.dense.fresh(), groups)
     if start == "l1":
         return standardise(magnitude)
     samples = context.samples(START_IMAGES)

@@ -23,8 +23,8 @@ from torch_pruning.pruner import importance
 
 from pass_transfer.networks import classifier_of
 from pass_transfer.networks.network import Network
-from pass_transfer.scoring.magnitude import by_importance
 from pass_transfer.scoring.method import Context, Scores, register
+from pass_transfer.scoring.torch_pruning_importance import by_importance
 from pass_transfer.settings import check_positive, check_whole
 from pass_transfer.shrinking.classifier import fit_head
 from pass_transfer.shrinking.finetune import FinetuneConfig, FinetuneStage

@@ -16,7 +16,7 @@ from pass_transfer.scoring.prior import standardise
 
 @pytest.fixture(scope="module")
 def prior(networks):
-    return standardise(group_l1(*networks("resnet18"), 32))
+    return standardise(group_l1(*networks("resnet18")))
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_saved_hypernetwork_gives_the_same_scores(networks, net):
 @pytest.mark.parametrize("architecture", ["resnet50", "resnext50_32x4d"])
 def test_bottleneck_networks_have_scores_too(networks, architecture):
     network, groups = networks(architecture)
-    prior = standardise(group_l1(network, groups, 32))
+    prior = standardise(group_l1(network, groups))
     scores = Hypernet(HypernetConfig(), network, groups, prior)(frame().float())
     assert scores.shape == (groups.total,) and torch.isfinite(scores).all()
 

@@ -1,0 +1,73 @@
+"""Normalisation over an image's own channels: they are kept or removed together."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pass_transfer.networks.layers.kind import LayerCost, LayerKind
+
+CHANNELS_FIRST = "LayerNorm2d"  # what torchvision and timm call it on maps (B, C, H, W)
+
+
+class LayerNorm(LayerKind[nn.LayerNorm]):
+    """Layer normalisation over the last axis.
+
+    A channel changes the statistics of all others, so that all go or none.
+    """
+
+    types = (nn.LayerNorm,)
+    channel_axis = -1
+    holds_channels = True
+
+    def output_channels(self, module: nn.LayerNorm) -> int:
+        """Number of channels."""
+        return module.normalized_shape[-1]
+
+    def block_count(self, module: nn.LayerNorm) -> int:
+        """All channels are one block."""
+        return 1
+
+    def update_sizes(self, module: nn.LayerNorm) -> None:
+        """Channels, from the weight."""
+        if module.elementwise_affine:
+            module.normalized_shape = tuple(module.weight.shape)
+
+    def cost(self, module: nn.LayerNorm) -> LayerCost:
+        """A factor and a summand for each channel."""
+        return LayerCost(0, sum(1 for _ in module.parameters()), 0)
+
+
+class LayerNormOfMaps(LayerNorm):
+    """Layer normalisation over the channels of maps, at every place on its own."""
+
+    channel_axis = 1
+
+    def matches(self, module: nn.Module) -> bool:
+        """Whether a module is torchvision's or timm's layer normalisation of maps."""
+        return isinstance(module, nn.LayerNorm) and type(module).__name__ == CHANNELS_FIRST
+
+
+class GroupNorm(LayerKind[nn.GroupNorm]):
+    """Group normalisation: the channels of a group go together."""
+
+    types = (nn.GroupNorm,)
+    holds_channels = True
+
+    def output_channels(self, module: nn.GroupNorm) -> int:
+        """Number of channels."""
+        return module.num_channels
+
+    def block_count(self, module: nn.GroupNorm) -> int:
+        """Number of groups."""
+        return module.num_groups
+
+    def update_sizes(self, module: nn.GroupNorm) -> None:
+        """Channels and groups, from the weight; a group keeps its channels."""
+        if module.affine:
+            each = module.num_channels // module.num_groups
+            module.num_channels = len(module.weight)
+            module.num_groups = module.num_channels // each
+
+    def cost(self, module: nn.GroupNorm) -> LayerCost:
+        """A factor and a summand for each channel."""
+        return LayerCost(0, sum(1 for _ in module.parameters()), 0)
