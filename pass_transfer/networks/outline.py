@@ -19,8 +19,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def outline(build: Callable[[], Module]) -> Module:
     """What `build` makes, without values. Nothing is drawn, whatever it would draw."""
-    with torch.device("meta"):
-        return build()
+    try:
+        with torch.device("meta"):
+            return build()
+    except NotImplementedError:  # it computes its own sizes with tensors, as RegNet does
+        with torch.random.fork_rng(devices=[]):
+            return build().to("meta")
 
 
 def check_tensors(

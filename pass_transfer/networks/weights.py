@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pass_transfer.errors import BackboneError
 from pass_transfer.networks.builders import architectures, build_backbone
 from pass_transfer.networks.checkpoints import PICKLE, conversion, file_kind, read_checkpoint
 from pass_transfer.networks.classifier import classifier_name, classifier_of
+from pass_transfer.networks.outline import outline
 from pass_transfer.networks.spec import BackboneSpec
 from pass_transfer.networks.tensor_names import (
     COUNTER,
@@ -27,6 +28,7 @@ from pass_transfer.networks.tensor_names import (
 from pass_transfer.progress import say
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+ANY_SIZE = 224  # pixels, which any network takes
 RUN_NOTE = "model.json"  # beside the weights of a finished run
 
 
@@ -183,7 +185,7 @@ def _fill(
 def _but(state: Mapping[str, torch.Tensor], wanted: Architecture) -> str:
     """Of which other architecture the tensors are, if they are of one that can be built."""
     found = {n: t.shape for n, t in state.items() if not n.endswith(COUNTER)}
-    for name in architectures():
+    for name in _of_families(found):
         other = _known(name)
         body = {n: other.shapes[n] for n in other.body}
         rest = set(found) - set(body)
@@ -193,10 +195,19 @@ def _but(state: Mapping[str, torch.Tensor], wanted: Architecture) -> str:
     return ""
 
 
+def _of_families(names: Collection[str]) -> Iterator[str]:
+    """Architectures of the families whose first one's first tensor has one of these names."""
+    families: dict[str, list[str]] = {}
+    for name in architectures():
+        families.setdefault(name.partition("_")[0].rstrip("0123456789"), []).append(name)
+    for members in families.values():
+        if _known(members[0]).body[0] in names:
+            yield from members
+
+
 @functools.cache
 def _known(name: str) -> Architecture:
-    with torch.device("meta"):
-        return _architecture(build_backbone(BackboneSpec(name, 2, 64)), name)
+    return _architecture(outline(lambda: build_backbone(BackboneSpec(name, 2, ANY_SIZE))), name)
 
 
 def _pruned(path: str | Path, wanted: Architecture, tensor: str) -> str:
