@@ -119,6 +119,8 @@ def _masked_channels(
 ) -> torch.Tensor:
     """A layer's input or output times a mask (C,), or (B, C), on the axis of its channels."""
     channels = channels.to(value.device)
+    if channels.ndim == 2 and len(channels) < len(value):  # windows of one image lie side by side
+        channels = channels.repeat_interleave(len(value) // len(channels), 0)
     axis = kind.channel_axis % value.ndim
     if axis == 1:
         return ops.mask_channels(value, channels)

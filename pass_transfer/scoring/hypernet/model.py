@@ -74,11 +74,12 @@ class Hypernet(nn.Module):
                 if layer not in self.groups.steps:
                     continue
                 name = f"units{number}"
-                one_each = len(units) == group.width
                 places[group.name][layer] = name
-                self.register_buffer(
-                    name, torch.argsort(units) if one_each else units, persistent=False
-                )
+                if group.products:
+                    units = torch.arange(group.width)
+                elif len(units) == group.width:
+                    units = torch.argsort(units)
+                self.register_buffer(name, units, persistent=False)
                 number += 1
         return places
 
@@ -157,8 +158,14 @@ def _flat(groups: ChannelGroups, prior: dict[str, torch.Tensor] | None) -> torch
 
 
 def _units(groups: ChannelGroups, step: str) -> int:
-    """Output channels of a step's layer that a group holds; one for a layer in none."""
-    return next((len(g.writes[step]) for g in groups.values() if step in g.writes), 1)
+    """How many scores a step's head gives: one for each channel that its layer writes.
+
+    One for each head of attention, whose channels are many; one for a layer that writes none.
+    """
+    group = next((group for group in groups.values() if step in group.writes), None)
+    if group is None:
+        return 1
+    return group.width if group.products else len(group.writes[step])
 
 
 def _per_unit(values: torch.Tensor, places: torch.Tensor, width: int) -> torch.Tensor:
