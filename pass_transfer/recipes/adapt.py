@@ -92,7 +92,7 @@ def adapt(
     whole_groups(given.dense.groups, config.budget.keep_layers)  # before images are read
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
-    data = load_task(task, given.dense.spec.image_size, data_dir)
+    data = load_task(task, given.dense.spec.preprocessing, data_dir)
     if where.resume:
         check_data(out, data)
     job = _job(given, data, config, runtime)

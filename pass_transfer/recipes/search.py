@@ -82,7 +82,7 @@ def search(
     module.load_state_dict(stored)
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
-    data = load_task(note["task"], spec.image_size, data_dir)
+    data = load_task(note["task"], spec.preprocessing, data_dir)
     if where.resume:
         check_data(out, data)
     recipe = {"search": dataclasses.asdict(config), "hypernet": dataclasses.asdict(shape)}

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from pass_transfer.tasks import Split
-from pass_transfer.tasks.images import CachedImages
+from pass_transfer.tasks.readers import CachedImages
 from pass_transfer.training import batches, to_images
-from pass_transfer.training.batches import augment
+from pass_transfer.training.augmentation import augment
 
 SIDE = 16
 
