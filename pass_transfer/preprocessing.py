@@ -12,7 +12,8 @@ from pass_transfer.settings import check_choice, check_pixels, number, shown
 
 FITS = ("crop", "squash")
 INTERPOLATIONS = ("bilinear", "bicubic")
-SQUASHED = {"crop_share": 1.0, "interpolation": "bicubic", "fit": "squash"}  # before there was more
+# Of what was written before there was more.
+SQUASHED: dict[str, Any] = {"crop_share": 1.0, "interpolation": "bicubic", "fit": "squash"}
 SHARE = number(0.25, 1)  # what is kept of an image to crop it in training is 16 times as much then
 SMALL = 96  # pixels up to which images are read and shown in training as they always were
 
