@@ -97,12 +97,14 @@ class Preprocessing:
         return margin(resized, self.size) - margin(side, self.size)
 
     def __str__(self) -> str:
-        square = f"{self.size} x {self.size} pixels"
+        """What becomes of an image, after "it is"."""
+        said = f"resized to {self.resized} pixels on the shorter side ({self.interpolation})"
         if self.fit == "squash":
-            whole = f"squashed to {self.resized} x {self.resized} pixels, {self.interpolation}"
-        else:
-            whole = f"resized to {self.resized} pixels on the shorter side, {self.interpolation}"
-        return f"{whole}; of that the centre, {square}"
+            side = self.resized
+            said = f"squashed to {side} x {side} pixels ({self.interpolation})"
+        if self.fit == "squash" and self.resized == self.size:
+            return said
+        return f"{said} and cropped to the centre of {self.size} x {self.size}"
 
 
 def margin(side: int, centre: int) -> int:

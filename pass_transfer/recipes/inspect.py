@@ -57,8 +57,8 @@ def inspect_task(
         image_size: side in pixels at which the images are looked at; 64 without it.
 
     Returns:
-        "task", "image_size", "data" as result.json has it, and "class_images": images of each
-        class to train on, to choose by and to test on.
+        "task", "image_size", "preprocessing" (what becomes of an image), "data" as result.json
+        has it, and "class_images": images of each class to train on, to choose by and to test on.
 
     Raises:
         TaskError, UsageError: see load_task.
@@ -70,6 +70,7 @@ def inspect_task(
     return {
         "task": task,
         "image_size": data.size,
+        "preprocessing": data.preprocessing.saved(),
         "data": data.overview.saved(),
         "class_images": dict(zip(data.class_names, map(list, zip(*counts)))),
     }
