@@ -14,7 +14,7 @@ FITS = ("crop", "squash")
 INTERPOLATIONS = ("bilinear", "bicubic")
 # Of what was written before there was more.
 SQUASHED: dict[str, Any] = {"crop_share": 1.0, "interpolation": "bicubic", "fit": "squash"}
-SHARE = number(0.25, 1)  # what is kept of an image to crop it in training is 16 times as much then
+SHARE = number(0.25, 1)  # with less, training would keep more than 16 times what is seen
 SMALL = 96  # pixels up to which images are read and shown in training as they always were
 
 

@@ -23,6 +23,7 @@ Encoded = bytes | str | np.ndarray
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 VERSION = 1  # of this file's rules
 HEAD = 32  # bytes that tell what a file is
+LOSING = 2  # times as long as wide, beyond which a crop loses more than half of an image
 SLIVER = 8  # times as long as wide, beyond which an image is not resized whole
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 SHARED_BRANDS = (b"mif1", b"msf1")  # of HEIC, or of AVIF, which then stands behind them
@@ -40,7 +41,7 @@ LIGHT = 128  # of 255: content of one colour is shown on black from here on
 BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes of its second header
 BLACK, WHITE = (0, 0, 0, 255), (255, 255, 255, 255)
 
-TURNED, TRANSPARENT, DEEP = "turned", "transparent", "deep"
+TURNED, TRANSPARENT, DEEP, LONG = "turned", "transparent", "deep", "long"
 
 
 class UnreadableImage(TaskError):
@@ -99,6 +100,8 @@ def picture(content: bytes | np.ndarray, preprocessing: Preprocessing, side: int
         if preprocessing.drafted and max(image.size) > 4 * preprocessing.resized:
             image.draft("RGB", (2 * preprocessing.resized, 2 * preprocessing.resized))
         image, treated = _shown(image)
+        if preprocessing.fit == "crop" and max(image.size) > LOSING * min(image.size):
+            treated = (*treated, LONG)
         return Picture(_centre(image, preprocessing, side), treated)
     except (MemoryError, UnreadableImage):
         raise

@@ -80,7 +80,7 @@ class OpenedImages:
         good: the positions (G,) that can be decoded.
         content: (N, 32) uint8, the sha-256 of each image's file; zeros where it cannot be read.
         left_out: the others.
-        treated: how many images needed what decoding.py calls TURNED, TRANSPARENT or DEEP.
+        treated: how many images needed what decoding.py calls TURNED, TRANSPARENT, DEEP or LONG.
     """
 
     images: CachedImages | StreamedImages
@@ -208,9 +208,10 @@ def _read_all(
         known = [_hexadecimal(row) for row in found.content]
         hashes.remember(source.files, known, began)
     key = _key(source, known, preprocessing, keeps)
-    if key is not None and not found.passing:
-        _keep(key, found, title, preprocessing)
-    return found
+    if key is None or found.passing:
+        return found
+    _keep(key, found, title, preprocessing)
+    return _recall(key, count, preprocessing, keeps) or found  # on the disk, it takes no memory
 
 
 def _decoded(

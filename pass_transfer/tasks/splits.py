@@ -46,7 +46,7 @@ class GivenSplits:
 
     @property
     def treated(self) -> dict[str, int]:
-        """How many images needed what decoding.py calls TURNED, TRANSPARENT or DEEP."""
+        """How many images needed what decoding.py calls TURNED, TRANSPARENT, DEEP or LONG."""
         total: Counter[str] = Counter()
         for one in self.opened.values():
             total.update(one.treated)

@@ -60,6 +60,8 @@ def test_how_images_are_seen_is_saved_with_the_model_and_said_in_the_report(run)
     assert (saved["fit"], saved["crop_share"], saved["interpolation"]) == ("crop", 1.0, "bicubic")
     seen = {"size": 32, "fit": "crop", "crop_share": 1.0, "interpolation": "bicubic"}
     assert read_json(run / "config.json")["preprocessing"] == seen
+    treated = read_json(run / "result.json")["data"]["treated"]
+    assert treated == {"long": 12}  # of 40 x 110, 300 x 50 and 3 x 900
     page = re.sub("<[^>]+>", "", (run / "report.html").read_text(encoding="utf-8"))
     assert "Each image is resized to 32 pixels on the shorter side (bicubic) and cropped" in page
 
