@@ -41,7 +41,7 @@ def main() -> None:
     states = [read_tensors(folder / "backbone.safetensors") for folder in options.folders]
     spec = BackboneSpec.from_saved(notes[0]["spec"])
     runtime = choose_runtime()
-    task = load_task(notes[0]["task"], spec.image_size, options.data_dir)
+    task = load_task(notes[0]["task"], spec.preprocessing, options.data_dir)
     network = Network(build_backbone(spec), spec.mean, spec.std)
     network.backbone.load_state_dict(half_precision(mean_state(states)))
     recalibrate(runtime.place(network), task.train, runtime, images=16384)

@@ -125,7 +125,7 @@ def main() -> None:
     given = parser.parse_args()
     entry, runtime = pt.load_hypernet(given.hypernet), choose_runtime()
     bench = Bench(
-        entry, load_task(given.task, entry.spec.image_size, given.data_dir), runtime, given
+        entry, load_task(given.task, entry.spec.preprocessing, given.data_dir), runtime, given
     )
     kinds = [(0.0, TEMPERATURE), *((w, t) for w in given.weights for t in given.temperatures)]
     cells = []

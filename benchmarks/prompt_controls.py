@@ -80,8 +80,8 @@ def main() -> None:
     parser.add_argument("--prompt-steps", type=int, default=PromptConfig.steps)
     given = parser.parse_args()
     entry, runtime = pt.load_hypernet(given.hypernet), choose_runtime()
-    size, cells = entry.spec.image_size, []
-    task, digits = load_task(given.task, size, given.data_dir), load_task("digits", size)
+    seen, cells = entry.spec.preprocessing, []
+    task, digits = load_task(given.task, seen, given.data_dir), load_task("digits", seen)
     shared = (entry, task, digits, runtime, given.macs, given.prompt_steps)
     for seed in given.seeds:
         measure = functools.partial(run_cell, seed, *shared)

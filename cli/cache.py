@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import typer
 
@@ -18,27 +19,41 @@ app = typer.Typer(
 )
 
 
+ImageSize = Annotated[
+    int | None,
+    typer.Option("--image-size", metavar="PIXELS", help="Only decoded images of this size."),
+]
+
+
 @app.command("ls")
-def ls(as_json: options.Json = False) -> None:
+def ls(image_size: ImageSize = None, as_json: options.Json = False) -> None:
     """List what is kept, the most recently used first.
 
-    Example: pass-transfer cache ls
+    Examples:
+
+    \b
+      pass-transfer cache ls
+      pass-transfer cache ls --image-size 224
     """
     from pass_transfer.report import cache_table
     from pass_transfer.tasks.cache import cache_contents
 
-    found = cache_contents()
+    found = cache_contents(image_size)
     print(json.dumps(found) if as_json else cache_table(found))
 
 
 @app.command("clear")
-def clear(as_json: options.Json = False) -> None:
-    """Delete all of it. It is made again when it is needed.
+def clear(image_size: ImageSize = None, as_json: options.Json = False) -> None:
+    """Delete all of it, or images of one size. It is made again when it is needed.
 
-    Example: pass-transfer cache clear
+    Examples:
+
+    \b
+      pass-transfer cache clear --image-size 224
+      pass-transfer cache clear
     """
     from pass_transfer.tasks.cache import cache_folder, clear_cache
 
-    freed = clear_cache()
+    freed = clear_cache(image_size)
     said = f"freed {freed / 1e6:.1f} MB in {cache_folder()}"
     print(json.dumps({"folder": str(cache_folder()), "freed": freed}) if as_json else said)

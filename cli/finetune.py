@@ -23,7 +23,9 @@ def finetune(
     backbone: Annotated[
         str, typer.Option("--backbone", help="A torchvision name, such as resnet18.")
     ] = "resnet18",
-    size: Annotated[int, typer.Option("--size", help="Image side in pixels.")] = 64,
+    image_size: Annotated[
+        int, typer.Option("--image-size", help="Side of an image in pixels, up to 512.")
+    ] = 64,
     data_dir: options.DataDir = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training images.")] = 6,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,
@@ -68,7 +70,7 @@ def finetune(
         weights,
         task,
         out,
-        size=size,
+        image_size=image_size,
         data_dir=data_dir,
         config=config,
         device=device,

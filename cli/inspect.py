@@ -25,6 +25,7 @@ def inspect(
     ] = None,
     data_dir: options.DataDir = None,
     backbone: options.Backbone = None,
+    image_size: options.ImageSize = None,
     budget: Any = None,
     run: Annotated[
         Path | None,
@@ -87,6 +88,7 @@ def inspect(
             hypernet,
             run=run,
             backbone=backbone,
+            image_size=image_size,
             classes=classes,
             latency=latency,
             device=device,
@@ -94,7 +96,8 @@ def inspect(
         )
     seen = None
     if task is not None:
-        seen = inspect_task(task, size=found.get("image_size"), data_dir=data_dir)
+        size = found.get("image_size", image_size)
+        seen = inspect_task(task, image_size=size, data_dir=data_dir)
     if plot is not None:
         preview_picture(found, plot)
     if as_json:

@@ -34,6 +34,15 @@ DataDir = Annotated[
     str | None,
     Option("--data-dir", help="Folder with the task's parquet files, instead of downloading it."),
 ]
+ImageSize = Annotated[
+    int | None,
+    Option(
+        "--image-size",
+        metavar="PIXELS",
+        help="Side of an image in pixels, up to 512. A zoo entry, a run and a backbone have "
+        "their own, and no other is taken.",
+    ),
+]
 Out = Annotated[Path, Option("--out", help="Run folder to write.")]
 Device = Annotated[str, Option("--device", help="auto, cpu, cuda or mps.")]
 Precision = Annotated[str, Option("--precision", help="auto, bf16, or no for float32.")]

@@ -20,6 +20,7 @@ def search(
     ],
     out: options.Out,
     data_dir: options.DataDir = None,
+    image_size: options.ImageSize = None,
     steps: Annotated[int, typer.Option("--steps", help="Steps, over all source tasks.")] = 1500,
     tasks: Annotated[
         int, typer.Option("--tasks", help="Number of source tasks made of the dataset.")
@@ -59,6 +60,7 @@ def search(
         backbone,
         out,
         data_dir=data_dir,
+        image_size=image_size,
         config=config,
         device=device,
         precision=precision,

@@ -24,6 +24,7 @@ _HOMES = {
     "Budget": "pass_transfer.budgets",
     "ChannelMasks": "pass_transfer.masks",
     "PassTransferError": "pass_transfer.errors",
+    "Preprocessing": "pass_transfer.preprocessing",
     "PretrainedHypernet": "pass_transfer.scoring.pretrained",
     "PrunedModel": "pass_transfer.pruned",
     "adapt": "pass_transfer.recipes.adapt",

@@ -36,7 +36,7 @@ settings.load_profile("suite")
 # Files whose tests run whole commands, train networks or compile; make check leaves them out.
 SLOW = {
     "cli": (
-        "again bench build command data_verbs distill documents export hub inspect "
+        "again bench build command data_verbs distill documents export hub image_size inspect "
         "making_an_entry methods own_backbone package prior refusals report results set_up "
         "stopping study"
     ),

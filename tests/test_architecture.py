@@ -12,6 +12,7 @@ FLOORS = (
     ("errors", "python_state"),
     ("arguments", "files", "float64", "hub", "ops", "progress", "provenance")
     + ("random_streams", "settings", "surroundings"),
+    ("preprocessing",),
     ("networks", "tasks"),
     ("prompts", "label_mapping", "masking", "latency"),
     ("masks",),

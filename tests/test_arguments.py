@@ -78,6 +78,12 @@ def test_a_task_of_another_size_is_refused_with_the_call_that_loads_the_right_on
             call(hypernet, task)
 
 
+def test_a_task_seen_in_another_way_is_refused_with_the_call_that_loads_the_right_one(hypernet):
+    task = pt.load_task("digits", pt.Preprocessing(32, "squash"))
+    with pytest.raises(UsageError, match=r"are squashed .* load_task\('digits', hypernet.spec"):
+        pt.tune_prompt(hypernet, task)
+
+
 @pytest.mark.parametrize("given", [None, 3, "zoo/r18_tinyimnet", nn.Linear(2, 2)])
 def test_what_is_no_hypernet_is_refused_where_a_loaded_one_is_asked_for(given, tmp_path):
     for call in (

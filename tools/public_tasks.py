@@ -10,8 +10,8 @@ SNAPSHOT is a checkout of a public repository, or its git directory:
                      train_perfect_preds.txt, cars_meta.mat)
 
 That repository has the training images of Stanford Cars alone: every fifth image of a class
-is taken for testing. --size S stores images at S x S pixels, after the library's own resizing
-and without loss. Networks at S see the same pixels, and the files are smaller.
+is taken for testing. --size S stores images squashed to S x S pixels, without loss, as networks
+of version 0.1 saw them and as the studies in benchmarks/ have them. The files are smaller.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import datasets
 from PIL import Image
 
 from pass_transfer.files import make_folder
+from pass_transfer.preprocessing import Preprocessing
 from pass_transfer.tasks.decoding import decode
 
 TEST_EVERY = 5
@@ -112,7 +113,8 @@ def stored(content: bytes, size: int | None) -> bytes:
     if size is None:
         return content
     file = io.BytesIO()
-    Image.fromarray(decode(content, size)).save(file, "WEBP", lossless=True, quality=60, method=4)
+    squashed = Image.fromarray(decode(content, Preprocessing(size, "squash")))
+    squashed.save(file, "WEBP", lossless=True, quality=60, method=4)
     return file.getvalue()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,6 +15,7 @@ from pass_transfer.networks.groups import ChannelGroups
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.removal import remove_channels
 from pass_transfer.networks.spec import BackboneSpec
+from pass_transfer.preprocessing import SQUASHED
 
 
 class PretrainedBackbone:
@@ -40,6 +42,12 @@ class PretrainedBackbone:
         self.module, self.spec, self.groups, self.name = module.eval(), spec, groups, name
         self.prompt, self.kept = prompt, kept
         self.table = CostTable(module, groups, spec.image_size)
+
+    def squashing(self) -> PretrainedBackbone:
+        """The same network for squashed images, as runs of before have them."""
+        other = copy.copy(self)
+        other.spec = dataclasses.replace(self.spec, **SQUASHED)
+        return other
 
     def fresh(self) -> nn.Module:
         """A copy of the network with its own classifier, in eval mode."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pass_transfer.errors import UsageError
+from pass_transfer.preprocessing import SQUASHED, Preprocessing
 from pass_transfer.settings import ANYTHING, check_fields, check_whole, is_number, shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -25,6 +26,12 @@ class BackboneSpec:
     image_size is the side in pixels, at most LARGEST_IMAGE; mean and std (RGB, for images in
     [0, 1]) are applied inside the deployed model. Raises UsageError for values that make no
     network.
+
+    Fields:
+        crop_share: share of the resized shorter side that the centre crop shows.
+        interpolation: "bilinear" or "bicubic", antialiased.
+        fit: "crop" keeps the aspect ratio: the shorter side is resized to
+            round(image_size / crop_share) and the centre cropped. "squash" resizes to a square.
     """
 
     architecture: str
@@ -32,6 +39,9 @@ class BackboneSpec:
     image_size: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    crop_share: float = 1.0
+    interpolation: str = "bicubic"
+    fit: str = "crop"
 
     def __post_init__(self) -> None:
         if not isinstance(self.architecture, str):
@@ -40,17 +50,25 @@ class BackboneSpec:
         check_whole(self, image_size=1, most=LARGEST_IMAGE)
         _check_colours("mean", self.mean, -FARTHEST, FARTHEST)
         _check_colours("std", self.std, LEAST_STD, MOST_STD)
+        _ = self.preprocessing  # which refuses what is none
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What becomes of an image before it is normalised."""
+        return Preprocessing(self.image_size, self.fit, self.crop_share, self.interpolation)
 
     @classmethod
     def from_saved(cls, saved: Mapping[str, Any]) -> BackboneSpec:
         """The spec that was written as JSON, with lists in place of tuples.
 
+        One that says nothing of an image's shape is of the time when images were squashed.
+
         Raises UsageError for a field that is missing or unknown, and values that make no network.
         """
         fields = {field.name: ANYTHING for field in dataclasses.fields(cls)}
-        defaulted = {name: fields.pop(name) for name in ("mean", "std")}
+        defaulted = {name: fields.pop(name) for name in ("mean", "std", *SQUASHED)}
         check_fields(saved, fields, defaulted, closed=True)
-        given: dict[str, Any] = dict(saved)
+        given: dict[str, Any] = SQUASHED | dict(saved)
         for name, value in saved.items():
             if isinstance(value, list):
                 given[name] = tuple(value)

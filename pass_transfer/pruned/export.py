@@ -40,7 +40,7 @@ def export_model(
 
     Images are RGB in [0, 1], any number of them. The file is run at several batch sizes and
     compared before it gets its name. Its metadata `pass_transfer` is JSON: architecture,
-    image size, class names.
+    how images are made ready, class names.
 
     Args:
         model: left as it is; written in float32, wherever and in whatever dtype it is.
@@ -114,7 +114,10 @@ def metadata(model: DeployedNetwork) -> str:
             "architecture": spec["architecture"],
             "image_size": spec["image_size"],
             "input": "RGB in [0, 1], (batch, 3, image_size, image_size)",
-            "resize": "bicubic to image_size x image_size, whatever the shape",
+            "fit": spec["fit"],
+            "crop_share": spec["crop_share"],
+            "interpolation": spec["interpolation"],
+            "resize": str(model.spec.preprocessing),
             "normalisation": "inside",
             "class_names": list(model.class_names),
         }

@@ -58,10 +58,10 @@ class PrunedModel(DeployedNetwork):
         if not is_whole(batch_size):
             message = f"batch_size is {shown(batch_size)}; it is a whole number from 1"
             raise UsageError(message, "batch_size")
-        found = []
+        found, preprocessing = [], self.spec.preprocessing
         for first in range(0, len(paths), batch_size):
             some = paths[first : first + batch_size]
-            images = torch.stack([read_image(path, self.spec.image_size) for path in some])
+            images = torch.stack([read_image(path, preprocessing) for path in some])
             found += self.classify(images.to(memory_format=torch.channels_last), top)
         return found
 
@@ -128,7 +128,8 @@ class PrunedModel(DeployedNetwork):
         from pass_transfer.tasks.record import read_data
 
         data = {} if self.folder is None else read_data(self.folder)
-        return load_labelled(task, self.spec.image_size, self.class_names, data_dir, data)
+        seen = self.spec.preprocessing
+        return load_labelled(task, seen, self.class_names, data_dir, data)
 
     def save(self, folder: str | Path) -> None:
         """Write model.json and model.safetensors.

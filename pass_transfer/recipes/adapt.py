@@ -27,15 +27,18 @@ from pass_transfer.recipes.adapt_config import DEFAULT_METHOD, METHOD_AGAIN, Ada
 from pass_transfer.recipes.adapter import Adapter
 from pass_transfer.recipes.given_network import (
     GivenNetwork,
+    as_begun,
     check_apart,
     check_method,
     choose_network,
 )
 from pass_transfer.recipes.options import (
     RunOptions,
+    check_image_size,
     refuse_unknown,
     take,
     take_budget,
+    take_image_size,
 )
 from pass_transfer.recipes.pipeline import Job, check_budget
 from pass_transfer.runs.data import check_data, keep_data
@@ -75,7 +78,8 @@ def adapt(
         dense: a run, or its dense/, whose dense network is taken instead of one trained here.
         options: the budget, as budget= or as the arguments of Budget, such as macs=0.4
             (default: half of the multiply-accumulates); fields of AdaptConfig, such as
-            method="selection"; device, precision, resume and force of RunOptions.
+            method="selection"; image_size, which is that of the network; device, precision,
+            resume and force of RunOptions.
 
     Returns:
         The content of result.json; see docs/architecture.md for its fields.
@@ -84,15 +88,14 @@ def adapt(
         PassTransferError: one of its kinds, with what to do.
         KeyboardInterrupt: its text says how to continue.
     """
-    started = time.monotonic()
+    started, asked = time.monotonic(), take_image_size(options)
     where, config = _asked(options, DEFAULT_METHOD if from_run is None else METHOD_AGAIN)
     task = _refuse_early(task, config.budget, out, where, from_run)
-    given = choose_network(hypernet, backbone, from_run)
-    check_method(config.chosen(), given)
-    whole_groups(given.dense.groups, config.budget.keep_layers)  # before images are read
+    given = as_begun(choose_network(hypernet, backbone, from_run), out, where.resume)
+    _check_given(given, config, asked)
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
-    data = load_task(task, given.dense.spec.image_size, data_dir)
+    data = load_task(task, given.dense.spec.preprocessing, data_dir)
     if where.resume:
         check_data(out, data)
     job = _job(given, data, config, runtime)
@@ -111,6 +114,13 @@ def adapt(
     except KeyboardInterrupt as stop:
         saved = f"interrupted; what is finished is saved in {run.path}, continue with resume=True"
         raise KeyboardInterrupt(str(stop) or saved) from stop
+
+
+def _check_given(given: GivenNetwork, config: AdaptConfig, image_size: int | None) -> None:
+    """Refuse, before images are read, what the network does not take. Raises UsageError."""
+    check_image_size(image_size, given.dense.spec.image_size, given.dense.name)
+    check_method(config.chosen(), given)
+    whole_groups(given.dense.groups, config.budget.keep_layers)
 
 
 def _asked(options: dict[str, Any], method: str) -> tuple[RunOptions, AdaptConfig]:
@@ -160,7 +170,11 @@ def _folder(
     out: str | Path, identity: Mapping[str, Any], where: RunOptions, started: float
 ) -> RunFolder:
     again = {"resume": where.resume, "force": where.force}
-    return RunFolder(out, identity, started=started, upgrade=modern_config, **again)
+
+    def upgrade(config: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"preprocessing": identity["preprocessing"]} | modern_config(config)
+
+    return RunFolder(out, identity, started=started, upgrade=upgrade, **again)
 
 
 def _job(given: GivenNetwork, task: Task, config: AdaptConfig, runtime: Runtime) -> Job:
@@ -189,6 +203,7 @@ def _identity(
         "data": job.task.record.fingerprints(),
         "classes": job.task.classes,
         "images": len(job.task.train),
+        "preprocessing": job.task.preprocessing.saved(),
         "device": job.runtime.device.type,
         "precision": job.runtime.precision,
         "threads": torch.get_num_threads(),

@@ -15,7 +15,7 @@ from pass_transfer.networks import BackboneSpec, build_backbone, load_weights
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.random_streams import seed_layers
-from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
+from pass_transfer.recipes.options import RunOptions, check_image_size, refuse_unknown, take
 from pass_transfer.runs.backbone import NOTE, WEIGHTS, read_note
 from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.shrinking.classifier import fit_head
@@ -39,7 +39,7 @@ def finetune(
     task: str,
     out: str | Path,
     *,
-    size: int = 64,
+    image_size: int = 64,
     data_dir: str | None = None,
     config: FinetuneConfig = DEFAULT,
     **options: Any,
@@ -49,7 +49,8 @@ def finetune(
     Args:
         architecture: a torchvision name, such as "resnet18".
         weights: what to start from (see load_weights).
-        task, size, data_dir: see load_task.
+        task, data_dir: see load_task.
+        image_size: side of an image in pixels, up to 512.
         out: folder for backbone.safetensors, backbone.json and the run's metrics.
         options: device, precision, resume and force of RunOptions.
 
@@ -60,14 +61,14 @@ def finetune(
     refuse_unknown(options, "finetune")
     check_free(out, resume=where.resume, force=where.force)
     check_name(task)
-    build_backbone(BackboneSpec(architecture, 2, size))  # a wrong name fails before images are read
+    spec = _checked(architecture, image_size)
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
-    data = load_task(task, size, data_dir)
+    data = load_task(task, spec.preprocessing, data_dir)
     if where.resume:
         check_data(out, data)
     seed_layers(config.seed, runtime.device)
-    spec = BackboneSpec(architecture, data.classes, size)
+    spec = dataclasses.replace(spec, classes=data.classes)
     network = Network(build_backbone(spec), spec.mean, spec.std)
     left = load_weights(network.backbone, architecture, weights)
     settings = {
@@ -76,7 +77,7 @@ def finetune(
         "weights": _which(weights),
         "task": task,
         "data": data.record.fingerprints(),
-        "size": size,
+        "size": image_size,
     }
     identity = settings | dataclasses.asdict(config)
     run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)
@@ -86,13 +87,26 @@ def finetune(
         run.drop_checkpoints()
         return read_note(run.path)
     runtime.place(network)
-    recalibrate(network, data.train, runtime, seed=config.seed)
-    if left:
-        fit_head(network, data.train, data.classes, runtime, config.seed)
+    _begin(network, bool(left), data, runtime, config.seed)
     train(network, data, config, runtime, run)
     recalibrate(network, data.train, runtime, images=FINAL_IMAGES, seed=config.seed)
     said = {"spec": dataclasses.asdict(spec), "classes": list(data.class_names), "task": task}
     return _save(run, network, data, runtime, said | {"config": identity})
+
+
+def _checked(architecture: str, image_size: int) -> BackboneSpec:
+    """What is trained, but for its classes; a wrong name fails before images are read."""
+    check_image_size(image_size)
+    spec = BackboneSpec(architecture, 2, image_size)
+    build_backbone(spec)
+    return spec
+
+
+def _begin(network: Network, new_head: bool, data: Task, runtime: Runtime, seed: int) -> None:
+    """Statistics of the task's images, and a classifier from class means, if it needs one."""
+    recalibrate(network, data.train, runtime, seed=seed)
+    if new_head:
+        fit_head(network, data.train, data.classes, runtime, seed)
 
 
 def _save(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pass_transfer.errors import RunError, UsageError
-from pass_transfer.files import sha256
+from pass_transfer.files import read_object, sha256
 from pass_transfer.hub import HUB_PREFIX, download
 from pass_transfer.label_mapping import choose_mapping
 from pass_transfer.networks import build_backbone, cut_groups, find_groups, has_classifier
@@ -20,6 +22,7 @@ from pass_transfer.scoring.own_backbone import read_backbone, weights_of
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.registry import ChosenMethod, methods_without_hypernet
 from pass_transfer.tasks import Task
+from pass_transfer.training.run_folder import CONFIG
 from pass_transfer.zoo.entry import load_hypernet
 
 
@@ -92,6 +95,21 @@ def choose_network(
             "(from_run) has its own"
         )
     return _finished(str(from_run))
+
+
+def as_begun(given: GivenNetwork, run: str | Path, resume: bool) -> GivenNetwork:
+    """The network as a run that is continued has it: those of before squashed their images."""
+    path = Path(run) / CONFIG
+    if (
+        given.hypernet is None
+        or not resume
+        or not path.is_file()
+        or "preprocessing" in read_object(path)
+    ):
+        return given
+    hypernet = copy.copy(given.hypernet)
+    hypernet.dense = given.dense.squashing()
+    return dataclasses.replace(given, dense=hypernet.dense, hypernet=hypernet)
 
 
 def check_method(chosen: ChosenMethod, given: GivenNetwork) -> None:

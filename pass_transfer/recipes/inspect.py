@@ -20,7 +20,12 @@ from pass_transfer.networks import CostTable
 from pass_transfer.networks.spec import MOST_CLASSES
 from pass_transfer.progress import say
 from pass_transfer.recipes.adapter import LATENCY_BATCHES
-from pass_transfer.recipes.options import refuse_unknown, take_budget
+from pass_transfer.recipes.options import (
+    check_image_size,
+    refuse_unknown,
+    take_budget,
+    take_image_size,
+)
 from pass_transfer.runs.files import read_config
 from pass_transfer.runs.found import found_in_run
 from pass_transfer.scoring.method import Found
@@ -43,26 +48,29 @@ DENSE_SIZES = ("inputs", "outputs", "macs", "parameters")
 
 @as_guest
 def inspect_task(
-    task: str, *, size: int | None = None, data_dir: str | None = None
+    task: str, *, image_size: int | None = None, data_dir: str | None = None
 ) -> dict[str, Any]:
     """What is understood of a task's data, before anything is trained on it.
 
     Args:
-        task, size, data_dir: see load_task; 64 pixels without a size.
+        task, data_dir: see load_task.
+        image_size: side in pixels at which the images are looked at; 64 without it.
 
     Returns:
-        "task", "image_size", "data" as result.json has it, and "class_images": images of each
-        class to train on, to choose by and to test on.
+        "task", "image_size", "preprocessing" (what becomes of an image), "data" as result.json
+        has it, and "class_images": images of each class to train on, to choose by and to test on.
 
     Raises:
         TaskError, UsageError: see load_task.
     """
-    data = load_task(task, size or DATA_SIZE, data_dir)
+    check_image_size(image_size)
+    data = load_task(task, image_size or DATA_SIZE, data_dir)
     splits = (data.train, data.held_out, data.test)
     counts = [np.bincount(split.labels, minlength=data.classes).tolist() for split in splits]
     return {
         "task": task,
         "image_size": data.size,
+        "preprocessing": data.preprocessing.saved(),
         "data": data.overview.saved(),
         "class_images": dict(zip(data.class_names, map(list, zip(*counts)))),
     }
@@ -91,7 +99,7 @@ def inspect(
         latency: whether to measure it, dense and small side by side.
         device: to measure on.
         options: the budget, as budget= or as the arguments of Budget; half of the
-            multiply-accumulates without one.
+            multiply-accumulates without one. And image_size, which is that of the entry.
 
     Returns:
         "groups" (name, kept, width, layers), "layers" (name, positions, inputs, outputs,
@@ -102,11 +110,12 @@ def inspect(
         UsageError, MaskError: see Budget and Budget.cut.
         RunError: no scores in the run, or one with another backbone.
     """
-    budget = take_budget(options)
+    asked, budget = take_image_size(options), take_budget(options)
     refuse_unknown(options, "inspect")
     if classes is not None and not CLASSES.fits(classes):
         raise UsageError(f"classes is {shown(classes)}; it is {CLASSES.words}", "classes")
     trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
+    check_image_size(asked, trained.spec.image_size, trained.name)
     entry = trained if backbone is None else read_backbone(trained, backbone)
     if run is None:
         found = _of_source(entry)

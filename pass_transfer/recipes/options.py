@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pass_transfer.arguments import check_is
 from pass_transfer.budgets import BUDGET_KINDS, Budget, choose_budget
 from pass_transfer.errors import UsageError
+from pass_transfer.settings import shown, whole
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -18,6 +19,7 @@ Fields = TypeVar("Fields", bound="DataclassInstance")
 
 HOW = ("batch", "round_to", "keep_layers")  # arguments of Budget beside the bound
 DEFAULT_MACS = 0.5
+PIXELS = whole(1, 512)
 EFFORTS = ("quick", "full")  # how long training may take
 
 # Arguments of version 0.1, and what they are now.
@@ -28,6 +30,7 @@ RENAMED = {
     "prompt_lr": 'settings={"lr": ...}',
     "deploy_prompt": 'settings={"deploy_prompt": ...}',
     "latency_batch": "batch",
+    "size": "image_size",
 }
 
 
@@ -73,6 +76,30 @@ def take_budget(options: dict[str, Any]) -> Budget:
     how = {name: parts[name] for name in HOW if name in parts}
     bound: dict[str, Any] = bounds or {"macs": DEFAULT_MACS}
     return Budget(**bound | how)
+
+
+def take_image_size(options: dict[str, Any]) -> int | None:
+    """The size of images among the options, which is taken out. Raises UsageError."""
+    asked: int | None = options.pop("image_size", None)
+    check_image_size(asked)
+    return asked
+
+
+def check_image_size(asked: int | None, own: int | None = None, whose: str = "") -> None:
+    """Refuse a size of images that is none, or not that of what is given.
+
+    Args:
+        asked: the argument image_size; None where it is not given.
+        own: the only size that something takes; `whose` says in words what.
+
+    Raises UsageError.
+    """
+    if asked is not None and not PIXELS.fits(asked):
+        message = f"image_size is {shown(asked)}; it is {PIXELS.words}, pixels of a side"
+        raise UsageError(message, "image_size")
+    if asked is not None and own is not None and asked != own:
+        message = f"image_size is {asked}; {whose} takes images of {own} pixels, and no others"
+        raise UsageError(message, "image_size")
 
 
 def refuse_unknown(options: Mapping[str, Any], recipe: str) -> None:

@@ -20,9 +20,9 @@ from pass_transfer.progress import progress_bar, say
 from pass_transfer.pruned import PrunedModel, load_pruned
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks.decoding import UnreadableImage, decode
-from pass_transfer.tasks.images import to_batch
 from pass_transfer.tasks.left_out import Tally
 from pass_transfer.tasks.listing import images_below, start_folder
+from pass_transfer.tasks.readers import to_batch
 from pass_transfer.training import choose_runtime
 
 BATCH = 64
@@ -95,11 +95,11 @@ def _image_files(paths: Sequence[str | Path], tally: Tally) -> list[str]:
 def _predicted(
     model: PrunedModel, files: Sequence[str], top: int, tally: Tally
 ) -> Iterator[dict[str, Any]]:
-    size = model.spec.image_size
+    preprocessing = model.spec.preprocessing
 
     def pixels_of(path: str) -> np.ndarray | UnreadableImage:
         try:
-            return decode(path, size)
+            return decode(path, preprocessing)
         except UnreadableImage as error:
             return error
 

@@ -18,7 +18,13 @@ from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.weights import fingerprint
 from pass_transfer.progress import say
 from pass_transfer.random_streams import seed_layers
-from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
+from pass_transfer.recipes.options import (
+    RunOptions,
+    check_image_size,
+    refuse_unknown,
+    take,
+    take_image_size,
+)
 from pass_transfer.runs.backbone import read_trained
 from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.runs.files import RESULT
@@ -69,20 +75,23 @@ def search(
         backbone: a folder that finetune wrote, or a zoo entry, whose backbone is taken.
         data_dir: parquet files of the backbone's task.
         config, shape: the recipe and the hypernetwork's shape.
-        options: device, precision, resume and force of RunOptions.
+        options: image_size, which is that of the backbone; device, precision, resume and force
+            of RunOptions.
 
     Raises:
         RunError: no backbone in that folder.
     """
-    started, where = time.monotonic(), take(RunOptions, options)
+    started, asked = time.monotonic(), take_image_size(options)
+    where = take(RunOptions, options)
     refuse_unknown(options, "search")
     check_free(out, resume=where.resume, force=where.force)
     note, spec, stored = read_trained(Path(backbone))
+    check_image_size(asked, spec.image_size, f"the backbone in {backbone}")
     module = build_backbone(spec)
     module.load_state_dict(stored)
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
-    data = load_task(note["task"], spec.image_size, data_dir)
+    data = load_task(note["task"], spec.preprocessing, data_dir)
     if where.resume:
         check_data(out, data)
     recipe = {"search": dataclasses.asdict(config), "hypernet": dataclasses.asdict(shape)}

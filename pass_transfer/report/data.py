@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from pass_transfer.preprocessing import Preprocessing
 from pass_transfer.report.page import Html, card, cards, element, table
 from pass_transfer.report.table import plain
 from pass_transfer.tasks.overview import SPLITS, TREATED
@@ -25,12 +26,20 @@ def data_table(found: Mapping[str, Any]) -> str:
         shown.add_row(name, *map(str, row))
     more = len(counts) - SHOWN_CLASSES
     return plain(
-        100, title, shown, *([f"and {more} more classes; --json has all"] if more > 0 else [])
+        100,
+        title,
+        shown,
+        *([f"and {more} more classes; --json has all"] if more > 0 else []),
+        f"each image is {Preprocessing(**found['preprocessing'])}",
     )
 
 
-def images_section(result: Mapping[str, Any]) -> list[Html]:
-    """The images of a run, as its page has them; nothing for a run that kept no account."""
+def images_section(result: Mapping[str, Any], seen: Preprocessing) -> list[Html]:
+    """The images of a run, as its page has them; nothing for a run that kept no account.
+
+    Args:
+        seen: what became of each before the network saw it.
+    """
     data = result.get("data")
     if not data:
         return []
@@ -44,7 +53,8 @@ def images_section(result: Mapping[str, Any]) -> list[Html]:
     )
     notes = [*_left_out(data), *_treated(data), *_copies(data)]
     said = element("ul", *(element("li", note) for note in notes))
-    noted = card(said if notes else element("p", "Every file was used as it is."), title="Notes")
+    every = element("p", f"Each image is {seen}.")
+    noted = card(every, said if notes else element("p", "Every file was used."), title="Notes")
     return [element("h2", "The images"), cards(counted, noted)]
 
 

@@ -58,7 +58,7 @@ def run_page(record: RunRecord, drawn: Mapping[str, Picture], samples: Mapping[s
         *prompt_and_samples(record, drawn, samples),
         *training(record, drawn),
         *mistakes(record, drawn),
-        *images_section(result),
+        *images_section(result, record.model.spec.preprocessing),
         *again(record),
         element("footer", made_by),
     )

@@ -29,9 +29,13 @@ FIELDS = {
 
 
 def read_note(folder: Path) -> dict[str, Any]:
-    """The content of backbone.json. Raises StorageError for one that is damaged."""
+    """The content of backbone.json. Raises StorageError for one that is damaged.
+
+    As of an entry, what is made of one of before keeps the shape of images.
+    """
     note = read_object(folder / NOTE)
     _check(folder / NOTE, note)
+    note["spec"].setdefault("fit", "crop")
     return note
 
 

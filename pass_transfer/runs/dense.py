@@ -57,7 +57,7 @@ def find_dense(
         found = _described(model.spec, model.class_names)
         raise RunError(
             f"{folder} holds {found}; needed is {_described(wanted, task.class_names)} of "
-            f"{task.name}, with the same preprocessing"
+            f"{task.name}, normalised alike"
         )
     if model.kept != dense.units():
         what = "a small network" if dense.kept is None else f"other channels than {dense.name}"
@@ -70,7 +70,8 @@ def find_dense(
 
 def _described(spec: BackboneSpec, class_names: Sequence[str]) -> str:
     size = f"{spec.architecture} at {spec.image_size} pixels"
-    return f"a {size} for {spec.classes} classes ({class_names[0]}, ...)"
+    classes = f"for {spec.classes} classes ({class_names[0]}, ...)"
+    return f"a {size} {classes}, of images {spec.preprocessing}"
 
 
 def load_dense(folder: Path) -> Network:

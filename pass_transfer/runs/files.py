@@ -97,6 +97,7 @@ CONFIG_FIELDS = {
     "seed": whole(),
 }
 CONFIG_MAY_HAVE = {
+    "preprocessing": OBJECT,
     "backbone": maybe(TEXT),
     "data_dir": maybe(TEXT),
     "backbone_file": maybe(TEXT),

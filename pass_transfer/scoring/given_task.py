@@ -12,17 +12,23 @@ def given_task(hypernet: PretrainedHypernet, task: str | Task, data_dir: str | N
     """A task by its name, or a loaded one.
 
     Raises:
-        UsageError: no hypernetwork, no task, or one whose images have another size.
+        UsageError: no hypernetwork, no task, or one whose images are seen in another way.
         TaskError: see load_task.
     """
     check_is("hypernet", hypernet, PretrainedHypernet, "what load_hypernet gives")
-    size = hypernet.spec.image_size
+    seen, size = hypernet.spec.preprocessing, hypernet.spec.image_size
     if not isinstance(task, Task):
-        return load_task(task, size, data_dir)
+        return load_task(task, seen, data_dir)
     if task.size != size:
         raise UsageError(
             f"the images of {task.name} are loaded at {task.size} pixels; the hypernetwork's "
             f"backbone takes {size}: load_task({task.name!r}, {size})",
+            "task",
+        )
+    if task.preprocessing != seen:
+        raise UsageError(
+            f"the images of {task.name} are {task.preprocessing}, and the hypernetwork's backbone "
+            f"takes them {seen}: load_task({task.name!r}, hypernet.spec.preprocessing)",
             "task",
         )
     return task

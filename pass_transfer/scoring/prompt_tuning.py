@@ -32,7 +32,7 @@ from pass_transfer.shrinking.map_labels import map_labels
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task
 from pass_transfer.training import LoopConfig, Stage, choose_runtime, run_stage
-from pass_transfer.training.batches import augmented
+from pass_transfer.training.augmentation import augmented
 
 PASSES = 8
 
@@ -148,7 +148,7 @@ class TunePromptStage(Stage):
         self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int
     ) -> dict[str, float]:
         """One step on uint8 images (B, 3, S, S)."""
-        images = augmented(pixels, draw, self.task.mirrored, self.runtime.device)
+        images = augmented(pixels, draw, self.task, self.runtime.device)
         labels = labels.to(self.runtime.device)
         return self.masked_step(self.prompt, images, labels, self.densities.draw(draw))
 

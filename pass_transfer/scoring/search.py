@@ -25,7 +25,7 @@ from pass_transfer.scoring.source_tasks import make_source_tasks, see
 from pass_transfer.settings import check_choice, check_densities, check_positive, check_whole
 from pass_transfer.tasks import Task
 from pass_transfer.training import LoopConfig, RunFolder, Runtime, Stage, run_stage
-from pass_transfer.training.batches import augmented
+from pass_transfer.training.augmentation import augmented
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class SearchStage(Stage):
         """One step of one source task on uint8 images (B, 3, S, S)."""
         index = self.source_of(self.epoch, number)
         source, rows = self.sources[index], torch.tensor(self.sources[index].classes)
-        images = see(augmented(pixels, draw, self.task.mirrored, self.runtime.device), source.view)
+        images = see(augmented(pixels, draw, self.task, self.runtime.device), source.view)
         labels = torch.searchsorted(rows, labels).to(self.runtime.device)
         density = self.densities.draw(draw)
         return self.masked_step(self.prompts[index], images, labels, density, rows)

@@ -26,7 +26,7 @@ from pass_transfer.training import (
     evaluate,
     run_stage,
 )
-from pass_transfer.training.batches import augmented
+from pass_transfer.training.augmentation import augmented
 from pass_transfer.training.replicas import Replicas
 
 
@@ -104,7 +104,7 @@ class FinetuneStage(Stage):
         self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int
     ) -> dict[str, float]:
         """One SGD step on uint8 images (B, 3, S, S)."""
-        images = augmented(pixels, draw, self.task.mirrored, self.runtime.device)
+        images = augmented(pixels, draw, self.task, self.runtime.device)
         labels = labels.to(self.runtime.device)
         share, partner = self._blend(len(labels), draw)
         if share < 1:

@@ -50,7 +50,7 @@ def estimate(
         say("measuring a few training steps on this machine")
     speeds = {}
     for name in {cell.task for cell in missing}:
-        task = load_task(name, entry.spec.image_size, study.tasks[name])
+        task = load_task(name, entry.spec.preprocessing, study.tasks[name])
         speeds[name] = _Speed(entry, task, study, runtime)
     found: dict[str, dict[str, float]] = {}
     searched = set()
@@ -118,7 +118,7 @@ class _Speed:
         batch = min(self.study.batch_size, len(self.task.train))
         config = dataclasses.replace(recipe(self.study, 0), batch_size=batch)
         stage = FinetuneStage(self._network(masks), self.task, config, self.runtime)
-        pixels, labels = self.task.train.subset(np.arange(batch)).__getitems__(range(batch))
+        pixels, labels = self.task.train.uncropped().__getitems__(range(batch))
         stage.start_epoch(0, 0)
         step = {"step": lambda: stage.step(pixels, labels, stream(0, "augmentation"), 0)}
         times = interleave(step, STEPS, self.runtime.device, warm_up=1)

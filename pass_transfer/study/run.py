@@ -119,8 +119,8 @@ class _Work:
 
     def task(self, name: str) -> Task:
         """A task with as many training images as the study uses."""
-        size, images = self.entry.spec.image_size, self.study.train_images
-        task = load_task(name, size, self.study.tasks[name])
+        images = self.study.train_images
+        task = load_task(name, self.entry.spec.preprocessing, self.study.tasks[name])
         if images is None or images >= len(task.train):
             return task
         return task.with_train(images)

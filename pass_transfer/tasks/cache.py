@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,14 @@ UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 class CacheEntry:
     """Something kept: what it is, its path, bytes on the disk, and when it was last used.
 
-    `used` is in seconds since the epoch.
+    `used` is in seconds since the epoch; `image_size` is that of decoded images, in pixels.
     """
 
     title: str
     path: Path
     bytes: int
     used: float
+    image_size: int | None = None
 
 
 def cache_folder() -> Path:
@@ -140,10 +141,13 @@ def _drop_halves(folder: Path, older_than: float) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def list_cache() -> list[CacheEntry]:
-    """What the cache holds, the most recently used first."""
+def list_cache(image_size: int | None = None) -> list[CacheEntry]:
+    """What the cache holds, the most recently used first; of a size, images of that alone."""
     folder = cache_folder()
     found = list(_decoded(folder / DECODED))
+    if image_size is not None:
+        found = [entry for entry in found if entry.image_size == image_size]
+        return sorted(found, key=lambda entry: -entry.used)
     for title, paths in (
         ("hashes of files", _hash_files()),
         ("unpacked by the datasets library", [folder / UNPACKED]),
@@ -166,19 +170,24 @@ def _hash_files() -> list[Path]:
     return [path for path in (cache_folder() / HASHES).glob("*.json") if KEY.fullmatch(path.stem)]
 
 
-def cache_contents() -> dict[str, Any]:
+def cache_contents(image_size: int | None = None) -> dict[str, Any]:
     """The cache's "folder", its "limit" in bytes, and its "entries", as JSON has them."""
-    entries = [vars(entry) | {"path": str(entry.path)} for entry in list_cache()]
+    entries = [vars(entry) | {"path": str(entry.path)} for entry in list_cache(image_size)]
     return {"folder": str(cache_folder()), "limit": cache_limit(), "entries": entries}
 
 
-def clear_cache() -> int:
+def clear_cache(image_size: int | None = None) -> int:
     """Delete all that list_cache lists; returns the bytes.
 
     Raises:
         StorageError: something cannot be deleted.
     """
     folder = cache_folder()
+    if image_size is not None:
+        entries = list_cache(image_size)
+        for entry in entries:
+            _delete(entry.path)
+        return sum(entry.bytes for entry in entries)
     _drop_halves(folder / DECODED, older_than=0)
     kept = [entry.path for entry in _decoded(folder / DECODED)]
     freed = 0
@@ -207,15 +216,19 @@ def _delete(path: Path) -> None:
 def _decoded(folder: Path) -> Iterator[CacheEntry]:
     paths = [path for path in folder.glob("*") if KEY.fullmatch(path.name) and path.is_dir()]
     for path in paths:
-        yield _entry(_title(path), path)
+        title, image_size = _noted(path)
+        yield replace(_entry(title, path), image_size=image_size)
 
 
-def _title(path: Path) -> str:
+def _noted(path: Path) -> tuple[str, int | None]:
+    """What decoded images are, and their size."""
     try:
         note: Any = read_json(path / NOTE)
-        return f"{note['title']}, {note['images']} images at {note['size']} px"
-    except (StorageError, KeyError, TypeError):
-        return "damaged"
+        size = note["size"]
+        squashed = ", squashed" if note.get("fit") == "squash" else ""
+        return f"{note['title']}, {note['images']} images at {size} px{squashed}", size
+    except (StorageError, KeyError, TypeError, AttributeError):
+        return "damaged", None
 
 
 def _entry(title: str, path: Path) -> CacheEntry:

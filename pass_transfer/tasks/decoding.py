@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from pass_transfer.errors import TaskError
+from pass_transfer.preprocessing import Preprocessing
 
 # An image file's content, its path, or an (H, W) or (H, W, 3) uint8 array.
 Encoded = bytes | str | np.ndarray
@@ -22,6 +23,8 @@ Encoded = bytes | str | np.ndarray
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 VERSION = 1  # of this file's rules
 HEAD = 32  # bytes that tell what a file is
+LOSING = 2  # times as long as wide, beyond which a crop loses more than half of an image
+SLIVER = 8  # times as long as wide, beyond which an image is not resized whole
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 SHARED_BRANDS = (b"mif1", b"msf1")  # of HEIC, or of AVIF, which then stands behind them
 HEIC_HINT = "HEIC images, which need `pip install pass-transfer[heif]`"
@@ -38,7 +41,7 @@ LIGHT = 128  # of 255: content of one colour is shown on black from here on
 BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes of its second header
 BLACK, WHITE = (0, 0, 0, 255), (255, 255, 255, 255)
 
-TURNED, TRANSPARENT, DEEP = "turned", "transparent", "deep"
+TURNED, TRANSPARENT, DEEP, LONG = "turned", "transparent", "deep", "long"
 
 
 class UnreadableImage(TaskError):
@@ -61,12 +64,12 @@ class Picture:
     treated: tuple[str, ...] = ()
 
 
-def decode(encoded: Encoded, size: int) -> np.ndarray:
-    """One image as an RGB uint8 array (size, size, 3), resized without keeping its aspect ratio.
+def decode(encoded: Encoded, preprocessing: Preprocessing) -> np.ndarray:
+    """One image as a network sees it: an RGB uint8 array (S, S, 3).
 
     Raises UnreadableImage, a TaskError, for damaged content or a file that cannot be read.
     """
-    return picture(content_of(encoded), size).pixels
+    return picture(content_of(encoded), preprocessing, preprocessing.size).pixels
 
 
 def content_of(encoded: Encoded) -> bytes | np.ndarray:
@@ -81,15 +84,25 @@ def content_of(encoded: Encoded) -> bytes | np.ndarray:
         raise UnreadableImage(NO_ACCESS, why, lasts=False) from error
 
 
-def picture(content: bytes | np.ndarray, size: int) -> Picture:
-    """An image file's content, or an (H, W) or (H, W, 3) uint8 array, as a viewer shows it.
+def picture(content: bytes | np.ndarray, preprocessing: Preprocessing, side: int) -> Picture:
+    """The centre of an image as a viewer shows it, resized.
+
+    Args:
+        content: of an image file, or an (H, W) or (H, W, 3) uint8 array.
+        side: of the centre, `preprocessing.size` or `preprocessing.kept`.
 
     Raises UnreadableImage.
     """
     if isinstance(content, np.ndarray):
-        return Picture(_resized(Image.fromarray(content), size))
+        return Picture(_centre(Image.fromarray(content), preprocessing, side))
     try:
-        return _shown(_opened(content), size)
+        image = _opened(content)
+        if preprocessing.drafted and max(image.size) > 4 * preprocessing.resized:
+            image.draft("RGB", (2 * preprocessing.resized, 2 * preprocessing.resized))
+        image, treated = _shown(image)
+        if preprocessing.fit == "crop" and max(image.size) > LOSING * min(image.size):
+            treated = (*treated, LONG)
+        return Picture(_centre(image, preprocessing, side), treated)
     except (MemoryError, UnreadableImage):
         raise
     except (Image.DecompressionBombError, Warning) as error:  # as the program around us wishes
@@ -165,10 +178,9 @@ def _opened(content: bytes) -> Image.Image:
     return heif.open_heif(io.BytesIO(content)).to_pillow()
 
 
-def _shown(image: Image.Image, size: int) -> Picture:
+def _shown(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """An image upright, opaque and of 8 bits, and what had to be done for that."""
     treated = []
-    if max(image.size) > 4 * size:
-        image.draft("RGB", (2 * size, 2 * size))
     image.load()
     if _turn(image):
         treated.append(TURNED)
@@ -184,15 +196,25 @@ def _shown(image: Image.Image, size: int) -> Picture:
         if cast(tuple[int, int], image.getchannel("A").getextrema())[0] < 255:
             treated.append(TRANSPARENT)
         image = _on_background(image)
-    return Picture(_resized(image, size), tuple(treated))
+    return image, tuple(treated)
 
 
-def _resized(image: Image.Image, size: int) -> np.ndarray:
+def _centre(image: Image.Image, preprocessing: Preprocessing, side: int) -> np.ndarray:
+    """The centre (side, side, 3) of an image that is resized.
+
+    Of a sliver, which resized would be large, nothing else is resized.
+    """
     if image.mode != "RGB":
         image = image.convert("RGB")
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    filter = Image.Resampling[preprocessing.interpolation.upper()]
+    width, height = preprocessing.shape(*image.size)
+    left, top = preprocessing.first(width, side), preprocessing.first(height, side)
+    right, bottom = left + side, top + side
+    if max(width, height) <= SLIVER * min(width, height):
+        return np.asarray(image.resize((width, height), filter).crop((left, top, right, bottom)))
+    across, down = image.width / width, image.height / height
+    end = min(right * across, image.width), min(bottom * down, image.height)
+    return np.asarray(image.resize((side, side), filter, (left * across, top * down, *end)))
 
 
 def _turn(image: Image.Image) -> bool:

@@ -27,8 +27,8 @@ import torch
 from pass_transfer.arguments import check_path
 from pass_transfer.errors import StorageError, TaskError
 from pass_transfer.files import read_json, write_json
+from pass_transfer.preprocessing import Preprocessing
 from pass_transfer.progress import progress_bar, say
-from pass_transfer.settings import check_pixels
 from pass_transfer.tasks.cache import (
     NOTE,
     cache_folder,
@@ -40,6 +40,7 @@ from pass_transfer.tasks.cache import (
 from pass_transfer.tasks.decoding import UnreadableImage, content_of, decode, decoder, picture
 from pass_transfer.tasks.hashes import UNREAD, FileHashes
 from pass_transfer.tasks.left_out import LeftOut, Tally
+from pass_transfer.tasks.readers import CachedImages, StreamedImages, to_batch
 from pass_transfer.tasks.source import Source
 
 CACHE_LIMIT = 8 << 30  # bytes a decoded split may take on the disk
@@ -49,108 +50,37 @@ PIXELS, CONTENT = "pixels.npy", "content.npy"
 HASH_BYTES = 32
 
 
-def to_batch(pixels: np.ndarray) -> torch.Tensor:
-    """(B, S, S, 3) uint8 array to a (B, 3, S, S) uint8 tensor in channels_last memory format."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-
-
-def read_image(path: str | Path, size: int) -> torch.Tensor:
+def read_image(path: str | Path, size: int | Preprocessing) -> torch.Tensor:
     """An image file as every reader of this library sees it: (3, S, S) float32 in [0, 1].
 
     Args:
         path: of any kind that docs/data.md names.
-        size: side in pixels; the image is resized to a square.
+        size: side in pixels of the centre that is taken of the image, or how a network
+            sees it (`model.spec.preprocessing`).
 
     Raises:
         TaskError: a file that is missing or no image; it is named.
         UsageError: no path, or no size.
     """
     check_path("path", path)
-    check_pixels(size)
+    preprocessing = Preprocessing.of(size)
     try:
-        pixels = decode(os.fspath(path), size)
+        pixels = decode(os.fspath(path), preprocessing)
     except UnreadableImage as error:
         raise TaskError(f"{path} cannot be read as an image: {error}") from error
     return to_batch(pixels[None].copy())[0].float() / 255
 
 
 @dataclass(frozen=True)
-class CachedImages:
-    """Decoded images (N, S, S, 3) uint8, in memory or mapped from the cache."""
-
-    pixels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def read(self, indices: np.ndarray) -> torch.Tensor:
-        """uint8 images (B, 3, S, S) for indices (B,)."""
-        return to_batch(self.pixels[indices])
-
-    def read_whole(self, indices: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        """uint8 images (B, 3, S, S) for indices (B,), and the positions that they are of: all."""
-        return self.read(indices), np.arange(len(indices))
-
-
-@dataclass(frozen=True)
-class StreamedImages:
-    """Images decoded as they are read.
-
-    They were whole when the task was checked. One that is not any more is skipped and noted in
-    `lost` (N,) bool, which all processes that read share.
-    """
-
-    source: Source
-    size: int
-    lost: torch.Tensor = field(repr=False)
-
-    @classmethod
-    def of(cls, source: Source, size: int) -> StreamedImages:
-        """The images of a source, none of them lost."""
-        return cls(source, size, torch.zeros(len(source), dtype=torch.bool).share_memory_())
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def read(self, indices: np.ndarray) -> torch.Tensor:
-        """uint8 images (B, 3, S, S) for indices (B,). Raises TaskError where one is lost."""
-        images, whole = self.read_whole(indices)
-        if len(whole) < len(indices):
-            lost = np.setdiff1d(np.arange(len(indices)), whole)[0]
-            raise TaskError(f"{self.source.describe(int(indices[lost]))} can no longer be read")
-        return images
-
-    def read_whole(self, indices: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        """uint8 images for those of indices (B,) that can be read, and their positions."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            decoded = list(pool.map(self._decode, indices.tolist()))
-        pixels = [one for one in decoded if one is not None]
-        whole = [position for position, one in enumerate(decoded) if one is not None]
-        empty = np.zeros((0, self.size, self.size, 3), np.uint8)
-        return to_batch(np.stack(pixels) if pixels else empty), np.asarray(whole, np.int64)
-
-    def _decode(self, index: int) -> np.ndarray | None:
-        if self.lost[index]:
-            return None
-        try:
-            return picture(content_of(self.source.fetch(index)), self.size).pixels
-        except UnreadableImage as error:
-            where = self.source.describe(index)
-            say(f"warning: {where} can no longer be read ({error}) and is skipped from here on")
-            self.lost[index] = True
-            return None
-
-
-@dataclass(frozen=True)
 class OpenedImages:
-    """A source at one size.
+    """A source as a network sees it.
 
     Fields:
         images: all of the source's, at its positions.
         good: the positions (G,) that can be decoded.
         content: (N, 32) uint8, the sha-256 of each image's file; zeros where it cannot be read.
         left_out: the others.
-        treated: how many images needed what decoding.py calls TURNED, TRANSPARENT or DEEP.
+        treated: how many images needed what decoding.py calls TURNED, TRANSPARENT, DEEP or LONG.
     """
 
     images: CachedImages | StreamedImages
@@ -165,39 +95,39 @@ class _Pass:
     """What reading a source gives, position by position."""
 
     content: np.ndarray  # (N, 32) uint8
-    pixels: np.ndarray | None  # (N, S, S, 3) uint8; None where they are not kept
+    pixels: np.ndarray | None  # (N, K, K, 3) uint8; None where they are not kept
     problems: dict[int, tuple[str, str]] = field(default_factory=dict)  # reason and detail
     treated: Counter[str] = field(default_factory=Counter)
     passing: bool = False  # whether an image with this content may be readable at the next try
 
-    def note(self, title: str, size: int) -> dict[str, Any]:
+    def note(self, title: str, preprocessing: Preprocessing) -> dict[str, Any]:
         """What is kept beside the arrays."""
         problems = {str(position): problem for position, problem in self.problems.items()}
         treated = dict(sorted(self.treated.items()))
         counts = {"images": len(self.content), "treated": treated, "problems": problems}
-        return {"title": title, "size": size, **counts}
+        return {"title": title, **preprocessing.saved(), **counts}
 
 
-def open_images(source: Source, size: int, title: str) -> OpenedImages:
-    """Images of a source at one size.
+def open_images(source: Source, preprocessing: Preprocessing, title: str) -> OpenedImages:
+    """Images of a source as a network sees them.
 
     Decodes everything once and remembers it, unless the result would be larger than
     CACHE_LIMIT; then it remembers which images are whole. An unwritable cache folder or a full
     disk is no obstacle: the array is then kept in memory for this process.
     """
     cache_limit()  # a wrong setting is refused before the work
-    keeps = math.prod((len(source), size, size, 3)) <= CACHE_LIMIT
+    keeps = math.prod(_shape(len(source), preprocessing)) <= CACHE_LIMIT
     hashes = FileHashes(source.root) if source.root is not None else None
     known = hashes.known(source.files) if hashes else []
-    key = _key(source, known, size, keeps)
-    found = None if key is None else _recall(key, len(source), size, keeps)
+    key = _key(source, known, preprocessing, keeps)
+    found = None if key is None else _recall(key, len(source), preprocessing, keeps)
     if found is None:
-        found = _read_all(source, size, title, keeps, hashes)
+        found = _read_all(source, preprocessing, title, hashes, keeps)
     images: CachedImages | StreamedImages
     if found.pixels is None:
-        images = StreamedImages.of(source, size)
+        images = StreamedImages.of(source, preprocessing)
     else:
-        images = CachedImages(found.pixels)
+        images = CachedImages(found.pixels, preprocessing.size)
     tally = Tally()
     for position, (reason, _) in found.problems.items():
         tally.add(reason, source.short_name(position))
@@ -205,25 +135,32 @@ def open_images(source: Source, size: int, title: str) -> OpenedImages:
     return OpenedImages(images, good, found.content, tally.all(), dict(found.treated))
 
 
-def _key(source: Source, known: Sequence[str | None], size: int, keeps: bool) -> str | None:
+def _shape(count: int, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+    """Of the array in which images are kept."""
+    return count, preprocessing.kept, preprocessing.kept, 3
+
+
+def _key(
+    source: Source, known: Sequence[str | None], preprocessing: Preprocessing, keeps: bool
+) -> str | None:
     """What the content is kept under; None where too many files have to be read first."""
     content = source.fingerprint
     if content is None:
         if not known or None in known:
             return None
         content = hashlib.sha256("".join(map(str, known)).encode()).hexdigest()
-    parts = (decoder(), content, len(source), size, keeps)
+    parts = (decoder(), content, len(source), preprocessing.saved(), keeps)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
-def _recall(key: str, count: int, size: int, keeps: bool) -> _Pass | None:
+def _recall(key: str, count: int, preprocessing: Preprocessing, keeps: bool) -> _Pass | None:
     """What is kept under a key; None where it is not there, or damaged."""
     folder = decoded_folder(key)
     try:
         note = read_json(folder / NOTE)
         problems = _problems(note["problems"], count)
         content = _load(folder / CONTENT, (count, HASH_BYTES))
-        pixels = _load(folder / PIXELS, (count, size, size, 3)) if keeps else None
+        pixels = _load(folder / PIXELS, _shape(count, preprocessing)) if keeps else None
         found = _Pass(content, pixels, problems, Counter(note["treated"]))
     except Exception:  # whatever a damaged file raises; it is made again
         return None
@@ -250,14 +187,18 @@ def _load(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _read_all(
-    source: Source, size: int, title: str, keeps: bool, hashes: FileHashes | None
+    source: Source,
+    preprocessing: Preprocessing,
+    title: str,
+    hashes: FileHashes | None,
+    keeps: bool,
 ) -> _Pass:
     """Every image read, hashed and decoded once; kept in the cache, if that can be."""
     began = time.time_ns()
     count = len(source)
-    pixels = np.zeros((count, size, size, 3), np.uint8) if keeps else None
+    pixels = np.zeros(_shape(count, preprocessing), np.uint8) if keeps else None
     found = _Pass(np.zeros((count, HASH_BYTES), np.uint8), pixels)
-    for position, problem in _decoded(source, size, title, found):
+    for position, problem in _decoded(source, preprocessing, title, found):
         if problem is not None:
             found.problems[position] = problem.reason, str(problem)
             was_read = hashes is None or bool(found.content[position].any())
@@ -266,14 +207,15 @@ def _read_all(
     if hashes is not None:
         known = [_hexadecimal(row) for row in found.content]
         hashes.remember(source.files, known, began)
-    key = _key(source, known, size, keeps)
-    if key is not None and not found.passing:
-        _keep(key, found, title, size)
-    return found
+    key = _key(source, known, preprocessing, keeps)
+    if key is None or found.passing:
+        return found
+    _keep(key, found, title, preprocessing)
+    return _recall(key, count, preprocessing, keeps) or found  # on the disk, it takes no memory
 
 
 def _decoded(
-    source: Source, size: int, title: str, found: _Pass
+    source: Source, preprocessing: Preprocessing, title: str, found: _Pass
 ) -> Iterator[tuple[int, UnreadableImage | None]]:
     """Decode every image into `found`, with what is wrong with each."""
 
@@ -282,7 +224,7 @@ def _decoded(
             content = content_of(source.fetch(position))
             digest = hashlib.sha256(_bytes_of(content)).digest()
             found.content[position] = np.frombuffer(digest, np.uint8)
-            seen = picture(content, size)
+            seen = picture(content, preprocessing, preprocessing.kept)
         except UnreadableImage as error:
             return (), error
         if found.pixels is not None:
@@ -320,12 +262,12 @@ def _hexadecimal(row: np.ndarray) -> str:
     return row.tobytes().hex() if row.any() else UNREAD
 
 
-def _keep(key: str, found: _Pass, title: str, size: int) -> None:
+def _keep(key: str, found: _Pass, title: str, preprocessing: Preprocessing) -> None:
     def write(folder: Path) -> None:
         if found.pixels is not None:
             np.save(folder / PIXELS, found.pixels)
         np.save(folder / CONTENT, found.content)
-        write_json(folder / NOTE, found.note(title, size))
+        write_json(folder / NOTE, found.note(title, preprocessing))
 
     try:
         kept = keep_decoded(key, write)

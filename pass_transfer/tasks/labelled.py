@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pass_transfer.errors import TaskError
+from pass_transfer.preprocessing import Preprocessing
 from pass_transfer.tasks.left_out import unread_images
 from pass_transfer.tasks.record import DataRecord, difference
 from pass_transfer.tasks.registry import check_task, source_of
@@ -55,7 +56,7 @@ class LabelledImages:
 
 def load_labelled(
     name: str,
-    size: int,
+    size: int | Preprocessing,
     class_names: Sequence[str],
     data_dir: str | Path | None = None,
     data: Mapping[str, np.ndarray] | None = None,
@@ -74,11 +75,11 @@ def load_labelled(
         UsageError: unknown name.
         TaskError: nothing there, or classes that the network does not know; they are named.
     """
-    check_task(name, size, data_dir)
+    preprocessing = check_task(name, size, data_dir)
     names, sources = source_of(name).load(name, data_dir)
     key = next(key for key in ORDER if key in sources)
     _check_known(name, _used(names, sources[key]), class_names)
-    given = decoded_splits(name, names, {key: sources[key]}, size)
+    given = decoded_splits(name, names, {key: sources[key]}, preprocessing)
     split, which = _chosen(key, given, names, data or {})
     hashes = contents(split, given.opened[key])
     learned = np.isin(hashes, (data or {}).get("learned", np.empty(0, np.int64)))

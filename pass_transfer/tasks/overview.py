@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from pass_transfer.tasks.decoding import DEEP, TRANSPARENT, TURNED
+from pass_transfer.tasks.decoding import DEEP, LONG, TRANSPARENT, TURNED
 from pass_transfer.tasks.left_out import LeftOut, unread_images
 
 TREATED = {
     TURNED: "turned upright by their orientation tag",
     TRANSPARENT: "with transparency, shown on white (on black, where all of it is light)",
     DEEP: "of more than 8 bits, scaled to 8",
+    LONG: "more than twice as long as wide, of which the centre alone is seen",
 }
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from pass_transfer.arguments import check_is, check_path
 from pass_transfer.errors import TaskError, UsageError
+from pass_transfer.preprocessing import Preprocessing
 from pass_transfer.progress import say
-from pass_transfer.settings import check_pixels
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks.digits import DIGITS
 from pass_transfer.tasks.folders import FOLDERS
@@ -43,13 +43,14 @@ def task_names() -> tuple[str, ...]:
 
 
 @as_guest
-def load_task(name: str, size: int, data_dir: str | Path | None = None) -> Task:
-    """Load a classification task with its images at size x size pixels.
+def load_task(name: str, size: int | Preprocessing, data_dir: str | Path | None = None) -> Task:
+    """Load a classification task with its images as a network sees them.
 
     Args:
         name: one of task_names(), or "folder:PATH" for PATH/CLASS/image files, with or
             without train/, val/ and test/ above the classes.
-        size: image side in pixels; images are resized to a square.
+        size: side in pixels of the centre that is taken of each image; or how a network sees
+            images, as `hypernet.spec.preprocessing` says it.
         data_dir: a folder with the dataset's parquet files, instead of downloading it.
 
     Returns:
@@ -59,7 +60,7 @@ def load_task(name: str, size: int, data_dir: str | Path | None = None) -> Task:
         UsageError: unknown name.
         TaskError: nothing there, not two classes, or a class without enough images.
     """
-    check_task(name, size, data_dir)
+    preprocessing = check_task(name, size, data_dir)
     source = source_of(name)
     names, sources = source.load(name, data_dir)
     if not {"train", UNSPLIT} & set(sources):
@@ -72,10 +73,10 @@ def load_task(name: str, size: int, data_dir: str | Path | None = None) -> Task:
             f"{name} has {len(names)} class(es) ({', '.join(names) or 'none'}); "
             "a task needs at least two"
         )
-    given = decoded_splits(name, names, sources, size)
+    given = decoded_splits(name, names, sources, preprocessing)
     check_classes(name, names, given.splits.get("train") or given.splits[UNSPLIT])
     parts = with_all_splits(name, names, given.splits)
-    task = _task(name, names, size, given, parts, source.mirrored)
+    task = _task(name, names, preprocessing, given, parts, source.mirrored)
     for line in task.overview.lines():
         say(line)
     return task
@@ -84,7 +85,7 @@ def load_task(name: str, size: int, data_dir: str | Path | None = None) -> Task:
 def _task(
     name: str,
     names: Sequence[str],
-    size: int,
+    preprocessing: Preprocessing,
     given: GivenSplits,
     parts: Mapping[str, Split],
     mirrored: bool,
@@ -102,16 +103,23 @@ def _task(
     )
     record = DataRecord(given.records, learned)
     return Task(
-        name, tuple(names), size, **splits, overview=overview, record=record, mirrored=mirrored
+        name,
+        tuple(names),
+        preprocessing,
+        **splits,
+        overview=overview,
+        record=record,
+        mirrored=mirrored,
     )
 
 
-def check_task(name: object, size: object, data_dir: object) -> None:
-    """Raise UsageError for arguments of load_task that cannot be what they should be."""
+def check_task(name: object, size: object, data_dir: object) -> Preprocessing:
+    """How images are seen. Raises UsageError for what can be no argument of load_task."""
     check_is("task", name, str, "a name, such as 'digits', or 'folder:PATH'")
-    check_pixels(size)
+    preprocessing = Preprocessing.of(size)
     if data_dir is not None:
         check_path("data_dir", data_dir)
+    return preprocessing
 
 
 def check_name(name: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pass_transfer.errors import TaskError
+from pass_transfer.preprocessing import Preprocessing
 from pass_transfer.tasks.images import OpenedImages, open_images
 from pass_transfer.tasks.left_out import LeftOut, together
 from pass_transfer.tasks.record import SplitRecord, short_hashes
@@ -45,7 +46,7 @@ class GivenSplits:
 
     @property
     def treated(self) -> dict[str, int]:
-        """How many images needed what decoding.py calls TURNED, TRANSPARENT or DEEP."""
+        """How many images needed what decoding.py calls TURNED, TRANSPARENT, DEEP or LONG."""
         total: Counter[str] = Counter()
         for one in self.opened.values():
             total.update(one.treated)
@@ -53,13 +54,16 @@ class GivenSplits:
 
 
 def decoded_splits(
-    name: str, names: Sequence[str], sources: Mapping[str, Source], size: int
+    name: str,
+    names: Sequence[str],
+    sources: Mapping[str, Source],
+    preprocessing: Preprocessing,
 ) -> GivenSplits:
-    """Every source decoded at one size. Raises TaskError for one without a readable image."""
+    """Every source as a network sees it. Raises TaskError for one without a readable image."""
     splits, opened, records = {}, {}, {}
     left_out: list[LeftOut] = []
     for key, source in sources.items():
-        one = open_images(source, size, name if key == UNSPLIT else f"{name} {key}")
+        one = open_images(source, preprocessing, name if key == UNSPLIT else f"{name} {key}")
         left_out += [*source.left_out, *one.left_out]
         if len(one.good) == 0:
             where = "" if key == UNSPLIT else f"the {key} split has "

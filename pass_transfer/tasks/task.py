@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from pass_transfer.preprocessing import Preprocessing
 from pass_transfer.tasks.overview import Overview
 from pass_transfer.tasks.record import DataRecord
 
@@ -31,6 +32,9 @@ class Images(Protocol):
 
     def read_whole(self, indices: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
         """uint8 images for those of indices (B,) that can be read, and their positions."""
+
+    def uncropped(self) -> Images:
+        """The same images with all that training crops them from."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,17 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         """The same split with only these positions, in this order."""
         return Split(self.images, self.indices[positions], self.labels[positions])
 
+    def uncropped(self) -> Split:
+        """The same split with all that is kept of its images (Preprocessing.kept)."""
+        return dataclasses.replace(self, images=self.images.uncropped())
+
 
 @dataclass(frozen=True)
 class Task:
-    """A classification task at one image size.
+    """A classification task with its images as a network sees them.
 
     Fields:
+        preprocessing: how that is.
         train: what networks are fitted to.
         held_out: training images that epochs and settings are chosen by.
         test: what the result is measured on, once.
@@ -88,13 +97,18 @@ class Task:
 
     name: str
     class_names: tuple[str, ...]
-    size: int
+    preprocessing: Preprocessing
     train: Split
     held_out: Split
     test: Split
     overview: Overview
     record: DataRecord
     mirrored: bool = True
+
+    @property
+    def size(self) -> int:
+        """Side of an image in pixels."""
+        return self.preprocessing.size
 
     @property
     def classes(self) -> int:

@@ -1,4 +1,4 @@
-"""Batches in an order that depends on (seed, epoch) alone, and their augmentation."""
+"""Batches in an order that depends on (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from torch.utils.data import DataLoader
 from pass_transfer.errors import TaskError
 from pass_transfer.random_streams import stream
 from pass_transfer.tasks import Split
-from pass_transfer.tasks.images import StreamedImages
-
-CROP_SHARE = 1 / 8  # padding for random crops, as a share of the side: 4 pixels at 32, 8 at 64
+from pass_transfer.tasks.readers import StreamedImages
 
 
 class _Order:
@@ -111,43 +109,3 @@ def _leave_interrupts(_: int) -> None:
 def to_images(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
     """uint8 (B, 3, S, S) to float32 in [0, 1] on the device, channels_last."""
     return pixels.to(device).to(torch.float32, memory_format=torch.channels_last).div_(255.0)
-
-
-def augment(pixels: torch.Tensor, draw: torch.Generator, flip: bool = True) -> torch.Tensor:
-    """A random crop and a horizontal flip of each image.
-
-    Before the crop the image is padded by reflection, by an eighth of its side.
-
-    Args:
-        pixels: uint8 (B, 3, S, S), channels_last, on any device.
-        draw: the source of randomness, on the CPU, so that a seed has the same crops everywhere.
-        flip: leave flips out where left and right matter (digits).
-    """
-    count, _, side, _ = pixels.shape
-    pad = max(1, round(side * CROP_SHARE))
-    rows = torch.arange(side) + torch.randint(0, 2 * pad + 1, (count, 1), generator=draw) - pad
-    columns = torch.arange(side) + torch.randint(0, 2 * pad + 1, (count, 1), generator=draw) - pad
-    if flip:
-        mirrored = torch.rand(count, 1, generator=draw) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    rows, columns = _reflect(rows, side), _reflect(columns, side)
-    device = pixels.device
-    sample = torch.arange(count)[:, None, None].to(device)
-    rows, columns = rows[:, :, None].to(device), columns[:, None, :].to(device)
-    channels_last = pixels.permute(0, 2, 3, 1)
-    return channels_last[sample, rows, columns].permute(0, 3, 1, 2)
-
-
-def augmented(
-    pixels: torch.Tensor, draw: torch.Generator, flip: bool, device: torch.device
-) -> torch.Tensor:
-    """What a training step sees of uint8 images (B, 3, S, S).
-
-    They are augmented on the device and come as to_images gives them.
-    """
-    return to_images(augment(pixels.to(device), draw, flip), device)
-
-
-def _reflect(index: torch.Tensor, side: int) -> torch.Tensor:
-    index = index.abs()
-    return torch.where(index >= side, 2 * (side - 1) - index, index)

@@ -167,7 +167,7 @@ class _Loop:
         """This process's share of the batches that are left of the epoch."""
         config, processes = self.config, self.runtime.processes
         return batches(
-            self.train,
+            self.train.uncropped(),
             config.batch_size,
             seed=config.seed,
             epoch=self.done.epoch,

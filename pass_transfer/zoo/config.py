@@ -27,7 +27,8 @@ SOURCE = {"task": TEXT, "class_names": listed(TEXT)}
 def read_config(folder: Path) -> dict[str, Any]:
     """An entry's config.json, with every field of its kind.
 
-    What the fields of backbone, hypernet and prompt mean is checked where they are used.
+    What the fields of backbone, hypernet and prompt mean is checked where they are used. An
+    entry of before images kept their shape says nothing of it; what is made of it now keeps it.
 
     Raises:
         ZooError: a damaged one, one of another schema, or the field that is wrong.
@@ -49,4 +50,5 @@ def read_config(folder: Path) -> dict[str, Any]:
     classes, names = config["backbone"]["classes"], config["source"]["class_names"]
     if classes != len(names):
         raise ZooError(f"{path}: the backbone has {classes} classes, its source {len(names)}")
+    config["backbone"].setdefault("fit", "crop")
     return config

@@ -53,7 +53,7 @@ HELP_ORDER = (
 QUICK = ["--epochs", "1", "--batch-size", "8", "--device", "cpu", "--force"]
 SHORT = {
     "adapt": [*QUICK, "--no-reconstruct", "--no-report"],
-    "finetune": [*QUICK, "--size", "32"],
+    "finetune": [*QUICK, "--image-size", "32"],
     "search": ["--steps", "2", "--tasks", "2", "--batch-size", "8", "--device", "cpu", "--force"],
     "bench": ["--rounds", "1", "--batch", "1", "--engine", "eager", "--device", "cpu"],
 }

@@ -20,10 +20,14 @@ def weights(tmp_path_factory):
 
 def test_a_backbone_is_made_and_resumed_and_refused(call, refused, weights, tmp_path):
     out = tmp_path / "backbone"
-    arguments = ["finetune", "--weights", weights, "--task", "digits", "--size", "32"]
+    arguments = ["finetune", "--weights", weights, "--task", "digits", "--image-size", "32"]
     arguments += ["--epochs", "1", "--device", "cpu", "--out", out]
-    for flag, value in (("--epochs", "0"), ("--batch-size", "0"), ("--lr", "-1"), ("--size", "0")):
+    for flag, value in (("--epochs", "0"), ("--batch-size", "0"), ("--lr", "-1")):
         assert refused(*arguments, flag, value, code=2)
+    for pixels in ("0", "513"):
+        said = refused(*arguments, "--image-size", pixels, code=2)
+        assert f"--image-size is {pixels}; it is a whole number from 1 to 512" in said
+    assert "--size is now --image-size" in refused(*arguments, "--size", "32", code=2)
     assert "no weights file" in refused(*arguments, "--weights", tmp_path / "none.pth")
     assert "IMAGENET1K_V1" in refused(*arguments, "--weights", "IMAGENET9K")
     assert not out.exists()

@@ -6,8 +6,10 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import pass_transfer as pt
 
@@ -42,6 +44,17 @@ def test_a_run_computes_what_it_computed(there):
     assert torch.allclose(logits, torch.tensor(LOGITS[there.name]), atol=2e-4)
     found = model.evaluate("digits", device="cpu", precision="no")
     assert found.top1 == pytest.approx(json.loads(Path("run/result.json").read_text())["top1"])
+
+
+def test_it_sees_images_as_it_did_and_new_runs_of_the_entry_keep_their_shape(there, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 90, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    model = pt.load_pruned("run")
+    squashed = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC))
+    images = torch.from_numpy(squashed.transpose(2, 0, 1).copy())[None]
+    seen, wanted = model.predict([tmp_path / "wide.png"]), model.classify(images / 255)
+    assert seen[0][0] == (wanted[0][0][0], pytest.approx(wanted[0][0][1], abs=1e-5))
+    assert pt.load_hypernet("entry").spec.preprocessing == pt.Preprocessing(32, "crop")
 
 
 ASKED = (

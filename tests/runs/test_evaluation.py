@@ -6,7 +6,7 @@ from pass_transfer.errors import StorageError
 from pass_transfer.files import read_tensors, write_tensors
 from pass_transfer.runs.evaluation import EVALUATION, SAMPLES, Evaluation, load_evaluation
 from pass_transfer.tasks import Split
-from pass_transfer.tasks.images import CachedImages
+from pass_transfer.tasks.readers import CachedImages
 
 CLASSES = 3
 

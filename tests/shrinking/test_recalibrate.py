@@ -8,7 +8,7 @@ from torch import nn
 from pass_transfer.networks.network import Network
 from pass_transfer.shrinking.recalibrate import recalibrate
 from pass_transfer.tasks import Split
-from pass_transfer.tasks.images import CachedImages
+from pass_transfer.tasks.readers import CachedImages
 from pass_transfer.training import to_images
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.2, 0.3)

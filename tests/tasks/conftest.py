@@ -11,6 +11,6 @@ def decoded(monkeypatch):
     seen = []
     real = tasks_images.picture
     monkeypatch.setattr(
-        tasks_images, "picture", lambda content, size: seen.append(content) or real(content, size)
+        tasks_images, "picture", lambda content, *how: seen.append(content) or real(content, *how)
     )
     return seen

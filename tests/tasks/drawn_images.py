@@ -1,7 +1,7 @@
 """Image files of every kind, each with the pixels that docs/data.md says a reader sees.
 
-The pixels are worked out with numpy from the arrays that the files were made of; nothing of the
-library is used.
+The pixels are worked out with numpy and torchvision from the arrays that the files were made of;
+nothing of the library is used.
 """
 
 import io
@@ -9,6 +9,8 @@ import io
 import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
 SIDE = 8
 WHITES = (255, 4095, 65535)
@@ -23,10 +25,9 @@ def saved(image, kind, **options) -> bytes:
 
 
 def squared(pixels) -> np.ndarray:
-    """(H, W, 3) uint8 at SIDE x SIDE, bicubic."""
-    if pixels.shape[:2] == (SIDE, SIDE):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    """The centre (SIDE, SIDE, 3) of (H, W, 3) uint8, the shorter side resized, bicubic."""
+    image = functional.resize(Image.fromarray(pixels), [SIDE], InterpolationMode.BICUBIC)
+    return np.asarray(functional.center_crop(image, [SIDE]))
 
 
 def grey(values) -> np.ndarray:

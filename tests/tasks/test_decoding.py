@@ -10,15 +10,18 @@ from PIL import Image
 
 import pass_transfer as pt
 from pass_transfer.errors import TaskError
+from pass_transfer.preprocessing import Preprocessing
 from pass_transfer.tasks import decoding
 from pass_transfer.tasks.decoding import decode, known_by_content, picture
 from tests.tasks.drawn_images import KINDS, SIDE, image_files, saved, squared
+
+SEEN = Preprocessing(SIDE)
 
 
 @given(image_files())
 def test_every_kind_of_image_is_read_as_the_page_on_data_says(drawn):
     content, pixels = drawn
-    off = np.abs(picture(content, SIDE).pixels.astype(int) - pixels)
+    off = np.abs(picture(content, SEEN, SIDE).pixels.astype(int) - pixels)
     assert off.max() <= 2, off.max()  # transparency is rounded before the resizing
     assert known_by_content(content[: decoding.HEAD])
 
@@ -34,7 +37,7 @@ def test_a_white_drawing_on_nothing_is_seen_and_a_black_one_too():
     for colour, ground in ((255, 0), (0, 255)):
         drawing = np.full((SIDE, SIDE, 4), colour, np.uint8)
         drawing[..., 3] = alpha
-        seen = decode(saved(drawing, "PNG"), SIDE)
+        seen = decode(saved(drawing, "PNG"), SEEN)
         assert (seen[alpha > 0] == colour).all() and (seen[alpha == 0] == ground).all()
 
 
@@ -42,7 +45,7 @@ def test_a_16_bit_image_keeps_its_brightness_and_a_12_bit_one_in_it_too():
     values = np.linspace(0, 255, SIDE * SIDE).reshape(SIDE, SIDE)
     for white in (255, 4095, 65535):
         deep = np.round(values * white / 255).astype(np.uint16)
-        assert np.abs(decode(saved(deep, "PNG"), SIDE)[..., 0] - values).max() <= 1
+        assert np.abs(decode(saved(deep, "PNG"), SEEN)[..., 0] - values).max() <= 1
 
 
 def test_the_unsigned_numbers_of_a_tiff_are_not_negative():
@@ -50,27 +53,27 @@ def test_the_unsigned_numbers_of_a_tiff_are_not_negative():
     content = saved(Image.fromarray(values.view(np.int32)), "TIFF")
     signed = b"\x53\x01\x03\0\x01\0\0\0\x02\0"  # the sample format, 2; 1 is unsigned
     assert content.count(signed) == 1
-    seen = decode(content.replace(signed, signed[:-2] + b"\x01\0"), 2)[..., 0]
+    seen = decode(content.replace(signed, signed[:-2] + b"\x01\0"), Preprocessing(2))[..., 0]
     assert seen.tolist() == [[0, 128], [191, 255]]
 
 
 def test_a_tiff_in_which_zero_is_white_is_not_inverted():
     values = np.array([[0, 20000], [40000, 65535]], np.uint16)
-    seen = decode(saved(values, "TIFF", tiffinfo={262: 0}), 2)[..., 0]
+    seen = decode(saved(values, "TIFF", tiffinfo={262: 0}), Preprocessing(2))[..., 0]
     assert seen.tolist() == [[255, 177], [99, 0]]
 
 
 def test_a_16_bit_image_has_transparency_too():
     values = np.full((SIDE, SIDE), 3000, np.uint16)
     values[2:6, 2:6] = 100
-    seen = decode(saved(values, "PNG", transparency=3000), SIDE)[..., 0]
+    seen = decode(saved(values, "PNG", transparency=3000), SEEN)[..., 0]
     assert (seen[2:6, 2:6] == 6).all() and seen[0, 0] == 255
 
 
 def test_a_damaged_orientation_tag_loses_no_picture():
     pixels = np.full((SIDE, SIDE, 3), 99, np.uint8)
     content = saved(pixels, "PNG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
-    assert np.array_equal(decode(content, SIDE), pixels)
+    assert np.array_equal(decode(content, SEEN), pixels)
 
 
 def test_heic_is_read_where_its_library_is_and_named_where_it_is_not(monkeypatch):
@@ -79,10 +82,10 @@ def test_heic_is_read_where_its_library_is_and_named_where_it_is_not(monkeypatch
     file = io.BytesIO()
     heif.from_bytes("RGB", (64, 64), pixels.tobytes()).save(file, quality=95)
     assert known_by_content(file.getvalue()[: decoding.HEAD])
-    assert abs(int(decode(file.getvalue(), SIDE).mean()) - 120) <= 3
+    assert abs(int(decode(file.getvalue(), SEEN).mean()) - 120) <= 3
     monkeypatch.setattr(decoding, "_heif", lambda: None)
     with pytest.raises(TaskError) as refused:
-        decode(file.getvalue(), SIDE)
+        decode(file.getvalue(), SEEN)
     assert "pip install pass-transfer[heif]" in refused.value.reason
 
 
@@ -91,7 +94,7 @@ def test_without_the_heif_library_such_an_image_is_still_known(monkeypatch):
     head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     assert known_by_content(head)
     with pytest.raises(TaskError, match="pillow_heif"):
-        decode(head + bytes(40), SIDE)
+        decode(head + bytes(40), SEEN)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def test_without_the_heif_library_such_an_image_is_still_known(monkeypatch):
 )
 def test_what_is_no_picture_is_a_task_error(content):
     with pytest.raises(TaskError):
-        decode(content, SIDE)
+        decode(content, SEEN)
 
 
 def test_threads_that_begin_together_all_read(tmp_path):
@@ -107,7 +110,7 @@ def test_threads_that_begin_together_all_read(tmp_path):
 
     def read():
         try:
-            decode(content, SIDE)
+            decode(content, SEEN)
         except TaskError as error:
             wrong.append(error)
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pass_transfer.errors import TaskError
+from pass_transfer.preprocessing import Preprocessing
 from pass_transfer.tasks import load_task
 from pass_transfer.tasks.folders import load_folder_sources
 from pass_transfer.tasks.source import UNSPLIT
@@ -207,7 +208,7 @@ def plainly(root, meaning):
 
 def by_library(root):
     names, sources = load_folder_sources(f"folder:{root}", None)
-    given = decoded_splits(f"folder:{root}", names, sources, SIDE)
+    given = decoded_splits(f"folder:{root}", names, sources, Preprocessing(SIDE))
     return names, given
 
 

@@ -56,7 +56,7 @@ def test_that_check_is_made_once(root, monkeypatch):
     cut_short(root / "cat" / "03.jpg")
     load(root)
     seen = []
-    monkeypatch.setattr(tasks_images, "picture", lambda content, size: seen.append(content))
+    monkeypatch.setattr(tasks_images, "picture", lambda content, *how: seen.append(content))
     assert load(root).skipped == 1 and seen == []
 
 

@@ -1,13 +1,10 @@
-import itertools
-
 import numpy as np
 import pytest
 import torch
 
 from pass_transfer.tasks import Split
-from pass_transfer.tasks.images import CachedImages
+from pass_transfer.tasks.readers import CachedImages
 from pass_transfer.training import batches, to_images
-from pass_transfer.training.batches import augment
 
 SIDE = 16
 
@@ -75,36 +72,3 @@ def test_images_are_floats_between_zero_and_one(cpu):
     images = to_images(pixels, cpu.device)
     assert torch.equal(images, pixels.float() / 255)
     assert images.is_contiguous(memory_format=torch.channels_last)
-
-
-# augmentation
-
-
-def coordinates(count: int) -> torch.Tensor:
-    """Images whose pixels say which image, row and column they come from."""
-    rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
-    images = [torch.stack([torch.full_like(rows, n), rows, columns]) for n in range(count)]
-    return torch.stack(images).to(torch.uint8)
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_an_augmented_image_is_a_crop_of_its_padded_self(flip):
-    pixels = coordinates(64)
-    out = augment(pixels, torch.Generator().manual_seed(0), flip)
-    assert out.shape == pixels.shape and out.dtype == torch.uint8
-    offsets = set()
-    for original, image in zip(pixels.numpy(), out.numpy()):
-        padded = np.pad(original, ((0, 0), (2, 2), (2, 2)), mode="reflect")
-        crops = {}
-        for r, c in itertools.product(range(5), range(5)):
-            crop = padded[:, r : r + SIDE, c : c + SIDE]
-            crops[r, c, False], crops[r, c, True] = crop, crop[:, :, ::-1]
-        offsets.add(next(key for key, crop in crops.items() if np.array_equal(crop, image)))
-    assert {r for r, _, _ in offsets} == {c for _, c, _ in offsets} == set(range(5))
-    assert {m for _, _, m in offsets} == ({False, True} if flip else {False})
-
-
-def test_augmentation_is_decided_by_its_generator():
-    pixels = coordinates(8)
-    one, two, other = (augment(pixels, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
-    assert torch.equal(one, two) and not torch.equal(one, other)

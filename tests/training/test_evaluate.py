@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pass_transfer.tasks import Split
-from pass_transfer.tasks.images import CachedImages
+from pass_transfer.tasks.readers import CachedImages
 from pass_transfer.training import confusion_matrix, evaluate
 
 

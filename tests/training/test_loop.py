@@ -10,7 +10,7 @@ from torch import nn
 from pass_transfer.errors import DivergedError
 from pass_transfer.networks.network import Network
 from pass_transfer.training import LoopConfig, RunFolder, Stage, evaluate, run_stage, to_images
-from pass_transfer.training.batches import augment
+from pass_transfer.training.augmentation import augment
 from pass_transfer.training.loop import learning_rate_factor
 
 CONFIG = {"recipe": "test"}

@@ -27,7 +27,7 @@ from pass_transfer.scoring.prior import blend, standardise
 from pass_transfer.scoring.samples import task_importance
 from pass_transfer.settings import check_choice, check_densities, check_positive, check_whole
 from pass_transfer.training import LoopConfig, Stage, run_stage
-from pass_transfer.training.batches import augmented
+from pass_transfer.training.augmentation import augmented
 
 STARTS = ("l1", "taylor_l1", "none")
 START_IMAGES = 2048  # that Taylor importance is measured on
@@ -121,7 +121,7 @@ class ScoreStage(Stage):
     ) -> dict[str, float]:
         """One step on uint8 images (B, 3, S, S)."""
         network, labels = self.network, labels.to(self.runtime.device)
-        images = augmented(pixels, draw, self.task.mirrored, self.runtime.device)
+        images = augmented(pixels, draw, self.task, self.runtime.device)
         masks = straight_through_masks(self.scores(), self.groups, self.densities.draw(draw))
         prompt = network.prompt if self.prompt is None else self.prompt
         seen = images if prompt is None else prompt(images)

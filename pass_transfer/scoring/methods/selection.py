@@ -38,7 +38,7 @@ def source_selection(context: Context) -> Scores:
     """The same on the dataset that the entry's hypernetwork was trained on."""
     source: dict[str, Any] = context.entry.config["source"]
     dense, runtime, settings = context.dense, context.runtime, context.settings
-    of = load_task(source["task"], dense.spec.image_size, settings.data or None)
+    of = load_task(source["task"], dense.spec.preprocessing, settings.data or None)
     own = with_task_head(dense.network(), of.train, of.classes, runtime, context.seed)
     samples = Samples(of.train, runtime, settings.images, context.seed)
     return standardise(task_selection(own, context.groups, samples))
