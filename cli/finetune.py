@@ -23,7 +23,7 @@ def finetune(
     backbone: Annotated[
         str, typer.Option("--backbone", help="A torchvision name, such as resnet18.")
     ] = "resnet18",
-    size: Annotated[int, typer.Option("--size", help="Image side in pixels.")] = 64,
+    size: Annotated[int, typer.Option("--image-size", "--size", help="Image side in pixels.")] = 64,
     data_dir: options.DataDir = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training images.")] = 6,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per step.")] = 128,

@@ -19,7 +19,8 @@ METHOD_HELP = (
     "How channels are chosen. prompt: tune a prompt on the task. mask: the source task's masks. "
     "selection: forward selection on the task. Or random, group_l1, group_l2, uniform_l1, taylor, "
     "uniform_taylor, taylor_l1, source_selection, learned_score, vpns, pass_from_scratch, slim, "
-    "group_l1_sparse, growreg, depgraph, abc. The default is prompt, or selection with --from."
+    "group_l1_sparse, growreg, depgraph, abc. The default is prompt, or selection "
+    "with --network or --from."
 )
 
 Task = Annotated[
@@ -61,6 +62,26 @@ Backbone = Annotated[
         "--backbone",
         help="Your own weights of the entry's architecture (.safetensors), instead of the entry's.",
     ),
+]
+Network = Annotated[
+    str | None,
+    Option(
+        "--network",
+        help="A network by its name, instead of --hypernet: torchvision's (resnet50) or timm's "
+        "(timm/convnext_tiny).",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    Option(
+        "--weights",
+        help="Of --network: a file (.safetensors, .pth), a torchvision weight name or a tag of "
+        "timm's. The default ones are downloaded without it.",
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    Option("--image-size", help="Image side in pixels for --network, if not its weights' own."),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pass_transfer.errors import UsageError
-from pass_transfer.settings import ANYTHING, check_fields, check_whole, is_number, shown
+from pass_transfer.settings import (
+    ANYTHING,
+    check_choice,
+    check_fields,
+    check_positive,
+    check_whole,
+    is_number,
+    shown,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -16,6 +24,9 @@ MOST_CLASSES = 1 << 17  # a classifier of ResNet-50 for so many is 1 GB
 LARGEST_IMAGE = 2048  # pixels of a side: ResNet-18 takes 1 GB for such an image
 # Of mean and std: float32 holds what is normalised by them.
 FARTHEST, LEAST_STD, MOST_STD = 1e4, 1e-4, 1e4
+INTERPOLATIONS = ("bilinear", "bicubic")
+FITS = ("crop", "squash")
+SQUASHED = {"crop_share": 1.0, "interpolation": "bicubic", "fit": "squash"}  # of older specs
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,12 @@ class BackboneSpec:
     image_size is the side in pixels, at most LARGEST_IMAGE; mean and std (RGB, for images in
     [0, 1]) are applied inside the deployed model. Raises UsageError for values that make no
     network.
+
+    Fields:
+        crop_share: share of the resized shorter side that the centre crop shows.
+        interpolation: "bilinear" or "bicubic", antialiased.
+        fit: "crop" keeps the aspect ratio: the shorter side is resized to
+            round(image_size / crop_share) and the centre cropped. "squash" resizes to a square.
     """
 
     architecture: str
@@ -32,6 +49,9 @@ class BackboneSpec:
     image_size: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    crop_share: float = 1.0
+    interpolation: str = "bicubic"
+    fit: str = "crop"
 
     def __post_init__(self) -> None:
         if not isinstance(self.architecture, str):
@@ -40,6 +60,9 @@ class BackboneSpec:
         check_whole(self, image_size=1, most=LARGEST_IMAGE)
         _check_colours("mean", self.mean, -FARTHEST, FARTHEST)
         _check_colours("std", self.std, LEAST_STD, MOST_STD)
+        check_positive(self, "crop_share", most=1)
+        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        check_choice("fit", self.fit, FITS)
 
     @classmethod
     def from_saved(cls, saved: Mapping[str, Any]) -> BackboneSpec:
@@ -48,9 +71,9 @@ class BackboneSpec:
         Raises UsageError for a field that is missing or unknown, and values that make no network.
         """
         fields = {field.name: ANYTHING for field in dataclasses.fields(cls)}
-        defaulted = {name: fields.pop(name) for name in ("mean", "std")}
+        defaulted = {name: fields.pop(name) for name in ("mean", "std", *SQUASHED)}
         check_fields(saved, fields, defaulted, closed=True)
-        given: dict[str, Any] = dict(saved)
+        given: dict[str, Any] = SQUASHED | dict(saved)
         for name, value in saved.items():
             if isinstance(value, list):
                 given[name] = tuple(value)

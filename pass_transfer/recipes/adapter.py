@@ -15,7 +15,9 @@ from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import build_backbone, count_macs, count_parameters
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
+from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
+from pass_transfer.pruned.folder import DESCRIPTION
 from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes import pipeline
 from pass_transfer.recipes.adapt_config import AdaptConfig, plan_epochs
@@ -81,10 +83,21 @@ class Adapter:
             found = pipeline.score(self.job, self.folder)
             seconds = self.folder.seconds - start
             write_found(self.folder.path, found)
-            write_json(note, {"seconds": seconds, "deployed": found.deployed})
+            shape = None if found.prompt is None else found.prompt.shape
+            said = {"seconds": seconds, "deployed": found.deployed, "prompt": shape}
+            write_json(note, said)
         known = read_json(note)
-        stored = read_found(self.folder.path, self.job.hypernet, known["deployed"])
+        stored = read_found(self.folder.path, self._like(), known["deployed"])
         return stored, known["seconds"]
+
+    def _like(self) -> Prompt | None:
+        """A prompt of the shape of the method's, as far as the run tells; else the entry's."""
+        for path in (self.folder.work / SCORED, self.folder.path / DESCRIPTION):
+            shape = read_json(path).get("prompt") if path.exists() else None
+            if shape is not None:
+                return Prompt.from_saved(shape, self.job.dense.spec.image_size)
+        hypernet = self.job.hypernet
+        return None if hypernet is None else hypernet.prompt()
 
     def _masks(self, found: Found) -> ChannelMasks:
         """The masks within the budget; where it is measured, those that were measured first."""
@@ -120,8 +133,9 @@ class Adapter:
         start, folder, job = self.folder.begin("dense"), self.folder.path, self.job
         deployed = getattr(job.chosen.settings, "deploy_prompt", False)
         prompt = pipeline.deployed_prompt(job)
-        if deployed and job.hypernet is not None and (folder / PROMPT).exists():
-            prompt = stored_prompt(job.hypernet, folder)
+        like = self._like()
+        if deployed and like is not None and (folder / PROMPT).exists():
+            prompt = stored_prompt(like, folder)
         masks = ChannelMasks.load(folder / MASKS, job.groups)
         network = self._finetuned("dense", masks, prompt, dense=True)
         accuracy = evaluate(network, job.task.test, job.runtime)
@@ -208,9 +222,10 @@ class Adapter:
         } | self._before()
 
     def _before(self) -> dict[str, Any]:
-        """Of a network that was cut before: the run it is from, and the whole network's MACs."""
+        """Of a network asked for by its name, that; of one cut before, its run and whole MACs."""
         if self.job.dense.kept is None:
-            return {}
+            named = {"network": self.job.dense.spec.architecture}
+            return named if self.job.hypernet is None else {}
         return {"from": self.job.dense.name, "whole_macs": self._whole_macs()}
 
     def _whole_macs(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 from pass_transfer.arguments import check_path
@@ -23,28 +24,35 @@ def write_found(run: Path, found: Found) -> None:
         write_tensors(run / PROMPT, found.prompt.state_dict())
 
 
-def read_found(run: Path, hypernet: PretrainedHypernet | None, deployed: bool = False) -> Found:
-    """What write_found wrote. Raises RunError where it is not there, StorageError if damaged."""
+def read_found(run: Path, like: Prompt | None, deployed: bool = False) -> Found:
+    """What write_found wrote.
+
+    Args:
+        like: a prompt of the shape of the method's, if it has one.
+
+    Raises RunError where it is not there, StorageError if damaged.
+    """
     if not (run / SCORES).is_file():
         raise RunError(f"{run} holds no {SCORES}; give a run folder of adapt")
     prompt = None
-    if hypernet is not None and (run / PROMPT).is_file():
-        prompt = stored_prompt(hypernet, run)
+    if like is not None and (run / PROMPT).is_file():
+        prompt = stored_prompt(like, run)
     return Found(read_tensors(run / SCORES), prompt, deployed)
 
 
-def stored_prompt(hypernet: PretrainedHypernet, run: str | Path) -> Prompt:
-    """The prompt that gave a run's masks.
+def stored_prompt(like: Prompt, run: str | Path) -> Prompt:
+    """The prompt that gave a run's masks, of the shape of a given one.
 
-    Raises RunError where there is none, StorageError for one that is not of this entry.
+    Raises RunError where there is none, StorageError for one of another shape.
     """
-    path, prompt = Path(run) / PROMPT, hypernet.prompt()
+    path, prompt = Path(run) / PROMPT, copy.deepcopy(like)
     if not path.is_file():
         raise RunError(f"{run} holds no {PROMPT}; give a run folder of adapt whose method has one")
     try:
         prompt.load_state_dict(read_tensors(path))
     except RuntimeError as error:
-        raise StorageError(f"{path} is not a prompt of {hypernet.name}") from error
+        size = like.size
+        raise StorageError(f"{path} is not a prompt for images of {size} pixels") from error
     return prompt
 
 
@@ -82,7 +90,7 @@ def found_in_run(
             f"as backbone=, and none where it had none"
         )
     if (run / SCORES).is_file():
-        return read_found(run, hypernet)
+        return read_found(run, hypernet.prompt())
     return _found_by_prompt(hypernet, run)
 
 
@@ -90,5 +98,5 @@ def _found_by_prompt(hypernet: PretrainedHypernet, run: Path) -> Found:
     """The scores of a run of version 0.1, which kept a prompt and what that corrects."""
     if (run / OLD_PRIOR).exists():
         hypernet = hypernet.with_prior(read_tensors(run / OLD_PRIOR))
-    prompt = stored_prompt(hypernet, run)
+    prompt = stored_prompt(hypernet.prompt(), run)
     return Found(hypernet.scores(prompt), prompt)
