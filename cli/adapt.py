@@ -86,8 +86,8 @@ def adapt(
     \b
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 \\
           --data-dir data/cifar100 --out runs/c100
-      pass-transfer adapt --network resnet50 --weights mine.safetensors \\
-          --image-size 224 --task folder:~/photos --out runs/photos
+      pass-transfer adapt --network resnet18 --weights mine.safetensors \\
+          --image-size 64 --task folder:~/photos --out runs/photos
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits \\
           --latency-ms 60 --batch 32 --keep-layers "layer1.*" --out runs/fast
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --out runs/own \\

@@ -37,8 +37,8 @@ settings.load_profile("suite")
 SLOW = {
     "cli": (
         "again bench build command data_verbs distill documents export hub inspect "
-        "making_an_entry methods own_backbone package prior refusals report results set_up "
-        "stopping study"
+        "making_an_entry methods named_network own_backbone package prior refusals report "
+        "results set_up stopping study"
     ),
     "masking": "forward",
     "networks": "architectures checkpoints removal",

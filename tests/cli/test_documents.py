@@ -43,6 +43,7 @@ HELP_ORDER = (
     "predict",
     "export",
     "bench",
+    "convert",
     "report",
     "env",
     "methods",
@@ -53,7 +54,7 @@ HELP_ORDER = (
 QUICK = ["--epochs", "1", "--batch-size", "8", "--device", "cpu", "--force"]
 SHORT = {
     "adapt": [*QUICK, "--no-reconstruct", "--no-report"],
-    "finetune": [*QUICK, "--size", "32"],
+    "finetune": [*QUICK, "--image-size", "32"],
     "search": ["--steps", "2", "--tasks", "2", "--batch-size", "8", "--device", "cpu", "--force"],
     "bench": ["--rounds", "1", "--batch", "1", "--engine", "eager", "--device", "cpu"],
 }
@@ -194,8 +195,7 @@ def world(entry, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(
-        "pass_transfer.networks.weights._torchvision_state",
-        lambda architecture, name: weights(1000),
+        "torchvision.models.WeightsEnum.get_state_dict", lambda self, **options: weights(1000)
     )
     few = dataclasses.replace(DIGITS, load=few_digits)
     others = [source for source in registry.SOURCES if source is not DIGITS]
@@ -237,7 +237,7 @@ def shortened(words, world):
     if "--resume" in words:
         more.remove("--force")
     if words[0] == "adapt":
-        method = "selection" if "--from" in words else "prompt"
+        method = "prompt" if "--hypernet" in words else "selection"
         method = words[words.index("--method") + 1] if "--method" in words else method
         more += SHORT_METHODS.get(method, [])
     if words[0] in WITH_DATA and "--data-dir" not in words:

@@ -14,7 +14,7 @@ SAID = [
     ("macs is 2; give a share", None, "macs is 2; give a share"),
     ("round_to is 0; it is whole", "round_to", "--round-to is 0; it is whole"),
     ("prior is 'both'; choose", "prior", "prior is 'both'; choose"),  # no flag is called so
-    ("image_size is 0", "image_size", "--size is 0"),
+    ("image_size is 0", "image_size", "--image-size is 0"),
     ("continue with resume=True", None, "continue with --resume"),
     ("continue it: adapt with resume=True.", None, "continue it: adapt with --resume."),
     ("continue (resume), or replace (force)", None, "continue (--resume), or replace (--force)"),
