@@ -17,7 +17,6 @@ from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
-from pass_transfer.pruned.folder import DESCRIPTION
 from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes import pipeline
 from pass_transfer.recipes.adapt_config import AdaptConfig, plan_epochs
@@ -25,7 +24,7 @@ from pass_transfer.recipes.pipeline import Job, Measured
 from pass_transfer.runs.dense import DENSE, load_dense, save_dense
 from pass_transfer.runs.evaluation import Evaluation
 from pass_transfer.runs.files import DENSE_DONE, MASKS, PROMPT, RESULT, SCORED, read_result
-from pass_transfer.runs.found import read_found, stored_prompt, write_found
+from pass_transfer.runs.found import prompt_like, read_found, stored_prompt, write_found
 from pass_transfer.scoring.method import Found
 from pass_transfer.shrinking.distill import Teacher
 from pass_transfer.training import RunFolder, evaluate
@@ -92,12 +91,10 @@ class Adapter:
 
     def _like(self) -> Prompt | None:
         """A prompt of the shape of the method's, as far as the run tells; else the entry's."""
-        for path in (self.folder.work / SCORED, self.folder.path / DESCRIPTION):
-            shape = read_json(path).get("prompt") if path.exists() else None
-            if shape is not None:
-                return Prompt.from_saved(shape, self.job.dense.spec.image_size)
-        hypernet = self.job.hypernet
-        return None if hypernet is None else hypernet.prompt()
+        like = prompt_like(self.folder.path, self.job.dense.spec.image_size)
+        if like is not None or self.job.hypernet is None:
+            return like
+        return self.job.hypernet.prompt()
 
     def _masks(self, found: Found) -> ChannelMasks:
         """The masks within the budget; where it is measured, those that were measured first."""
