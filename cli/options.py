@@ -67,8 +67,8 @@ Network = Annotated[
     str | None,
     Option(
         "--network",
-        help="A network by its name, instead of --hypernet: torchvision's (resnet50) or timm's "
-        "(timm/convnext_tiny).",
+        help="A network by its name, in place of a zoo entry's: torchvision's (resnet50) or "
+        "timm's (timm/convnext_tiny).",
     ),
 ]
 Weights = Annotated[

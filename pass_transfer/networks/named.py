@@ -82,8 +82,12 @@ def _check_size(spec: BackboneSpec) -> None:
     except UsageError:
         raise
     except (BackboneError, *ODD_SIZE) as error:
-        why = str(error).splitlines()[0]
-        raise UsageError(
-            f"image_size is {spec.image_size}, which {spec.architecture} does not take: {why}",
-            "image_size",
-        ) from error
+        message = f"image_size is {spec.image_size}; {_first_line(error, spec)}"
+        raise UsageError(message, "image_size") from error
+
+
+def _first_line(error: Exception, spec: BackboneSpec) -> str:
+    """Why a network does not take a size."""
+    said = str(error).splitlines()[0]
+    ours = isinstance(error, BackboneError)
+    return said if ours else f"{spec.architecture} cannot be built for that: {said}"

@@ -60,7 +60,7 @@ def check_images(network: nn.Module, spec: BackboneSpec) -> None:
     Raises BackboneError.
     """
     size = spec.image_size
-    said = f"a {spec.architecture} of these sizes does not take images of {size} pixels"
+    said = f"this {spec.architecture} does not take images of {size} pixels"
     try:
         with torch.no_grad(), torch.device("meta"):
             shape = tuple(network.eval()(torch.empty(1, 3, size, size)).shape)

@@ -14,10 +14,13 @@ import torch
 from pass_transfer.errors import StorageError, UsageError
 from pass_transfer.files import read_object, read_tensors, write_json, write_tensors
 from pass_transfer.networks import build_backbone, find_groups
+from pass_transfer.networks.named import named_spec
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.weights import fingerprint
 from pass_transfer.progress import say
 from pass_transfer.random_streams import seed_layers
+from pass_transfer.recipes.finetune import DEFAULT as FINETUNE
+from pass_transfer.recipes.finetune import finetune
 from pass_transfer.recipes.options import RunOptions, refuse_unknown, take
 from pass_transfer.runs.backbone import read_trained
 from pass_transfer.runs.data import check_data, keep_data
@@ -38,6 +41,7 @@ from pass_transfer.training.run_folder import check_free
 from pass_transfer.zoo.entry import EntryNotes, save_entry
 
 IMPORTANCE = "importance.safetensors"  # among the checkpoints
+BACKBONE = "-backbone"  # behind a run folder's name: the network that was fine-tuned for it
 DEFAULT_SEARCH, DEFAULT_SHAPE = SearchConfig(), HypernetConfig()
 
 
@@ -53,9 +57,58 @@ class _Search:
     run: RunFolder
 
 
+@dataclass(frozen=True)
+class SourceNetwork:
+    """A network by its name, which is fine-tuned on the source task before the search.
+
+    Fields:
+        network, weights, image_size: see load_network.
+        task: the source task; see load_task.
+        epochs: of fine-tuning.
+    """
+
+    network: str | None = None
+    weights: str | Path | None = None
+    image_size: int | None = None
+    task: str | None = None
+    epochs: int | None = None
+
+    def check(self, backbone: str | Path | None) -> None:
+        """Refuse not exactly one of a backbone and a network with its task. Raises UsageError."""
+        if (backbone is None) == (self.network is None):
+            given = "neither is given" if backbone is None else "both are given"
+            raise UsageError(
+                "give a folder that finetune wrote, or a zoo entry (backbone), or a network by "
+                f"its name (network); {given}"
+            )
+        for name, value in vars(self).items():
+            if self.network is None and value is not None:
+                raise UsageError(f"{name}= goes with a network by its name (network)")
+        if self.network is not None and self.task is None:
+            raise UsageError("task is missing; give the one that the network is searched on")
+
+    def finetuned(
+        self, folder: Path, data_dir: str | None, config: SearchConfig, where: RunOptions
+    ) -> Path:
+        """The folder of the network, fine-tuned on its task; what is done of that stays."""
+        own = dataclasses.replace(FINETUNE, seed=config.seed, epochs=self.epochs or FINETUNE.epochs)
+        spec, weights = named_spec(str(self.network), self.weights, self.image_size)
+        finetune(
+            spec.architecture,
+            weights,
+            str(self.task),
+            folder,
+            size=spec.image_size,
+            data_dir=data_dir,
+            config=own,
+            **vars(dataclasses.replace(where, resume=not where.force)),
+        )
+        return folder
+
+
 @as_guest
 def search(
-    backbone: str | Path,
+    backbone: str | Path | None,
     out: str | Path,
     *,
     data_dir: str | None = None,
@@ -69,14 +122,21 @@ def search(
         backbone: a folder that finetune wrote, or a zoo entry, whose backbone is taken.
         data_dir: parquet files of the backbone's task.
         config, shape: the recipe and the hypernetwork's shape.
-        options: device, precision, resume and force of RunOptions.
+        options: fields of SourceNetwork, such as network="resnet50", in place of a backbone: it
+            is fine-tuned into OUT-backbone first; device, precision, resume and force of
+            RunOptions.
 
     Raises:
+        UsageError: not exactly one of backbone and network; see also load_network.
         RunError: no backbone in that folder.
     """
     started, where = time.monotonic(), take(RunOptions, options)
+    source = take(SourceNetwork, options)
     refuse_unknown(options, "search")
+    source.check(backbone)
     check_free(out, resume=where.resume, force=where.force)
+    if backbone is None:
+        backbone = source.finetuned(Path(f"{out}{BACKBONE}"), data_dir, config, where)
     note, spec, stored = read_trained(Path(backbone))
     module = build_backbone(spec)
     module.load_state_dict(stored)

@@ -241,7 +241,7 @@ def shortened(words, world):
         method = words[words.index("--method") + 1] if "--method" in words else method
         more += SHORT_METHODS.get(method, [])
     if words[0] in WITH_DATA and "--data-dir" not in words:
-        task = "tiny-imagenet" if words[0] == "search" else words[words.index("--task") + 1]
+        task = words[words.index("--task") + 1] if "--task" in words else "tiny-imagenet"
         more += ["--data-dir", world / "data" / task] if (world / "data" / task).is_dir() else []
     return [*words, *more]
 
