@@ -41,7 +41,7 @@ SLOW = {
         "results set_up stopping study"
     ),
     "masking": "forward",
-    "networks": "architectures checkpoints removal",
+    "networks": "architectures checkpoints named removal",
     "recipes": "pipeline",
     "report": "browser commands run_report",
     "scoring": "search sparse_training",

@@ -129,13 +129,12 @@ def source_of(architecture: str) -> NetworkSource:
 
 def _meant(architecture: str) -> str:
     """The known names that are near; timm's where it is installed."""
-    known = list(_SOURCES)
-    called = {}
+    called: dict[str, str] = {}
     if timm_networks.installed():
         for name in timm_networks.names():
-            known += [name, name.removeprefix(timm_networks.PREFIX)]
-            called[known[-1]] = name
-    return meant(architecture, known, called | dict(zip(_SOURCES, _SOURCES)))
+            called |= {name: name, name.removeprefix(timm_networks.PREFIX): name}
+    called |= dict(zip(_SOURCES, _SOURCES))
+    return meant(architecture, called, called)
 
 
 def build_backbone(spec: BackboneSpec) -> nn.Module:

@@ -85,8 +85,8 @@ def adapt(
     asked = take(AskedNetwork, options)
     where, config = _asked(options, METHOD_AGAIN if hypernet is None else DEFAULT_METHOD)
     task = _refuse_early(task, config.budget, out, where, asked.from_run)
+    check_method(config.chosen(), asked)
     given = choose_network(asked)
-    check_method(config.chosen(), given)
     whole_groups(given.dense.groups, config.budget.keep_layers)  # before images are read
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")

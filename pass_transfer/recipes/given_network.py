@@ -151,20 +151,18 @@ def choose_network(asked: AskedNetwork) -> GivenNetwork:
     return _finished(str(asked.from_run))
 
 
-def check_method(chosen: ChosenMethod, given: GivenNetwork) -> None:
+def check_method(chosen: ChosenMethod, asked: AskedNetwork) -> None:
     """Refuse a method that a network without a hypernetwork does not take. Raises UsageError."""
-    if given.hypernet is not None:
+    needs, fitting = chosen.method.needs_hypernet, methods_without_hypernet()
+    if asked.hypernet is not None or chosen.name in fitting:
         return
-    if given.network is not None and not chosen.method.needs_hypernet:
-        return
-    fitting = methods_without_hypernet()
-    if chosen.name in fitting:
+    if asked.network is not None and not needs:
         return
     why = "tunes a prompt of its own, which a network that is cut again does not take"
-    if given.network is not None:
+    if asked.network is not None:
         why = "needs a hypernetwork: a zoo entry (hypernet) in place of the network's name"
         fitting = tuple(name for name, method in METHODS.items() if not method.needs_hypernet)
-    elif chosen.method.needs_hypernet:
+    elif needs:
         why = "needs a hypernetwork, which fits whole networks, not one that was cut"
     message = f"the method {chosen.name} {why}; choose one of {', '.join(fitting)}"
     raise UsageError(message, "method")
