@@ -15,10 +15,12 @@ def adapt(
     task: options.Task,
     out: options.Out,
     hypernet: options.OptionalHypernet = None,
+    network: options.Network = None,
+    weights: options.Weights = None,
+    image_size: options.ImageSize = None,
     from_run: options.FromRun = None,
     data_dir: options.DataDir = None,
     backbone: options.Backbone = None,
-    image_size: options.ImageSize = None,
     method: Annotated[str | None, Option("--method", help=options.METHOD_HELP)] = None,
     set_: options.Settings = None,
     budget: Any = None,
@@ -84,6 +86,8 @@ def adapt(
     \b
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task cifar100 \\
           --data-dir data/cifar100 --out runs/c100
+      pass-transfer adapt --network resnet18 --weights mine.safetensors \\
+          --image-size 64 --task folder:~/photos --out runs/photos
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits \\
           --latency-ms 60 --batch 32 --keep-layers "layer1.*" --out runs/fast
       pass-transfer adapt --hypernet zoo/r18_tinyimnet --out runs/own \\
@@ -100,8 +104,10 @@ def adapt(
         task,
         out=out,
         data_dir=data_dir,
-        backbone=backbone,
+        network=network,
+        weights=weights,
         image_size=image_size,
+        backbone=backbone,
         from_run=from_run,
         dense=dense,
         method=method,

@@ -12,7 +12,13 @@ from pass_transfer.cli import options
 
 
 def bench(
-    run: Annotated[Path, typer.Argument(help="Run folder of adapt.")],
+    run: Annotated[Path | None, typer.Argument(help="Run folder of adapt.")] = None,
+    network: options.Network = None,
+    weights: options.Weights = None,
+    image_size: options.ImageSize = None,
+    macs: options.Macs = None,
+    params: options.Params = None,
+    density: options.Density = None,
     batch: Annotated[
         list[int] | None,
         typer.Option("--batch", help="Batch size; can be given several times (default 1, 8, 64)."),
@@ -29,7 +35,7 @@ def bench(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Measure a run's small network beside the dense one.
+    """Measure a run's small network beside the dense one, or any network beside a cut of it.
 
     Interleaved, in float32; median and quartiles. PyTorch's and onnxruntime's threads are those
     of OMP_NUM_THREADS.
@@ -39,6 +45,7 @@ def bench(
     \b
       pass-transfer bench runs/c100
       pass-transfer bench runs/c100 --batch 1 --batch 32 --engine onnxruntime
+      pass-transfer bench --network mobilenet_v3_small --image-size 64 --macs 0.5
     """
     from pass_transfer.recipes.bench import BenchConfig
     from pass_transfer.recipes.bench import bench as run_bench
@@ -47,5 +54,7 @@ def bench(
     config = BenchConfig(
         tuple(batch or BenchConfig.batch_sizes), tuple(engine or BenchConfig.engines), rounds
     )
-    found = run_bench(run, config, device)
+    bounds = options.only_bound({"macs": macs, "params": params, "density": density})
+    named = {"network": network, "weights": weights, "image_size": image_size}
+    found = run_bench(run, config, device, **named, **bounds)
     print(json.dumps(found) if as_json else bench_table(found))

@@ -11,18 +11,13 @@ from pass_transfer.cli import options
 
 
 def finetune(
-    weights: Annotated[
-        str,
-        typer.Option(
-            "--weights",
-            help="What to start from: a .pth or .safetensors file, or a torchvision weight name.",
-        ),
-    ],
     task: options.Task,
     out: options.Out,
-    backbone: Annotated[
-        str, typer.Option("--backbone", help="A torchvision name, such as resnet18.")
+    network: Annotated[
+        str,
+        typer.Option("--network", "--backbone", help="A name, such as resnet18 or timm/resnet18d."),
     ] = "resnet18",
+    weights: options.Weights = None,
     image_size: Annotated[
         int, typer.Option("--image-size", help="Side of an image in pixels, up to 512.")
     ] = 64,
@@ -51,7 +46,7 @@ def finetune(
     Example:
 
     \b
-      pass-transfer finetune --backbone resnet18 --weights IMAGENET1K_V1 \\
+      pass-transfer finetune --network resnet18 --weights IMAGENET1K_V1 \\
           --task tiny-imagenet --out runs/backbone
     """
     from pass_transfer.recipes.finetune import finetune as run
@@ -66,7 +61,7 @@ def finetune(
         seed=seed,
     )
     result = run(
-        backbone,
+        network,
         weights,
         task,
         out,

@@ -15,17 +15,19 @@ from pass_transfer.errors import UsageError
 @options.takes_budget
 def inspect(
     hypernet: options.OptionalHypernet = None,
+    network: options.Network = None,
+    weights: options.Weights = None,
+    image_size: options.ImageSize = None,
     task: Annotated[
         str | None,
         typer.Option(
             "--task",
             help="Show what is understood of this task's images: classes, counts, what is left "
-            "out. Alone, or with --hypernet.",
+            "out. Alone, or with a network.",
         ),
     ] = None,
     data_dir: options.DataDir = None,
     backbone: options.Backbone = None,
-    image_size: options.ImageSize = None,
     budget: Any = None,
     run: Annotated[
         Path | None,
@@ -54,14 +56,16 @@ def inspect(
 ) -> None:
     """Show what a cut would leave, before anything is trained.
 
-    With --hypernet: channels of every group, MACs and parameters of every layer, latency of both
-    networks, and what would keep the small one from being faster. With --task: what is
-    understood of its images.
+    With --hypernet or --network: channels of every group, MACs and parameters of every layer,
+    latency of both networks, and what would keep the small one from being faster. With --task:
+    what is understood of its images.
 
     Examples:
 
     \b
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --macs 0.4 --round-to 1
+      pass-transfer inspect --network resnet18 --weights mine.safetensors \\
+          --image-size 64 --macs 0.5
       pass-transfer inspect --task folder:photos
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --params 3M \\
           --plot cut.png
@@ -72,23 +76,29 @@ def inspect(
     from pass_transfer.recipes.inspect import inspect_task
     from pass_transfer.report import check_picture, data_table, preview_picture, preview_table
 
-    if hypernet is None and task is None:
-        raise UsageError("give --hypernet ENTRY, --task TASK, or both. See inspect --help")
-    if hypernet is None and (backbone or run or plot):
+    asked = hypernet is not None or network is not None
+    if not asked and task is None:
         raise UsageError(
-            "--backbone, --run and --plot are for a network: give --hypernet ENTRY too"
+            "give --hypernet ENTRY or --network NAME, --task TASK, or both. See inspect --help"
+        )
+    if not asked and (backbone or run or plot or weights):
+        raise UsageError(
+            "--backbone, --weights, --run and --plot are for a network: give --hypernet ENTRY or "
+            "--network NAME too"
         )
     if budget["batch"] != 1 and not latency and "latency_ms" not in budget:
         raise UsageError(f"--batch {budget['batch']} is for what --no-latency leaves out")
     if plot is not None:
         check_picture(plot)
     found: dict[str, Any] = {}
-    if hypernet is not None:
+    if asked:
         found = run_inspect(
             hypernet,
+            network=network,
+            weights=weights,
+            image_size=image_size,
             run=run,
             backbone=backbone,
-            image_size=image_size,
             classes=classes,
             latency=latency,
             device=device,

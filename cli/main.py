@@ -12,6 +12,7 @@ from pass_transfer.cli import (
     adapt,
     bench,
     cache,
+    convert,
     env,
     eval,
     export,
@@ -76,6 +77,7 @@ app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
 app.command("methods")(methods.methods)
+app.command("convert")(convert.convert)
 app.command("report")(report.report)
 app.command("env")(env.env)
 app.add_typer(study.app, name="study")

@@ -19,7 +19,8 @@ METHOD_HELP = (
     "How channels are chosen. prompt: tune a prompt on the task. mask: the source task's masks. "
     "selection: forward selection on the task. Or random, group_l1, group_l2, uniform_l1, taylor, "
     "uniform_taylor, taylor_l1, source_selection, learned_score, vpns, pass_from_scratch, slim, "
-    "group_l1_sparse, growreg, depgraph, abc. The default is prompt, or selection with --from."
+    "group_l1_sparse, growreg, depgraph, abc. The default is prompt, or selection "
+    "with --network or --from."
 )
 
 Task = Annotated[
@@ -39,8 +40,8 @@ ImageSize = Annotated[
     Option(
         "--image-size",
         metavar="PIXELS",
-        help="Side of an image in pixels, up to 512. A zoo entry, a run and a backbone have "
-        "their own, and no other is taken.",
+        help="Side of an image in pixels, up to 512, for --network, if not that of its weights. "
+        "A zoo entry, a run and a backbone have their own, and no other is taken.",
     ),
 ]
 Out = Annotated[Path, Option("--out", help="Run folder to write.")]
@@ -69,6 +70,22 @@ Backbone = Annotated[
     Option(
         "--backbone",
         help="Your own weights of the entry's architecture (.safetensors), instead of the entry's.",
+    ),
+]
+Network = Annotated[
+    str | None,
+    Option(
+        "--network",
+        help="A network by its name, in place of a zoo entry's: torchvision's (resnet50) or "
+        "timm's (timm/convnext_tiny).",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    Option(
+        "--weights",
+        help="Of --network: a file (.safetensors, .pth), a torchvision weight name or a tag of "
+        "timm's. The default ones are downloaded without it.",
     ),
 ]
 Settings = Annotated[

@@ -12,15 +12,24 @@ from pass_transfer.cli import options
 
 
 def search(
+    out: options.Out,
     backbone: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--backbone", help="Folder that pass-transfer finetune wrote, or a zoo entry."
         ),
-    ],
-    out: options.Out,
-    data_dir: options.DataDir = None,
+    ] = None,
+    network: options.Network = None,
+    weights: options.Weights = None,
     image_size: options.ImageSize = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="For --network: the task that it is searched on.")
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", help="For --network: of fine-tuning it on its task first."),
+    ] = None,
+    data_dir: options.DataDir = None,
     steps: Annotated[int, typer.Option("--steps", help="Steps, over all source tasks.")] = 1500,
     tasks: Annotated[
         int, typer.Option("--tasks", help="Number of source tasks made of the dataset.")
@@ -42,13 +51,16 @@ def search(
 ) -> None:
     """Train a hypernetwork on a backbone's own task.
 
-    The run folder's entry/ is a zoo entry.
+    The run folder's entry/ is a zoo entry. A network by its name is fine-tuned into OUT-backbone
+    first.
 
-    Example:
+    Examples:
 
     \b
       pass-transfer search --backbone runs/backbone \\
           --data-dir data/tiny-imagenet --out runs/search
+      pass-transfer search --network resnet18 --weights mine.safetensors \\
+          --image-size 32 --task digits --out runs/own-entry
     """
     from pass_transfer.recipes.search import search as run
     from pass_transfer.scoring.search import SearchConfig
@@ -59,8 +71,12 @@ def search(
     result = run(
         backbone,
         out,
-        data_dir=data_dir,
+        network=network,
+        weights=weights,
         image_size=image_size,
+        task=task,
+        epochs=epochs,
+        data_dir=data_dir,
         config=config,
         device=device,
         precision=precision,

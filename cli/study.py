@@ -60,6 +60,9 @@ def run(
     Stop and start it as you like. Start it several times, in several terminals or as a job array,
     to share the work: each process takes searches that no other holds.
 
+    A study starts from a zoo entry (`hypernet: zoo/NAME`), or from a network by its name: `network:
+    resnet50`, with `weights:` and `image_size:` as --weights and --image-size of adapt.
+
     Examples:
 
     \b

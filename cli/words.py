@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 # Arguments that a flag has another name for.
-OTHER_NAMES = {"size": "--image-size", "from_run": "--from"}
+OTHER_NAMES = {"from_run": "--from"}
 
 # steps=50, but not in "--set steps=50" or a path
 KEYWORD = r"(?<![\w=/.-])(?<!--set )([a-z_]+)=((?:[\w.]+(?<!\.))?)"

@@ -33,7 +33,9 @@ _HOMES = {
     "load_task": "pass_transfer.tasks",
     "on_task": "pass_transfer.scoring.task_prior",
     "own_backbone": "pass_transfer.scoring.own_backbone",
+    "prune": "pass_transfer.recipes.prune",
     "read_image": "pass_transfer.tasks",
+    "register_network": "pass_transfer.networks",
     "tune_prompt": "pass_transfer.scoring.prompt_tuning",
     "write_report": "pass_transfer.report",
 }

@@ -37,11 +37,11 @@ settings.load_profile("suite")
 SLOW = {
     "cli": (
         "again bench build command data_verbs distill documents export hub image_size inspect "
-        "making_an_entry methods own_backbone package prior refusals report results set_up "
-        "stopping study"
+        "making_an_entry methods named_network own_backbone package prior refusals report "
+        "results set_up stopping study"
     ),
     "masking": "forward",
-    "networks": "architectures checkpoints removal",
+    "networks": "architectures checkpoints named removal",
     "recipes": "pipeline",
     "report": "browser commands run_report",
     "scoring": "search sparse_training",

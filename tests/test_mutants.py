@@ -21,7 +21,7 @@ from PIL import Image
 import pass_transfer as pt
 from pass_transfer.errors import PassTransferError
 from pass_transfer.files import read_json, write_json
-from pass_transfer.networks import builders, register_builder
+from pass_transfer.networks import builders, register_network
 from pass_transfer.recipes.inspect import inspect
 from pass_transfer.report import summary
 from pass_transfer.runs.backbone import read_trained
@@ -139,9 +139,9 @@ class Tiny(torch.nn.Sequential):
 @pytest.fixture(scope="module", autouse=True)
 def tiny():
     """The network has a name while these tests run."""
-    register_builder("tiny", lambda spec: Tiny(spec.classes))
+    register_network("tiny", Tiny)
     yield
-    del builders._BUILDERS["tiny"]
+    del builders._SOURCES["tiny"]
 
 
 @pytest.fixture(scope="module")

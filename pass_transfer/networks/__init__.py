@@ -1,6 +1,6 @@
 """Networks: how they are built and loaded, what they cost, and which channels go together."""
 
-from pass_transfer.networks.builders import architectures, build_backbone, register_builder
+from pass_transfer.networks.builders import architectures, build_backbone, register_network
 from pass_transfer.networks.checkpoints import read_checkpoint
 from pass_transfer.networks.classifier import (
     classifier_name,
@@ -51,7 +51,7 @@ __all__ = [
     "load_weights",
     "named_layers",
     "read_checkpoint",
-    "register_builder",
+    "register_network",
     "register_layer_kind",
     "set_classifier",
 ]

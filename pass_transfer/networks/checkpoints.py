@@ -6,9 +6,11 @@ place. So a checkpoint can be read with whatever its training script put beside 
 
 from __future__ import annotations
 
+import shlex
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,7 @@ ALOOF = ("numpy.", "functools.", "collections.deque")  # their states are no dic
 
 CONVERSION = (
     "{old} is a pickle, which could run code; a backbone is read from safetensors alone. "
-    "Convert it once in Python; this runs no code of the file:\n"
-    "    from pass_transfer.networks import read_checkpoint; from safetensors.torch import "
-    "save_file\n"
-    "    save_file(read_checkpoint({old!r}), {new!r})"
+    "Convert it once, which runs no code of the file: pass-transfer convert {old} {new}"
 )
 
 OTHERS = {  # how other files begin, and what to say of them
@@ -86,10 +85,27 @@ def file_kind(path: Path) -> str:
     raise BackboneError(f"{path} is damaged, or no checkpoint: neither safetensors nor a pickle")
 
 
-def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
-    """All tensors of a checkpoint but an optimizer's, by name, on the CPU.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file of weights holds.
 
-    A name is the path to the tensor: "state_dict.module.conv1.weight".
+    Fields:
+        tensors: all but an optimizer's, by name, on the CPU. A name is the path to the tensor:
+            "state_dict.module.conv1.weight".
+        left: names of what else there is, with what that is.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    left: dict[str, str]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint; see open_checkpoint."""
+    return open_checkpoint(path).tensors
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """What a checkpoint holds: its tensors, and the names of what else there is.
 
     Args:
         path: a safetensors file or a pickle of torch.save: a state dict, a training script's
@@ -101,12 +117,12 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     """
     path = expanded(path)
     if file_kind(path) == SAFETENSORS:
-        return read_tensors(path)
+        return Checkpoint(read_tensors(path), {})
     content = _unpickled(path)
     found = {name: tensor.detach() for name, tensor in _tensors(content)}
     if not found:
         raise BackboneError(f"{path} {_without_tensors(content)}")
-    return _apart(found)
+    return Checkpoint(_apart(found), _left(content))
 
 
 def conversion(path: Path) -> str:
@@ -114,7 +130,7 @@ def conversion(path: Path) -> str:
     new = path.with_suffix(".safetensors")
     if new == path:
         new = path.with_name(f"{path.stem}-converted.safetensors")
-    return CONVERSION.format(old=str(path), new=str(new))
+    return CONVERSION.format(old=shlex.quote(str(path)), new=shlex.quote(str(new)))
 
 
 def _refuse_others(path: Path, head: bytes) -> None:
@@ -193,6 +209,19 @@ def _tensors(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str
             yield from _tensors(value, f"{name}.{key}" if name else key, depth + 1)
     for part in PARTS_OF_MODULE:
         yield from _tensors(getattr(content, part, None), name, depth + 1)
+
+
+def _left(content: Any) -> dict[str, str]:
+    """Names of a pickle's parts without tensors of a network, with what they are."""
+    found = {}
+    if hasattr(content, "stands_for"):
+        found["the module"] = content.stands_for
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        if isinstance(value, Mapping) and OPTIMIZER in value:
+            found[str(key)] = "an optimizer's state"
+        elif next(_tensors(value, str(key)), None) is None:
+            found[str(key)] = getattr(value, "stands_for", type(value).__name__)
+    return found
 
 
 def _without_tensors(content: Any) -> str:

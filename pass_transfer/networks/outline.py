@@ -15,6 +15,7 @@ from pass_transfer.errors import BackboneError
 from pass_transfer.networks.spec import BackboneSpec
 
 Module = TypeVar("Module", bound=nn.Module)
+ODD_SIZE = (RuntimeError, AssertionError, ValueError)  # that networks raise for images of a size
 
 
 def outline(build: Callable[[], Module]) -> Module:
@@ -63,13 +64,13 @@ def check_images(network: nn.Module, spec: BackboneSpec) -> None:
     Raises BackboneError.
     """
     size = spec.image_size
-    said = f"a {spec.architecture} of these sizes does not take images of {size} pixels"
+    said = f"this {spec.architecture} does not take images of {size} pixels"
     try:
         with torch.no_grad(), torch.device("meta"):
             shape = tuple(network.eval()(torch.empty(1, 3, size, size)).shape)
     except NotImplementedError:
         return
-    except RuntimeError as error:  # torch has no kind of its own for shapes that do not fit
+    except ODD_SIZE as error:  # torch has no kind of its own for shapes that do not fit
         raise BackboneError(f"{said}: {str(error).splitlines()[0]}") from error
     if shape != (1, spec.classes):
         raise BackboneError(f"{said} to {spec.classes} classes")

@@ -68,7 +68,7 @@ class BackboneSpec:
         fields = {field.name: ANYTHING for field in dataclasses.fields(cls)}
         defaulted = {name: fields.pop(name) for name in ("mean", "std", *SQUASHED)}
         check_fields(saved, fields, defaulted, closed=True)
-        given: dict[str, Any] = SQUASHED | dict(saved)
+        given: dict[str, Any] = {**SQUASHED, **saved}
         for name, value in saved.items():
             if isinstance(value, list):
                 given[name] = tuple(value)

@@ -19,6 +19,8 @@ COUNTER = "num_batches_tracked"  # which older checkpoints lack
 # word of a name ("model_ema"), or as a whole one.
 COPY_WORDS = {"ema", "momentum", "teacher", "averaged"}
 COPY_NAMES = {"encoder_k", "target"}
+# What a network for images of another size has more or fewer of, by the ends of their names.
+POSITIONS = ("pos_embed", "pos_embedding", "relative_position_bias_table")
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,14 @@ def _fits(state: Mapping[str, torch.Tensor], architecture: Architecture) -> bool
 
 
 def _holds(state: Mapping[str, torch.Tensor], architecture: Architecture) -> bool:
-    """Whether the architecture's tensors are among these."""
-    shapes = architecture.shapes
-    return all(name in state and state[name].shape == shapes[name] for name in architecture.body)
+    """Whether the architecture's tensors are among these; positions may be of another size."""
+    for name in architecture.body:
+        if name not in state:
+            return False
+        shape, given = architecture.shapes[name], state[name].shape
+        if given != shape and not (name.endswith(POSITIONS) and len(given) == len(shape)):
+            return False
+    return True
 
 
 def _extra(state: Mapping[str, torch.Tensor], architecture: Architecture) -> list[str]:

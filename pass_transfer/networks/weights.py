@@ -1,4 +1,4 @@
-"""Weights of a network: by torchvision name (downloaded), or from a checkpoint's file."""
+"""Weights of a network: from a checkpoint's file, or by the name that a library has for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from pass_transfer.arguments import expanded
 from pass_transfer.errors import BackboneError
-from pass_transfer.networks.builders import architectures, build_backbone
+from pass_transfer.networks.builders import architectures, build_backbone, source_of
 from pass_transfer.networks.checkpoints import PICKLE, conversion, file_kind, read_checkpoint
 from pass_transfer.networks.classifier import classifier_name, classifier_of
 from pass_transfer.networks.outline import outline
@@ -32,32 +32,30 @@ ANY_SIZE = 224  # pixels, which any network takes
 RUN_NOTE = "model.json"  # beside the weights of a finished run
 
 
-def load_weights(backbone: nn.Module, architecture: str, weights: str | Path) -> list[str]:
-    """Load weights into a backbone; returns the names of tensors left as they were.
+def load_weights(backbone: nn.Module, spec: BackboneSpec, weights: str | Path | None) -> list[str]:
+    """Load weights into a spec's network; returns the names of tensors left as they were.
 
     Args:
         backbone: changed in place.
-        architecture: its torchvision name, to look a weight name up by.
-        weights: a checkpoint's file, safetensors or a pickle (see read_checkpoint), or a
-            torchvision weight name such as "IMAGENET1K_V1" (downloaded). Names may stand
-            behind any prefix. A classifier of another size or of several layers is left out,
-            and may be missing; anything else that does not fit is an error.
+        weights: a checkpoint's file, safetensors or a pickle (see read_checkpoint), or a name
+            of weights that its library downloads, such as "IMAGENET1K_V1"; the default ones
+            without it. Names may stand behind any prefix. A classifier of another size or of
+            several layers is left out, and may be missing; anything else that does not fit is
+            an error.
 
     Raises:
         BackboneError: missing file, unknown name, missing or misshaped tensors.
         StorageError: a damaged safetensors file.
     """
-    path = expanded(weights)
-    known = path.exists() or path.suffix in ENDINGS
-    tensors = read_checkpoint(path) if known else _torchvision_state(architecture, str(weights))
-    wanted = _architecture(backbone, architecture)
-    found = _find(tensors, wanted, path)
+    tensors, where = _read(spec, weights)
+    wanted = _architecture(backbone, spec.architecture)
+    found = _find(tensors, backbone, wanted, where)
     own = backbone.state_dict()
     kept = {}
     for name, tensor in found.state.items():
         if not wanted.in_head(name) or (name in own and own[name].shape == tensor.shape):
             kept[name] = tensor
-    _fill(backbone, wanted, path, replace(found, state=kept), may_lack_head=True)
+    _fill(backbone, wanted, where, replace(found, state=kept), may_lack_head=True)
     return sorted(set(own) - set(kept))
 
 
@@ -80,14 +78,49 @@ def load_checkpoint(path: str | Path, spec: BackboneSpec) -> tuple[nn.Module, Ba
     path = expanded(path)
     if file_kind(path) == PICKLE:
         raise BackboneError(conversion(path))
-    wanted = _architecture(build_backbone(spec), spec.architecture)
-    found = _find(read_checkpoint(path), wanted, path)
-    head = _head(found, wanted, path)
-    backbone = build_backbone(replace(spec, classes=len(head["weight"])))
+    return load_dense(spec, path)
+
+
+def load_dense(spec: BackboneSpec, weights: str | Path | None) -> tuple[nn.Module, BackboneSpec]:
+    """A spec's network with weights, in eval mode, and the spec with their number of classes.
+
+    Args:
+        weights: a file or a name, as of load_weights; its classifier may be of any size, or
+            missing (see load_checkpoint).
+
+    Raises BackboneError, StorageError: as load_checkpoint and load_weights.
+    """
+    tensors, where = _read(spec, weights)
+    backbone = build_backbone(spec)
     wanted = _architecture(backbone, spec.architecture)
+    found = _find(tensors, backbone, wanted, where)
+    head = _head(found, wanted, where)
+    classes = len(head["weight"])
+    if classes != spec.classes:
+        spec = replace(spec, classes=classes)
+        backbone = build_backbone(spec)
+        wanted = _architecture(backbone, spec.architecture)
     named = {f"{wanted.head}.{leaf}": tensor for leaf, tensor in head.items()}
-    _fill(backbone, wanted, path, replace(found, state=found.state | named))
-    return backbone.eval(), replace(spec, classes=len(head["weight"]))
+    _fill(backbone, wanted, where, replace(found, state=found.state | named))
+    return backbone.eval(), spec
+
+
+def is_file(weights: str | Path) -> bool:
+    """Whether weights are given as a file, and not by the name of those of a library."""
+    path = expanded(weights)
+    return path.exists() or path.suffix in ENDINGS or len(path.parts) > 1
+
+
+def _read(
+    spec: BackboneSpec, weights: str | Path | None
+) -> tuple[Mapping[str, torch.Tensor], str | Path]:
+    """Tensors by name, and what they are called in a message."""
+    if weights is not None and is_file(weights):
+        path = expanded(weights)
+        return read_checkpoint(path), path
+    name = None if weights is None else str(weights)
+    state = source_of(spec.architecture).pretrained(spec, name)
+    return state, f"the weights {name or 'by default'} of {spec.architecture}"
 
 
 def has_classifier(backbone: nn.Module) -> bool:
@@ -101,9 +134,15 @@ def _architecture(backbone: nn.Module, name: str) -> Architecture:
 
 
 def _find(
-    tensors: Mapping[str, torch.Tensor], wanted: Architecture, path: str | Path
+    tensors: Mapping[str, torch.Tensor],
+    backbone: nn.Module,
+    wanted: Architecture,
+    path: str | Path,
 ) -> FoundTensors:
-    """An architecture's tensors in a file; says what else is there. Raises BackboneError."""
+    """A network's tensors in a file, for its image size; says what else is there.
+
+    Raises BackboneError.
+    """
     try:
         found = find_network(tensors, wanted)
     except BackboneError as error:
@@ -112,24 +151,26 @@ def _find(
         more = f" and {len(found.left_out) - 1} more" if len(found.left_out) > 1 else ""
         taken = f"of {path}, the tensors behind {found.prefix} are taken"
         say(f"{taken}; left out: {found.left_out[0]}{more}")
-    return found
+    adjusted = source_of(wanted.name).adjusted(found.state, backbone)
+    return replace(found, state=adjusted)
 
 
-def _head(found: FoundTensors, wanted: Architecture, path: Path) -> dict[str, torch.Tensor]:
+def _head(found: FoundTensors, wanted: Architecture, path: str | Path) -> dict[str, torch.Tensor]:
     """The classifier's weight and bias; zeros where there is none. Raises BackboneError."""
     own = {n: t for n, t in found.state.items() if wanted.in_head(n)}
-    features = wanted.shapes[f"{wanted.head}.weight"][1]
+    features = wanted.shapes[f"{wanted.head}.weight"][1:]
     if not own:
-        return {"weight": torch.zeros(1, features), "bias": torch.zeros(1)}
+        rows = {"weight": torch.zeros(1, *features), "bias": torch.zeros(1)}
+        return {leaf: row for leaf, row in rows.items() if f"{wanted.head}.{leaf}" in wanted.shapes}
     weight = own.get(f"{wanted.head}.weight")
     deeper = [n for n in own if n.rpartition(".")[0] != wanted.head]
     if weight is None and deeper:
         raise BackboneError(
             f"{path}: its classifier has several layers ({', '.join(sorted(deeper)[:4])}), where "
-            f"{wanted.name} has one linear layer {wanted.head}. Save the file without a "
+            f"{wanted.name} has one layer {wanted.head}. Save the file without a "
             "classifier, that is without these, and a new one is made"
         )
-    if weight is None or weight.ndim != 2:
+    if weight is None or weight.ndim != 1 + len(features):
         what = (
             "is missing"
             if weight is None
@@ -186,11 +227,13 @@ def _but(state: Mapping[str, torch.Tensor], wanted: Architecture) -> str:
     """Of which other architecture the tensors are, if they are of one that can be built."""
     found = {n: t.shape for n, t in state.items() if not n.endswith(COUNTER)}
     for name in _of_families(found):
-        other = _known(name)
+        other = None if name == wanted.name else _known(name)
+        if other is None:
+            continue
         body = {n: other.shapes[n] for n in other.body}
         rest = set(found) - set(body)
         heads = all(other.in_head(n) or wanted.in_head(n) for n in rest)
-        if name != wanted.name and heads and all(found.get(n) == body[n] for n in body):
+        if heads and all(found.get(n) == body[n] for n in body):
             return f", but of {name}"
     return ""
 
@@ -201,13 +244,19 @@ def _of_families(names: Collection[str]) -> Iterator[str]:
     for name in architectures():
         families.setdefault(name.partition("_")[0].rstrip("0123456789"), []).append(name)
     for members in families.values():
-        if _known(members[0]).body[0] in names:
+        first = _known(members[0])
+        if first is not None and first.body[0] in names:
             yield from members
 
 
 @functools.cache
-def _known(name: str) -> Architecture:
-    return _architecture(outline(lambda: build_backbone(BackboneSpec(name, 2, ANY_SIZE))), name)
+def _known(name: str) -> Architecture | None:
+    """An architecture's tensors; None of one that cannot be built without values."""
+    try:
+        size = source_of(name).inputs(name, None)["image_size"]
+        return _architecture(outline(lambda: build_backbone(BackboneSpec(name, 2, size))), name)
+    except Exception:  # a builder of somebody's own may raise anything
+        return None
 
 
 def _pruned(path: str | Path, wanted: Architecture, tensor: str) -> str:
@@ -217,25 +266,6 @@ def _pruned(path: str | Path, wanted: Architecture, tensor: str) -> str:
     if (folder / RUN_NOTE).is_file():
         return f"{said}Cut it again with adapt from its run folder {folder} (from_run)"
     return f"{said}Only a run folder of adapt can be cut again (from_run)"
-
-
-def _torchvision_state(architecture: str, name: str) -> Mapping[str, torch.Tensor]:
-    from torchvision.models import get_model_weights
-
-    known = get_model_weights(architecture).__members__
-    if name not in known:
-        raise BackboneError(
-            f"{name!r} is neither a .pth or .safetensors file "
-            f"nor torchvision weights of {architecture}; torchvision has {', '.join(known)}"
-        )
-    try:
-        return known[name].get_state_dict(progress=False, check_hash=True)
-    except Exception as error:  # urllib and torch.hub raise many kinds
-        raise BackboneError(
-            f"cannot download the torchvision weights {name} of {architecture} "
-            f"({type(error).__name__}: {error}). "
-            "Without a network, give a .pth or .safetensors file."
-        ) from error
 
 
 def fingerprint(state: Mapping[str, torch.Tensor]) -> str:

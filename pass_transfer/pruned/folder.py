@@ -60,6 +60,7 @@ VOUCHED = {  # a run's own
     "evaluation.safetensors",
     "data.safetensors",
 }
+UNKNOWN = "network"  # the argument that an error is about where a network's name is not known
 WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5"}
 
 
@@ -109,9 +110,11 @@ def read_folder(folder: str | Path) -> DeployedNetwork:
     try:
         return _rebuild(folder, note)
     except (UsageError, BackboneError, MaskError) as error:
-        raise StorageError(
-            f"{folder / DESCRIPTION} does not describe {WEIGHTS}: {error}"
-        ) from error
+        said = f"does not describe {WEIGHTS}: {error}"
+        if isinstance(error, UsageError) and error.argument == UNKNOWN:
+            own = "one of your own is registered first, pt.register_network(NAME, build)"
+            said = f"cannot be loaded here: {error}; {own}"
+        raise StorageError(f"{folder / DESCRIPTION} {said}") from error
 
 
 def _rebuild(folder: Path, note: dict[str, Any]) -> DeployedNetwork:

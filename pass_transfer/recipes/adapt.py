@@ -26,6 +26,7 @@ from pass_transfer.pruned.folder import WEIGHTS
 from pass_transfer.recipes.adapt_config import DEFAULT_METHOD, METHOD_AGAIN, AdaptConfig
 from pass_transfer.recipes.adapter import Adapter
 from pass_transfer.recipes.given_network import (
+    AskedNetwork,
     GivenNetwork,
     as_begun,
     check_apart,
@@ -34,11 +35,9 @@ from pass_transfer.recipes.given_network import (
 )
 from pass_transfer.recipes.options import (
     RunOptions,
-    check_image_size,
     refuse_unknown,
     take,
     take_budget,
-    take_image_size,
 )
 from pass_transfer.recipes.pipeline import Job, check_budget
 from pass_transfer.runs.data import check_data, keep_data
@@ -60,8 +59,6 @@ def adapt(
     *,
     out: str | Path,
     data_dir: str | None = None,
-    backbone: str | Path | None = None,
-    from_run: str | Path | None = None,
     dense: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -71,15 +68,11 @@ def adapt(
         hypernet: a zoo name, a folder, or a loaded entry.
         task, data_dir: see load_task.
         out: the run folder.
-        backbone: a .safetensors file with one's own weights of the entry's architecture (see
-            load_checkpoint), instead of the entry's.
-        from_run: a finished run, instead of a hypernet, whose small network is cut again. A
-            budget is a share of that network; the method is "selection" by default.
         dense: a run, or its dense/, whose dense network is taken instead of one trained here.
-        options: the budget, as budget= or as the arguments of Budget, such as macs=0.4
-            (default: half of the multiply-accumulates); fields of AdaptConfig, such as
-            method="selection"; image_size, which is that of the network; device, precision,
-            resume and force of RunOptions.
+        options: fields of AskedNetwork, such as network="resnet50" in place of hypernet; the
+            budget, as budget= or as the arguments of Budget, such as macs=0.4 (default: half of
+            the multiply-accumulates); fields of AdaptConfig, such as method="selection", which
+            is the default without a hypernet; device, precision, resume and force of RunOptions.
 
     Returns:
         The content of result.json; see docs/architecture.md for its fields.
@@ -88,11 +81,14 @@ def adapt(
         PassTransferError: one of its kinds, with what to do.
         KeyboardInterrupt: its text says how to continue.
     """
-    started, asked = time.monotonic(), take_image_size(options)
-    where, config = _asked(options, DEFAULT_METHOD if from_run is None else METHOD_AGAIN)
-    task = _refuse_early(task, config.budget, out, where, from_run)
-    given = as_begun(choose_network(hypernet, backbone, from_run), out, where.resume)
-    _check_given(given, config, asked)
+    started = time.monotonic()
+    options["hypernet"] = hypernet
+    asked = take(AskedNetwork, options)
+    where, config = _asked(options, METHOD_AGAIN if hypernet is None else DEFAULT_METHOD)
+    task = _refuse_early(task, config.budget, out, where, asked.from_run)
+    check_method(config.chosen(), asked)
+    given = as_begun(choose_network(asked), out, where.resume)
+    whole_groups(given.dense.groups, config.budget.keep_layers)  # before images are read
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, given.dense.spec.preprocessing, data_dir)
@@ -102,25 +98,18 @@ def adapt(
     if not (where.resume and (Path(out) / MASKS).exists()):  # else it has met its budget
         check_budget(job)
     teacher_run = _given_dense(dense, given, data, out if where.force else None)
-    files = _named({"data_dir": data_dir, "backbone_file": backbone, "dense_run": dense})
+    files = _named({"data_dir": data_dir, "backbone_file": asked.backbone, "dense_run": dense})
     identity = _identity(given, job, task, config, teacher_run) | files
     run = _folder(out, identity, where, started)
     keep_data(run.path, data)
     entry = given.hypernet
-    if entry is not None and entry.own_weights and backbone is None:
+    if entry is not None and entry.own_weights and asked.backbone is None:
         keep_prior(entry, run)
     try:
         return Adapter(job, config, run, teacher_run).run()
     except KeyboardInterrupt as stop:
         saved = f"interrupted; what is finished is saved in {run.path}, continue with resume=True"
         raise KeyboardInterrupt(str(stop) or saved) from stop
-
-
-def _check_given(given: GivenNetwork, config: AdaptConfig, image_size: int | None) -> None:
-    """Refuse, before images are read, what the network does not take. Raises UsageError."""
-    check_image_size(image_size, given.dense.spec.image_size, given.dense.name)
-    check_method(config.chosen(), given)
-    whole_groups(given.dense.groups, config.budget.keep_layers)
 
 
 def _asked(options: dict[str, Any], method: str) -> tuple[RunOptions, AdaptConfig]:

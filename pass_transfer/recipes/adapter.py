@@ -15,6 +15,7 @@ from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import build_backbone, count_macs, count_parameters
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
+from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
 from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes import pipeline
@@ -23,7 +24,7 @@ from pass_transfer.recipes.pipeline import Job, Measured
 from pass_transfer.runs.dense import DENSE, load_dense, save_dense
 from pass_transfer.runs.evaluation import Evaluation
 from pass_transfer.runs.files import DENSE_DONE, MASKS, PROMPT, RESULT, SCORED, read_result
-from pass_transfer.runs.found import read_found, stored_prompt, write_found
+from pass_transfer.runs.found import prompt_like, read_found, stored_prompt, write_found
 from pass_transfer.scoring.method import Found
 from pass_transfer.shrinking.distill import Teacher
 from pass_transfer.training import RunFolder, evaluate
@@ -81,10 +82,19 @@ class Adapter:
             found = pipeline.score(self.job, self.folder)
             seconds = self.folder.seconds - start
             write_found(self.folder.path, found)
-            write_json(note, {"seconds": seconds, "deployed": found.deployed})
+            shape = None if found.prompt is None else found.prompt.shape
+            said = {"seconds": seconds, "deployed": found.deployed, "prompt": shape}
+            write_json(note, said)
         known = read_json(note)
-        stored = read_found(self.folder.path, self.job.hypernet, known["deployed"])
+        stored = read_found(self.folder.path, self._like(), known["deployed"])
         return stored, known["seconds"]
+
+    def _like(self) -> Prompt | None:
+        """A prompt of the shape of the method's, as far as the run tells; else the entry's."""
+        like = prompt_like(self.folder.path, self.job.dense.spec.image_size)
+        if like is not None or self.job.hypernet is None:
+            return like
+        return self.job.hypernet.prompt()
 
     def _masks(self, found: Found) -> ChannelMasks:
         """The masks within the budget; where it is measured, those that were measured first."""
@@ -120,8 +130,9 @@ class Adapter:
         start, folder, job = self.folder.begin("dense"), self.folder.path, self.job
         deployed = getattr(job.chosen.settings, "deploy_prompt", False)
         prompt = pipeline.deployed_prompt(job)
-        if deployed and job.hypernet is not None and (folder / PROMPT).exists():
-            prompt = stored_prompt(job.hypernet, folder)
+        like = self._like()
+        if deployed and like is not None and (folder / PROMPT).exists():
+            prompt = stored_prompt(like, folder)
         masks = ChannelMasks.load(folder / MASKS, job.groups)
         network = self._finetuned("dense", masks, prompt, dense=True)
         accuracy = evaluate(network, job.task.test, job.runtime)
@@ -208,9 +219,10 @@ class Adapter:
         } | self._before()
 
     def _before(self) -> dict[str, Any]:
-        """Of a network that was cut before: the run it is from, and the whole network's MACs."""
+        """Of a network asked for by its name, that; of one cut before, its run and whole MACs."""
         if self.job.dense.kept is None:
-            return {}
+            named = {"network": self.job.dense.spec.architecture}
+            return named if self.job.hypernet is None else {}
         return {"from": self.job.dense.name, "whole_macs": self._whole_macs()}
 
     def _whole_macs(self) -> int:

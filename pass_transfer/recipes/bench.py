@@ -16,10 +16,22 @@ from torch import nn
 from pass_transfer.errors import UsageError
 from pass_transfer.latency import ROUNDS, interleave, random_images
 from pass_transfer.networks import build_backbone
+from pass_transfer.networks.named import named_spec
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.pruned import PrunedModel, export_model, load_pruned
+from pass_transfer.recipes.given_network import (
+    AskedNetwork,
+    GivenNetwork,
+    choose_network,
+    module_network,
+)
+from pass_transfer.recipes.options import refuse_unknown, take, take_budget
 from pass_transfer.runs.dense import DENSE
+from pass_transfer.scoring.magnitude import group_l1
+from pass_transfer.scoring.pretrained import cut_network
+from pass_transfer.scoring.prior import standardise
+from pass_transfer.scoring.random import random_scores
 from pass_transfer.settings import check_whole, is_whole, shown
 from pass_transfer.surroundings import as_guest
 from pass_transfer.training import choose_runtime
@@ -57,33 +69,89 @@ DEFAULT = BenchConfig()
 
 
 @as_guest
-def bench(run: str | Path, config: BenchConfig = DEFAULT, device: str = "auto") -> dict[str, Any]:
+def bench(
+    run: str | Path | None = None,
+    config: BenchConfig = DEFAULT,
+    device: str = "auto",
+    **options: Any,
+) -> dict[str, Any]:
     """Measure both networks, interleaved, in float32.
 
     Args:
         run: a run folder of adapt. The dense network is the one kept there, or has random
             weights.
+        options: in place of a run, network="resnet50" (with weights= and image_size=; see
+            load_network) and a budget, as budget= or as the arguments of Budget: the network is
+            cut by magnitude. Without weights it has random ones, and its channels are drawn.
 
     Returns:
-        "device", "threads", "image_size", versions, and "rows": network ("small" or
+        "run" (null without one), "network" (where one was named), "macs" and "dense_macs" with
+        it, "device", "threads", "image_size", versions, and "rows": network ("small" or
         "dense"), engine (onnxruntime with the provider that it took), batch, median_ms,
         q1_ms, q3_ms, images_per_second. An engine that cannot run here has none.
 
     Raises:
-        UsageError, RunError, StorageError: see BenchConfig and load_pruned.
+        UsageError, RunError, StorageError: see BenchConfig, load_pruned and load_network.
     """
-    small, kept = load_pruned(run), Path(run) / DENSE
-    dense = load_pruned(kept) if kept.is_dir() else _untrained(small)
+    if (run is None) == (options.get("network") is None):
+        given = "neither is given" if run is None else "both are given"
+        raise UsageError(f"give a run folder, or a network by its name (network); {given}")
+    found: dict[str, Any] = {"run": None if run is None else str(run)}
+    if run is None:
+        models, more = _named(options)
+        found |= more
+    else:
+        models = _of_run(Path(run), options)
     place = choose_runtime(device, "no").device
-    rows = compare({"small": small, "dense": dense}, config, place)
-    return {
-        "run": str(run),
+    return found | {
         "device": str(place),
         "threads": torch.get_num_threads(),
-        "image_size": small.spec.image_size,
+        "image_size": models["small"].spec.image_size,
         "torch": torch.__version__,
-        "rows": rows,
+        "rows": compare(models, config, place),
     }
+
+
+def _of_run(run: Path, options: dict[str, Any]) -> dict[str, PrunedModel]:
+    """A run's small network and its dense one. Raises UsageError for what is a network's."""
+    odd = [name for name, value in options.items() if value is not None]
+    if odd:
+        raise UsageError(f"{odd[0]} is for a network by its name (network), not for a run", odd[0])
+    small, kept = load_pruned(run), run / DENSE
+    return {
+        "small": small,
+        "dense": load_pruned(kept) if kept.is_dir() else _untrained(small),
+    }
+
+
+def _named(options: dict[str, Any]) -> tuple[dict[str, PrunedModel], dict[str, Any]]:
+    """A network cut at a budget and the whole one, and what is said of them."""
+    budget = take_budget(options)
+    asked = take(AskedNetwork, options)
+    refuse_unknown(options, "bench")
+    given = _whole(asked)
+    dense, groups = given.dense, given.dense.groups
+    scores: Mapping[str, torch.Tensor] = random_scores(groups, 0)
+    if asked.weights is not None:
+        scores = standardise(group_l1(dense.module, groups))
+    masks = budget.cut(scores, cut_network(dense, None, None, CPU))
+    names = [str(number) for number in range(dense.spec.classes)]
+    models = {}
+    for name, cut in (("small", masks), ("dense", None)):
+        models[name] = PrunedModel(dense.network(cut), dense.spec, names, dense.units(cut)).eval()
+    macs = {"macs": dense.table.macs(masks.kept), "dense_macs": dense.table.dense}
+    return models, {"network": given.network} | macs
+
+
+def _whole(asked: AskedNetwork) -> GivenNetwork:
+    """The network that is asked for; with random weights where none are given."""
+    if asked.weights is not None:
+        return choose_network(asked)
+    spec, tag = named_spec(str(asked.network), None, asked.image_size)
+    if tag is not None:
+        return choose_network(asked)
+    say("random weights, which cost the same time, and channels that are drawn")
+    return module_network(build_backbone(spec).eval(), spec)
 
 
 @as_guest

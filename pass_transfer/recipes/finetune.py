@@ -11,7 +11,8 @@ import torch
 
 from pass_transfer.arguments import expanded
 from pass_transfer.files import sha256, write_json, write_tensors
-from pass_transfer.networks import BackboneSpec, build_backbone, load_weights
+from pass_transfer.networks import build_backbone, load_weights
+from pass_transfer.networks.named import named_spec
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.random_streams import seed_layers
@@ -35,7 +36,7 @@ DEFAULT = FinetuneConfig(epochs=6)
 @as_guest
 def finetune(
     architecture: str,
-    weights: str,
+    weights: str | Path | None,
     task: str,
     out: str | Path,
     *,
@@ -47,8 +48,8 @@ def finetune(
     """Train a backbone on a task and save it in half precision.
 
     Args:
-        architecture: a torchvision name, such as "resnet18".
-        weights: what to start from (see load_weights).
+        architecture, weights: what to start from (see load_network); the preprocessing of these
+            weights becomes the backbone's.
         task, data_dir: see load_task.
         image_size: side of an image in pixels, up to 512.
         out: folder for backbone.safetensors, backbone.json and the run's metrics.
@@ -61,7 +62,8 @@ def finetune(
     refuse_unknown(options, "finetune")
     check_free(out, resume=where.resume, force=where.force)
     check_name(task)
-    spec = _checked(architecture, image_size)
+    check_image_size(image_size)
+    spec, weights = named_spec(architecture, weights, image_size)  # refused before images are read
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
     data = load_task(task, spec.preprocessing, data_dir)
@@ -70,10 +72,10 @@ def finetune(
     seed_layers(config.seed, runtime.device)
     spec = dataclasses.replace(spec, classes=data.classes)
     network = Network(build_backbone(spec), spec.mean, spec.std)
-    left = load_weights(network.backbone, architecture, weights)
+    left = load_weights(network.backbone, spec, weights)
     settings = {
         "recipe": "pretrain",  # as version 0.1 called it
-        "architecture": architecture,
+        "architecture": spec.architecture,
         "weights": _which(weights),
         "task": task,
         "data": data.record.fingerprints(),
@@ -92,14 +94,6 @@ def finetune(
     recalibrate(network, data.train, runtime, images=FINAL_IMAGES, seed=config.seed)
     said = {"spec": dataclasses.asdict(spec), "classes": list(data.class_names), "task": task}
     return _save(run, network, data, runtime, said | {"config": identity})
-
-
-def _checked(architecture: str, image_size: int) -> BackboneSpec:
-    """What is trained, but for its classes; a wrong name fails before images are read."""
-    check_image_size(image_size)
-    spec = BackboneSpec(architecture, 2, image_size)
-    build_backbone(spec)
-    return spec
 
 
 def _begin(network: Network, new_head: bool, data: Task, runtime: Runtime, seed: int) -> None:
@@ -133,7 +127,9 @@ def half_precision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return halved
 
 
-def _which(weights: str) -> str:
+def _which(weights: str | Path | None) -> str | None:
     """Which weights these are: a file's name with the start of its sha-256, or another name."""
+    if weights is None:
+        return None
     path = expanded(weights)
     return f"{path.name} {sha256(path)[:16]}" if path.is_file() else str(weights)

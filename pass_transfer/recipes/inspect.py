@@ -17,25 +17,22 @@ from pass_transfer.errors import UsageError
 from pass_transfer.latency import measure_latency
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import CostTable
+from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.spec import MOST_CLASSES
 from pass_transfer.progress import say
 from pass_transfer.recipes.adapter import LATENCY_BATCHES
-from pass_transfer.recipes.options import (
-    check_image_size,
-    refuse_unknown,
-    take_budget,
-    take_image_size,
-)
+from pass_transfer.recipes.given_network import AskedNetwork, GivenNetwork, choose_network
+from pass_transfer.recipes.options import check_image_size, refuse_unknown, take, take_budget
 from pass_transfer.runs.files import read_config
 from pass_transfer.runs.found import found_in_run
+from pass_transfer.scoring.magnitude import group_l1
 from pass_transfer.scoring.method import Found
-from pass_transfer.scoring.own_backbone import read_backbone
 from pass_transfer.scoring.pretrained import PretrainedHypernet, cut_network
+from pass_transfer.scoring.prior import standardise
 from pass_transfer.settings import shown, whole
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime
-from pass_transfer.zoo.entry import load_hypernet
 
 DATA_SIZE = 64  # pixels at which images are looked at without a network: those of the zoo's entry
 CLASSES = whole(1, MOST_CLASSES)
@@ -78,10 +75,9 @@ def inspect_task(
 
 @as_guest
 def inspect(
-    hypernet: str | Path | PretrainedHypernet,
+    hypernet: str | Path | PretrainedHypernet | None = None,
     *,
     run: str | Path | None = None,
-    backbone: str | Path | None = None,
     classes: int | None = None,
     latency: bool = True,
     device: str = "auto",
@@ -91,50 +87,52 @@ def inspect(
 
     Args:
         hypernet: a zoo name, a folder, or a loaded entry.
-        run: a run folder of adapt whose channel scores are taken; those of the source task's
-            prompt otherwise.
-        backbone: a checkpoint with one's own weights, as given to adapt. Without a run they
-            are ranked by their magnitude alone.
+        run: a run folder of adapt whose channel scores are taken. Otherwise they are those of
+            the source task's prompt; of a network without a hypernetwork, or with a backbone of
+            one's own, their magnitude.
         classes: of the task, if not the run's, or the source's without one.
         latency: whether to measure it, dense and small side by side.
         device: to measure on.
-        options: the budget, as budget= or as the arguments of Budget; half of the
-            multiply-accumulates without one. And image_size, which is that of the entry.
+        options: fields of AskedNetwork, such as backbone="mine.safetensors", or
+            network="resnet50" in place of hypernet; the budget, as budget= or as the arguments
+            of Budget; half of the multiply-accumulates without one.
 
     Returns:
-        "groups" (name, kept, width, layers), "layers" (name, positions, inputs, outputs,
-        macs, parameters and each with dense_ before it), totals as in result.json,
-        "estimated_speed_up" (speed_up), "latency_ms" by batch size or null, and "warnings".
+        "hypernet" (null without one), "network" (where one was named), "groups" (name, kept,
+        width, layers), "layers" (name, positions, inputs, outputs, macs, parameters and each
+        with dense_ before it), totals as in result.json, "estimated_speed_up" (speed_up),
+        "latency_ms" by batch size or null, and "warnings".
 
     Raises:
-        UsageError, MaskError: see Budget and Budget.cut.
+        UsageError, MaskError: see AskedNetwork, Budget and Budget.cut.
         RunError: no scores in the run, or one with another backbone.
     """
-    asked, budget = take_image_size(options), take_budget(options)
+    budget = take_budget(options)
+    options["hypernet"] = hypernet
+    asked = take(AskedNetwork, options)
     refuse_unknown(options, "inspect")
+    if asked.from_run is not None:
+        raise UsageError("inspect is for whole networks, not for one that was cut (from_run)")
     if classes is not None and not CLASSES.fits(classes):
         raise UsageError(f"classes is {shown(classes)}; it is {CLASSES.words}", "classes")
-    trained = hypernet if isinstance(hypernet, PretrainedHypernet) else load_hypernet(hypernet)
-    check_image_size(asked, trained.spec.image_size, trained.name)
-    entry = trained if backbone is None else read_backbone(trained, backbone)
+    given = choose_network(asked)
+    dense = given.dense
     if run is None:
-        found = _of_source(entry)
+        found = _before_any_run(given)
     else:
-        found, budget = _of_run(entry, trained, Path(run)), budget.filled()
+        found, budget = _of_run(given, Path(run)), budget.filled()
         classes = classes or read_config(Path(run))["classes"]
     measured = latency or budget.kind == "latency_ms"
     place = choose_runtime(device, "no").device if measured else torch.device("cpu")
     prompt = found.prompt if found.deployed else None
-    target = cut_network(entry.dense, prompt, classes, place)
+    target = cut_network(dense, prompt, classes, place)
     masks = budget.cut(found.scores, target)
-    seen = _costs(entry, target.table, masks) | {
-        "prompt": "source" if run is None else str(run),
-        "cut": budget.saved(),
-    }
+    seen = _named(given) | _costs(dense, target.table, masks) | {"cut": budget.saved()}
+    seen["prompt"] = _scored_by(given) if run is None else str(run)
     if latency:
-        dense = _placed(entry.network(None, prompt, classes), place)
-        networks = {"latency_ms": target.build(masks), "dense_latency_ms": dense}
-        seen |= _latencies(networks, entry.spec.image_size, budget.batch)
+        whole = _placed(dense.network(None, prompt, classes), place)
+        networks = {"latency_ms": target.build(masks), "dense_latency_ms": whole}
+        seen |= _latencies(networks, dense.spec.image_size, budget.batch)
     return seen | {"warnings": warnings(seen)}
 
 
@@ -146,39 +144,51 @@ def _latencies(networks: dict[str, nn.Module], size: int, batch: int) -> dict[st
     return {name: {str(b): ms for b, ms in times[name].items()} for name in networks}
 
 
-def _of_source(entry: PretrainedHypernet) -> Found:
-    """What the source task's prompt gives."""
-    prompt = entry.prompt()
-    return Found(entry.scores(prompt), prompt, deployed=True)
+def _before_any_run(given: GivenNetwork) -> Found:
+    """What the source task's prompt gives; without a hypernetwork, magnitudes of one spread."""
+    if given.hypernet is None:
+        return Found(standardise(group_l1(given.dense.module, given.dense.groups)))
+    prompt = given.hypernet.prompt()
+    return Found(given.hypernet.scores(prompt), prompt, deployed=True)
 
 
-def _of_run(entry: PretrainedHypernet, trained: PretrainedHypernet, run: Path) -> Found:
+def _scored_by(given: GivenNetwork) -> str:
+    """What the scores are of, without a run."""
+    return "magnitude" if given.hypernet is None else "source"
+
+
+def _of_run(given: GivenNetwork, run: Path) -> Found:
     """What a run found."""
-    found = found_in_run(entry, trained, run)
+    found = found_in_run(given.identity, given.hypernet, run)
     deployed = read_config(run)["settings"].get("deploy_prompt", False)
     return dataclasses.replace(found, deployed=deployed)
+
+
+def _named(given: GivenNetwork) -> dict[str, Any]:
+    """The zoo entry, and the network where one was named."""
+    name = None if given.hypernet is None else given.hypernet.name
+    return {"hypernet": name} | ({} if given.network is None else {"network": given.network})
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:
     return network.to(device).to(memory_format=torch.channels_last)
 
 
-def _costs(entry: PretrainedHypernet, table: CostTable, masks: ChannelMasks) -> dict[str, Any]:
+def _costs(dense: PretrainedBackbone, table: CostTable, masks: ChannelMasks) -> dict[str, Any]:
     """What can be said of a cut without measuring."""
     kept, widths = masks.kept, masks.widths
     groups = []
-    for name, group in entry.groups.items():
+    for name, group in dense.groups.items():
         members = sorted({*group.writes, *group.reads})
         row = {"name": name, "kept": kept[name], "width": widths[name], "layers": members}
         groups.append(row)
     layers: list[dict[str, Any]] = []
-    for small, dense in zip(table.by_layer(kept), table.by_layer(widths)):
+    for small, whole_layer in zip(table.by_layer(kept), table.by_layer(widths)):
         sizes = vars(small)
-        before = {f"dense_{name}": vars(dense)[name] for name in DENSE_SIZES}
+        before = {f"dense_{name}": vars(whole_layer)[name] for name in DENSE_SIZES}
         layers.append({**sizes, **before})
     return {
-        "hypernet": entry.name,
-        "image_size": entry.spec.image_size,
+        "image_size": dense.spec.image_size,
         "groups": groups,
         "layers": layers,
         "macs": table.macs(kept),

@@ -78,13 +78,6 @@ def take_budget(options: dict[str, Any]) -> Budget:
     return Budget(**bound | how)
 
 
-def take_image_size(options: dict[str, Any]) -> int | None:
-    """The size of images among the options, which is taken out. Raises UsageError."""
-    asked: int | None = options.pop("image_size", None)
-    check_image_size(asked)
-    return asked
-
-
 def check_image_size(asked: int | None, own: int | None = None, whose: str = "") -> None:
     """Refuse a size of images that is none, or not that of what is given.
 

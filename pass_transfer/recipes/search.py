@@ -14,17 +14,14 @@ import torch
 from pass_transfer.errors import StorageError, UsageError
 from pass_transfer.files import read_object, read_tensors, write_json, write_tensors
 from pass_transfer.networks import build_backbone, find_groups
+from pass_transfer.networks.named import named_spec
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.weights import fingerprint
 from pass_transfer.progress import say
 from pass_transfer.random_streams import seed_layers
-from pass_transfer.recipes.options import (
-    RunOptions,
-    check_image_size,
-    refuse_unknown,
-    take,
-    take_image_size,
-)
+from pass_transfer.recipes.finetune import DEFAULT as FINETUNE
+from pass_transfer.recipes.finetune import finetune
+from pass_transfer.recipes.options import RunOptions, check_image_size, refuse_unknown, take
 from pass_transfer.runs.backbone import read_trained
 from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.runs.files import RESULT
@@ -44,6 +41,7 @@ from pass_transfer.training.run_folder import check_free
 from pass_transfer.zoo.entry import EntryNotes, save_entry
 
 IMPORTANCE = "importance.safetensors"  # among the checkpoints
+BACKBONE = "-backbone"  # behind a run folder's name: the network that was fine-tuned for it
 DEFAULT_SEARCH, DEFAULT_SHAPE = SearchConfig(), HypernetConfig()
 
 
@@ -59,9 +57,60 @@ class _Search:
     run: RunFolder
 
 
+@dataclass(frozen=True)
+class SourceNetwork:
+    """A network by its name, which is fine-tuned on the source task before the search.
+
+    Fields:
+        network, weights: see load_network.
+        image_size: side of an image in pixels; a backbone has one of its own.
+        task: the source task; see load_task.
+        epochs: of fine-tuning.
+    """
+
+    network: str | None = None
+    weights: str | Path | None = None
+    image_size: int | None = None
+    task: str | None = None
+    epochs: int | None = None
+
+    def check(self, backbone: str | Path | None) -> None:
+        """Refuse not exactly one of a backbone and a network with its task. Raises UsageError."""
+        check_image_size(self.image_size)
+        if (backbone is None) == (self.network is None):
+            given = "neither is given" if backbone is None else "both are given"
+            raise UsageError(
+                "give a folder that finetune wrote, or a zoo entry (backbone), or a network by "
+                f"its name (network); {given}"
+            )
+        for name, value in vars(self).items():
+            if name != "image_size" and self.network is None and value is not None:
+                raise UsageError(f"{name}= goes with a network by its name (network)")
+        if self.network is not None and self.task is None:
+            raise UsageError("task is missing; give the one that the network is searched on")
+
+    def finetuned(
+        self, folder: Path, data_dir: str | None, config: SearchConfig, where: RunOptions
+    ) -> Path:
+        """The folder of the network, fine-tuned on its task; what is done of that stays."""
+        own = dataclasses.replace(FINETUNE, seed=config.seed, epochs=self.epochs or FINETUNE.epochs)
+        spec, weights = named_spec(str(self.network), self.weights, self.image_size)
+        finetune(
+            spec.architecture,
+            weights,
+            str(self.task),
+            folder,
+            image_size=spec.image_size,
+            data_dir=data_dir,
+            config=own,
+            **vars(dataclasses.replace(where, resume=not where.force)),
+        )
+        return folder
+
+
 @as_guest
 def search(
-    backbone: str | Path,
+    backbone: str | Path | None,
     out: str | Path,
     *,
     data_dir: str | None = None,
@@ -75,18 +124,23 @@ def search(
         backbone: a folder that finetune wrote, or a zoo entry, whose backbone is taken.
         data_dir: parquet files of the backbone's task.
         config, shape: the recipe and the hypernetwork's shape.
-        options: image_size, which is that of the backbone; device, precision, resume and force
-            of RunOptions.
+        options: fields of SourceNetwork, such as network="resnet50", in place of a backbone: it
+            is fine-tuned into OUT-backbone first; device, precision, resume and force of
+            RunOptions.
 
     Raises:
+        UsageError: not exactly one of backbone and network; see also load_network.
         RunError: no backbone in that folder.
     """
-    started, asked = time.monotonic(), take_image_size(options)
-    where = take(RunOptions, options)
+    started, where = time.monotonic(), take(RunOptions, options)
+    source = take(SourceNetwork, options)
     refuse_unknown(options, "search")
+    source.check(backbone)
     check_free(out, resume=where.resume, force=where.force)
+    if backbone is None:
+        backbone = source.finetuned(Path(f"{out}{BACKBONE}"), data_dir, config, where)
     note, spec, stored = read_trained(Path(backbone))
-    check_image_size(asked, spec.image_size, f"the backbone in {backbone}")
+    check_image_size(source.image_size, spec.image_size, f"the backbone in {backbone}")
     module = build_backbone(spec)
     module.load_state_dict(stored)
     runtime = choose_runtime(where.device, where.precision)
@@ -100,9 +154,7 @@ def search(
     run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)
     keep_data(run.path, data)
     if run.resumed and (run.path / RESULT).exists():
-        say(f"{run.path} is already finished")
-        run.drop_checkpoints()
-        return _finished(run.path / RESULT)
+        return _finished(run)
     dense = PretrainedBackbone(module, spec, find_groups(module, spec.image_size), str(backbone))
     net, prompt = _searched(_Search(dense, data, config, shape, runtime, run))
     seconds = round(run.seconds, 1)
@@ -118,8 +170,11 @@ def search(
     return result
 
 
-def _finished(path: Path) -> dict[str, Any]:
+def _finished(run: RunFolder) -> dict[str, Any]:
     """The result of a search that is done. Raises StorageError for a damaged one."""
+    say(f"{run.path} is already finished")
+    run.drop_checkpoints()
+    path = run.path / RESULT
     result = read_object(path)
     try:
         check_fields(result, {"entry": TEXT, "seconds": number(0)})

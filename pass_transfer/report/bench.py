@@ -28,7 +28,8 @@ def bench_table(found: Mapping[str, Any]) -> str:
     fast the small network is.
     """
     where = f"{found['device']}, {found['threads']} threads, {found['image_size']} px"
-    table = Table(title=f"{found['run']} on {where}, torch {found['torch']}", title_justify="left")
+    title = f"{_measured(found)} on {where}, torch {found['torch']}"
+    table = Table(title=title, title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
     rows = {(row["engine"], row["batch"], row["network"]): row for row in found["rows"]}
@@ -44,6 +45,13 @@ def bench_table(found: Mapping[str, Any]) -> str:
             f"{dense['median_ms'] / small['median_ms']:.2f}",
         )
     return plain(WIDTH, table)
+
+
+def _measured(found: Mapping[str, Any]) -> str:
+    """The run, or the network with the share of its MACs that is kept."""
+    if found["run"] is not None:
+        return found["run"]
+    return f"{found['network']} at {found['macs'] / found['dense_macs']:.1%} of its MACs"
 
 
 def _milliseconds(row: Mapping[str, Any]) -> str:

@@ -22,10 +22,7 @@ def adapt_command(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
             were chosen.
         result: its result.json; --with-dense is said where the dense network was trained.
     """
-    made_from = ["--hypernet", config["entry"]]
-    if config.get("from"):
-        made_from = ["--from", config["from_run"]]
-    words = [*made_from, "--task", config["task"]]
+    words = [*_made_from(config), "--task", config["task"]]
     for name, flag in FILES.items():
         words += [flag, config[name]] if config.get(name) else []
     words += ["--method", config["method"], *_settings(config)]
@@ -39,6 +36,17 @@ def adapt_command(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     trained = result["dense_top1"] is not None and not config.get("dense_run")
     words += ["--with-dense"] if trained else []
     return _line("adapt", *words, *_machine(config), "--out", result["run"])
+
+
+def _made_from(config: Mapping[str, Any]) -> list[str]:
+    """The zoo entry, the network by its name, or the run that is cut again."""
+    if config.get("from"):
+        return ["--from", config["from_run"]]
+    if config.get("network"):
+        weights = config.get("weights_given")
+        named = ["--network", config["network"], *(["--weights", weights] if weights else [])]
+        return [*named, "--image-size", str(config["inputs"]["image_size"])]
+    return ["--hypernet", config["entry"]]
 
 
 def _settings(config: Mapping[str, Any]) -> list[str]:

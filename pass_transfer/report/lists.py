@@ -1,4 +1,4 @@
-"""What predict and cache print."""
+"""What predict, cache and convert print."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ def cache_table(found: Mapping[str, Any]) -> str:
     limit = _megabytes(found["limit"]).strip()
     lines.append(f"{_megabytes(total)}  in {found['folder']}; at most {limit} stay decoded")
     return "\n".join(lines)
+
+
+def conversion(found: Mapping[str, Any]) -> str:
+    """What convert took of a checkpoint, and what it left (recipes/convert.py)."""
+    millions = f"{found['numbers'] / MEGABYTE:.1f} M numbers"
+    taken = f"{found['new']}: {found['tensors']} tensors, {millions}, {', '.join(found['dtypes'])}"
+    left = [f"{name} ({what})" for name, what in found["left"].items()]
+    return f"{taken}\nleft out: {', '.join(left) or 'nothing'}"
 
 
 def _megabytes(count: int) -> str:

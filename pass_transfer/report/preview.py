@@ -27,7 +27,7 @@ def preview_table(found: Mapping[str, Any]) -> str:
 
 
 def _groups(found: Mapping[str, Any]) -> Table:
-    table = Table(title=f"{found['hypernet']}: channels", title_justify="left")
+    table = Table(title=f"{_name(found)}: channels", title_justify="left")
     for column in ("group", "kept", "of", "", "layers"):
         table.add_column(
             column,
@@ -44,6 +44,10 @@ def _groups(found: Mapping[str, Any]) -> Table:
             str(len(group["layers"])),
         )
     return table
+
+
+def _name(found: Mapping[str, Any]) -> str:
+    return found["hypernet"] or found["network"]
 
 
 def _layers(found: Mapping[str, Any]) -> Table:
@@ -112,9 +116,7 @@ def preview_picture(found: Mapping[str, Any], path: str | Path) -> None:
     right.legend(frameon=False)
     macs = found["macs"] / found["dense_macs"]
     parameters = found["parameters"] / found["dense_parameters"]
-    figure.suptitle(
-        f"{found['hypernet']}: {macs:.0%} of the MACs, {parameters:.0%} of the parameters"
-    )
+    figure.suptitle(f"{_name(found)}: {macs:.0%} of the MACs, {parameters:.0%} of the parameters")
     content = io.BytesIO()
     figure.savefig(content, dpi=DPI, format=path.suffix.lower().removeprefix("."))
     write_bytes(path, content.getvalue())

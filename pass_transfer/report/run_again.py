@@ -17,6 +17,8 @@ def again(record: RunRecord) -> list[Html]:
     fingerprint = f"Fingerprint of {config['entry']}: {config['fingerprint']}"
     if config.get("from"):
         fingerprint = f"sha-256 of the weights of {config['from_run']}: {config['from']}"
+    elif config.get("network"):
+        fingerprint = f"Fingerprint of the weights of {config['network']}: {config['backbone']}"
     versions = card(
         facts(config["versions"].items()),
         element("p", fingerprint, class_="note"),

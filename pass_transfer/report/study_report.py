@@ -100,7 +100,7 @@ def _lead(study: Study, there: int) -> str:
     whole = len(study.cells())
     rest = "" if there == whole else ", the rest is still to be made"
     return (
-        f"{len(study.methods)} methods choose channels of {study.hypernet}'s backbone; "
+        f"{len(study.methods)} methods choose channels of {study.made_from}'s backbone; "
         "everything after that is the same for all. "
         f"{there} of {whole} cells are there{rest}."
     )

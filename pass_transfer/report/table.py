@@ -18,8 +18,7 @@ Line = tuple[
 def summary(result: Mapping[str, Any]) -> str:
     """result.json as a table of plain text."""
     table = Table(
-        title=f"{result['task']} by {result['hypernet'] or result['from']} "
-        f"(method {result['method']})",
+        title=f"{result['task']} by {_made_from(result)} (method {result['method']})",
         title_justify="left",
     )
     for column in COLUMNS:
@@ -31,6 +30,11 @@ def summary(result: Mapping[str, Any]) -> str:
         f"everything is in {result['run']}"
     )
     return plain(92, table, times)
+
+
+def _made_from(result: Mapping[str, Any]) -> str:
+    """The zoo entry, the network by its name, or the run that a small network is from."""
+    return result["hypernet"] or result.get("network") or result["from"]
 
 
 def plain(width: int, *parts: Table | str) -> str:

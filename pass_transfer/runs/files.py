@@ -73,7 +73,7 @@ DATA = shaped(  # what was understood of the images (tasks/overview.py)
     treated=named(whole()),
     copies=named(whole()),
 )
-RESULT_MAY_HAVE = {"data": DATA, "from": TEXT, "whole_macs": SIZE}
+RESULT_MAY_HAVE = {"data": DATA, "from": TEXT, "whole_macs": SIZE, "network": TEXT}
 FINGERPRINTS = named(shaped(images=whole(), sha256=TEXT))  # of each split (tasks/record.py)
 CONFIG_FIELDS = {
     "recipe": TEXT,
@@ -108,6 +108,9 @@ CONFIG_MAY_HAVE = {
     "teacher": maybe(TEXT),
     "from": maybe(TEXT),
     "from_run": maybe(TEXT),
+    "network": TEXT,
+    "inputs": OBJECT,
+    "weights_given": maybe(TEXT),
     "threads": SIZE,
     "data": FINGERPRINTS,
 }

@@ -20,9 +20,9 @@ from pass_transfer.files import (
 )
 from pass_transfer.prompts import Prompt
 from pass_transfer.recipes import pipeline
+from pass_transfer.recipes.given_network import AskedNetwork, GivenNetwork, choose_network
 from pass_transfer.recipes.pipeline import Job
 from pass_transfer.scoring.method import Found
-from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.registry import choose_method
 from pass_transfer.study.packing import packed
 from pass_transfer.study.plan import Cell, Study, recipe
@@ -33,13 +33,23 @@ SEARCHES = "searches"
 PROMPT = "prompt.values"  # among the scores by group
 
 
-def job_of(
-    study: Study, cell: Cell, entry: PretrainedHypernet, task: Task, runtime: Runtime
-) -> Job:
+def network_of(study: Study) -> GivenNetwork:
+    """What every method of a study starts from. Raises PassTransferError; see choose_network."""
+    return choose_network(
+        AskedNetwork(
+            study.hypernet,
+            network=study.network,
+            weights=study.weights,
+            image_size=study.image_size,
+        )
+    )
+
+
+def job_of(study: Study, cell: Cell, given: GivenNetwork, task: Task, runtime: Runtime) -> Job:
     """What a cell makes."""
     return Job(
-        entry.dense,
-        entry,
+        given.dense,
+        given.hypernet,
         task,
         runtime,
         choose_method(cell.method, study.methods[cell.method]),

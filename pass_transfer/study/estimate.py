@@ -11,23 +11,26 @@ from typing import Any
 
 import numpy as np
 
+from pass_transfer.budgets import Budget
 from pass_transfer.latency import interleave
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.random_streams import stream
-from pass_transfer.scoring.pretrained import PretrainedHypernet
+from pass_transfer.recipes.given_network import GivenNetwork
+from pass_transfer.scoring.pretrained import cut_network
+from pass_transfer.scoring.random import random_scores
 from pass_transfer.scoring.registry import choose_method
 from pass_transfer.shrinking import recalibrate, reconstruct
 from pass_transfer.shrinking.classifier import IMAGES as HEAD_IMAGES
 from pass_transfer.shrinking.finetune import FinetuneStage
+from pass_transfer.study.cell import network_of
 from pass_transfer.study.plan import Cell, Study, recipe
 from pass_transfer.study.run import made_with
 from pass_transfer.study.store import is_missing, read_cell
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Runtime, choose_runtime, evaluate
-from pass_transfer.zoo.entry import load_hypernet
 
 STEPS = 3  # measured of each kind
 
@@ -43,15 +46,15 @@ def estimate(
         missing cells and their seconds. A method that has finished cells here counts by
         these, others by the number of their steps.
     """
-    entry, runtime = load_hypernet(study.hypernet), choose_runtime(device, precision)
-    alike = made_with(entry, runtime)
+    given, runtime = network_of(study), choose_runtime(device, precision)
+    alike = made_with(given, runtime)
     missing = [c for c in study.cells() if is_missing(study, c, alike, retry_failed)]
     if missing:
         say("measuring a few training steps on this machine")
     speeds = {}
     for name in {cell.task for cell in missing}:
-        task = load_task(name, entry.spec.preprocessing, study.tasks[name])
-        speeds[name] = _Speed(entry, task, study, runtime)
+        task = load_task(name, given.dense.spec.preprocessing, study.tasks[name])
+        speeds[name] = _Speed(given, task, study, runtime)
     found: dict[str, dict[str, float]] = {}
     searched = set()
     for cell in missing:
@@ -90,8 +93,8 @@ def _search_seconds(study: Study, cell: Cell, speed: _Speed) -> float:
 class _Speed:
     """Seconds of a training step on the dense network and on cut ones, and of an evaluation."""
 
-    def __init__(self, entry: PretrainedHypernet, task: Task, study: Study, runtime: Runtime):
-        self.entry, self.task, self.study, self.runtime = entry, task, study, runtime
+    def __init__(self, given: GivenNetwork, task: Task, study: Study, runtime: Runtime):
+        self.given, self.task, self.study, self.runtime = given, task, study, runtime
         self.step = self._step(None)
         self.known: dict[float, float] = {}
 
@@ -103,8 +106,7 @@ class _Speed:
 
     def _finetuning(self, budget: float) -> float:
         study, task = self.study, self.task
-        prompt, classes = self.entry.prompt(), task.classes
-        masks = self.entry.generate_masks(prompt, macs=budget, round_to=1, classes=classes)
+        masks = self._masks(budget)
         images = min(len(task.train), study.train_images or len(task.train))
         steps = study.epochs * max(1, images // study.batch_size)
         checks = (study.epochs + 2) * len(task.held_out) + len(task.test)
@@ -112,6 +114,15 @@ class _Speed:
         dense += min(images, reconstruct.IMAGES) if study.reconstruct else 0
         small = checks + min(images, recalibrate.IMAGES) + min(images, HEAD_IMAGES)
         return steps * self._step(masks) + small * self._image(masks) + dense * self._image(None)
+
+    def _masks(self, budget: float) -> ChannelMasks:
+        """Masks within a budget, those of the source task's prompt where there is one."""
+        dense, hypernet = self.given.dense, self.given.hypernet
+        scores = random_scores(dense.groups, 0)
+        if hypernet is not None:
+            scores = hypernet.scores(hypernet.prompt())
+        target = cut_network(dense, None, self.task.classes, self.runtime.device)
+        return Budget(macs=budget, round_to=1).cut(scores, target)
 
     def _step(self, masks: ChannelMasks | None) -> float:
         """Median seconds of a training step."""
@@ -133,5 +144,5 @@ class _Speed:
         return statistics.median(times["part"]) / 1000 / len(part)
 
     def _network(self, masks: ChannelMasks | None) -> Network:
-        network = self.entry.network(masks, classes=self.task.classes)
+        network = self.given.dense.network(masks, classes=self.task.classes)
         return self.runtime.place(network).requires_grad_(True)

@@ -37,7 +37,9 @@ class Study:
     """What is compared.
 
     Fields:
-        hypernet: zoo entry whose backbone every method starts from.
+        hypernet: zoo entry whose backbone every method starts from; or None for a network.
+        network, weights, image_size: the network by its name that they start from; see
+            load_network.
         tasks: task name to the folder of its data, or None.
         methods: name to settings (fields that differ from the defaults); a name of one's own
             stands for the method in its settings' `method`.
@@ -52,7 +54,7 @@ class Study:
         out: folder of the cells' JSON files.
     """
 
-    hypernet: str
+    hypernet: str | None
     tasks: Mapping[str, str | None]
     methods: Mapping[str, Mapping[str, Any]]
     budgets: tuple[float, ...]
@@ -63,6 +65,14 @@ class Study:
     reconstruct: bool = True
     round_to: int = 1
     out: Path = field(default=Path("study"))
+    network: str | None = None
+    weights: str | None = None
+    image_size: int | None = None
+
+    @property
+    def made_from(self) -> str:
+        """The zoo entry, or the network by its name."""
+        return str(self.network or self.hypernet)
 
     def cells(self) -> list[Cell]:
         """All cells, one seed after the other: a study that is stopped early has whole columns."""
@@ -71,8 +81,9 @@ class Study:
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """What decides a cell's result: all settings of the method, the defaults too."""
+        network = {"network": self.network, "image_size": self.image_size}
         return {
-            "hypernet": self.hypernet,
+            **({"hypernet": self.hypernet} if self.network is None else network),
             "data": self.tasks[cell.task],
             **dataclasses.asdict(cell),
             "settings": choose_method(cell.method, self.methods[cell.method]).saved(),

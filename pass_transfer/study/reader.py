@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pass_transfer.errors import UsageError
+from pass_transfer.errors import PassTransferError, UsageError
 from pass_transfer.files import read_text
+from pass_transfer.networks.named import named_spec
 from pass_transfer.scoring.registry import choose_method
 from pass_transfer.settings import is_whole
 from pass_transfer.study.plan import Study
@@ -18,6 +19,9 @@ from pass_transfer.tasks.registry import check_name
 
 FIELDS = (
     "hypernet",
+    "network",
+    "weights",
+    "image_size",
     "tasks",
     "methods",
     "budgets",
@@ -29,6 +33,7 @@ FIELDS = (
     "round_to",
     "out",
 )
+Parts = Mapping[str, tuple[yaml.Node, yaml.Node]]  # by field: its name's node and its value's
 NAME = r"[A-Za-z0-9_]+"  # of a method: it becomes part of a file's name
 NEEDED = ("tasks", "methods", "budgets", "seeds")
 
@@ -99,11 +104,31 @@ class _Reader:
                 message = f"{name} is missing; a study needs {', '.join(NEEDED)}"
                 raise UsageError(f"{self.path}:1: {message}")
         values = {name: getattr(self, f"_{name}")(parts[name][1]) for name in parts}
+        self.made_from(parts, values)
         defaults: dict[str, Any] = {
-            "hypernet": "zoo/r18_tinyimnet",
+            "hypernet": None if "network" in values else "zoo/r18_tinyimnet",
             "out": Path("studies") / self.path.stem,
         }
         return Study(**defaults | values)
+
+    def made_from(self, parts: Parts, values: Mapping[str, Any]) -> None:
+        """Refuse a network that cannot be one, and methods that it does not take."""
+        if "network" not in values:
+            for name in ("weights", "image_size"):
+                if name in values:
+                    raise self.refuse(parts[name][0], f"{name} goes with a network by its name")
+            return
+        if "hypernet" in values:
+            raise self.refuse(parts["network"][0], "give hypernet or network, not both")
+        try:
+            named_spec(values["network"], values.get("weights"), values.get("image_size"))
+        except PassTransferError as error:
+            place = parts.get(getattr(error, "argument", None) or "network", parts["network"])
+            raise self.refuse(place[0], str(error)) from error
+        for name, settings in values["methods"].items():
+            if choose_method(name, settings).method.needs_hypernet:
+                why = f"{name} needs a hypernetwork, which a network by its name does not have"
+                raise self.refuse(parts["methods"][1], why)
 
     def text(self, node: yaml.Node, what: str) -> str:
         value = self.value(node)
@@ -113,6 +138,15 @@ class _Reader:
 
     def _hypernet(self, node: yaml.Node) -> str:
         return self.text(node, "hypernet")
+
+    def _network(self, node: yaml.Node) -> str:
+        return self.text(node, "network")
+
+    def _weights(self, node: yaml.Node) -> str:
+        return self.text(node, "weights")
+
+    def _image_size(self, node: yaml.Node) -> int:
+        return self._whole(node, "image_size", 1)
 
     def _out(self, node: yaml.Node) -> Path:
         return Path(self.text(node, "out"))

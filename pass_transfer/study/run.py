@@ -20,27 +20,30 @@ from pass_transfer.errors import UsageError
 from pass_transfer.files import make_folder, write_json
 from pass_transfer.progress import say
 from pass_transfer.provenance import provenance
+from pass_transfer.recipes.given_network import GivenNetwork
 from pass_transfer.recipes.pipeline import Job, check_budget
-from pass_transfer.scoring.pretrained import PretrainedHypernet
-from pass_transfer.study.cell import drop_search, job_of, make_cell
+from pass_transfer.study.cell import drop_search, job_of, make_cell, network_of
 from pass_transfer.study.plan import Cell, Study
 from pass_transfer.study.store import IMAGES, is_missing, path_of, read_cell
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Runtime, choose_runtime
-from pass_transfer.zoo.entry import load_hypernet
 
 LOCKS = "locks"
 
 
-def made_with(entry: PretrainedHypernet, runtime: Runtime) -> dict[str, Any]:
+def made_with(given: GivenNetwork, runtime: Runtime) -> dict[str, Any]:
     """What decides all cells alike, besides the study's settings.
 
     Several CPU threads share each batch out (training/replicas.py), so that their number
     counts, too.
     """
+    identity = given.identity
+    whose = {"entry": identity["fingerprint"]}
+    if given.network is not None:
+        whose = {"set of weights": identity["backbone"]}
     found: dict[str, Any] = {
-        "entry": entry.fingerprint(),
+        **whose,
         "device": runtime.device.type,
         "precision": runtime.precision,
     }
@@ -70,13 +73,13 @@ def run_study(
         PassTransferError: an entry or a task that cannot be loaded.
         KeyboardInterrupt: its text says how to continue.
     """
-    entry, runtime = load_hypernet(study.hypernet), choose_runtime(device, precision)
+    given, runtime = network_of(study), choose_runtime(device, precision)
     if runtime.processes.count > 1:
         raise UsageError(
             "a study is not shared out by accelerate launch or torchrun: start it once for every "
             "process, and each takes cells that no other one has"
         )
-    work = _Work(study, entry, runtime, retry_failed)
+    work = _Work(study, given, runtime, retry_failed)
     todo = [cell for cell in study.cells() if work.missing(cell)]
     if todo:
         _make(work, todo)
@@ -94,11 +97,9 @@ class _Work:
         retry_failed: whether a failure that is there when this begins is made again.
     """
 
-    def __init__(
-        self, study: Study, entry: PretrainedHypernet, runtime: Runtime, retry_failed: bool
-    ):
-        self.study, self.entry, self.runtime = study, entry, runtime
-        self.alike = made_with(entry, runtime)
+    def __init__(self, study: Study, given: GivenNetwork, runtime: Runtime, retry_failed: bool):
+        self.study, self.given, self.runtime = study, given, runtime
+        self.alike = made_with(given, runtime)
         self.again: dict[Cell, int] = {}
         for cell in study.cells() if retry_failed else ():
             if "failed" in (read_cell(study, cell) or {}):
@@ -119,15 +120,15 @@ class _Work:
 
     def task(self, name: str) -> Task:
         """A task with as many training images as the study uses."""
-        images = self.study.train_images
-        task = load_task(name, self.entry.spec.preprocessing, self.study.tasks[name])
+        spec, images = self.given.dense.spec, self.study.train_images
+        task = load_task(name, spec.preprocessing, self.study.tasks[name])
         if images is None or images >= len(task.train):
             return task
         return task.with_train(images)
 
     def job(self, cell: Cell, task: Task) -> Job:
         """What a cell makes."""
-        return job_of(self.study, cell, self.entry, task, self.runtime)
+        return job_of(self.study, cell, self.given, task, self.runtime)
 
 
 def _make(work: _Work, todo: list[Cell]) -> None:

@@ -39,7 +39,7 @@ LOCK = "lock"  # held by the process that works on the run, and let go by the sy
 # The images are, in words of their own (runs/data.py), whatever their task is called.
 NOTED = (
     *("versions", "threads", "entry", "task", "data"),
-    *("data_dir", "backbone_file", "dense_run", "from_run"),
+    *("data_dir", "backbone_file", "dense_run", "from_run", "weights_given"),
 )
 LARGEST = 1e30  # of a metric
 

@@ -22,8 +22,8 @@ def copied(entry, tmp_path):
     return Path(shutil.copytree(entry, tmp_path / "entry"))
 
 
-# The device, and what was understood of the images.
-EXPECTED = r"running on |.*: \d+ classes$|  \S"
+# The device, the network, and what was understood of the images.
+EXPECTED = r"running on |.* pixels, its weights with |.*: \d+ classes$|  \S"
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ HELP_ORDER = (
     "predict",
     "export",
     "bench",
+    "convert",
     "report",
     "env",
     "methods",
@@ -194,8 +195,7 @@ def world(entry, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(
-        "pass_transfer.networks.weights._torchvision_state",
-        lambda architecture, name: weights(1000),
+        "torchvision.models.WeightsEnum.get_state_dict", lambda self, **options: weights(1000)
     )
     few = dataclasses.replace(DIGITS, load=few_digits)
     others = [source for source in registry.SOURCES if source is not DIGITS]
@@ -237,11 +237,11 @@ def shortened(words, world):
     if "--resume" in words:
         more.remove("--force")
     if words[0] == "adapt":
-        method = "selection" if "--from" in words else "prompt"
+        method = "prompt" if "--hypernet" in words else "selection"
         method = words[words.index("--method") + 1] if "--method" in words else method
         more += SHORT_METHODS.get(method, [])
     if words[0] in WITH_DATA and "--data-dir" not in words:
-        task = "tiny-imagenet" if words[0] == "search" else words[words.index("--task") + 1]
+        task = words[words.index("--task") + 1] if "--task" in words else "tiny-imagenet"
         more += ["--data-dir", world / "data" / task] if (world / "data" / task).is_dir() else []
     return [*words, *more]
 

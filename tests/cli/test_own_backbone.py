@@ -208,7 +208,11 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_pickle_is_refused_with_the_code_that_converts_it(adapting, call, tmp_path):
+def test_a_pickle_is_refused_with_the_command_that_converts_it(adapting, call, tmp_path):
     torch.save(network().state_dict(), tmp_path / "w.pth")
     code, out, err = call(*adapting("--backbone", tmp_path / "w.pth"))
-    assert (code, out) == (1, "") and "save_file" in err and not (tmp_path / "run").exists()
+    assert (
+        (code, out) == (1, "")
+        and "pass-transfer convert" in err
+        and not (tmp_path / "run").exists()
+    )

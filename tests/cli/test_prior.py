@@ -66,7 +66,7 @@ def test_it_is_the_tasks_unless_the_sources_is_asked_for(
     masks = {name: masks_of(tmp_path / name) for name in WAYS}
     assert same(masks["default"], masks["task"]) and not same(masks["default"], masks["source"])
     ours = pt.on_task(hypernet, few_photos, device="cpu")
-    prompt = stored_prompt(hypernet, tmp_path / "default")
+    prompt = stored_prompt(hypernet.prompt(), tmp_path / "default")
     again = ours.generate_masks(prompt, macs=0.5, classes=2)
     assert same(dict(again), masks["default"]) and not ours.own_weights
 

@@ -125,7 +125,7 @@ def test_a_training_scripts_checkpoint_is_read_whatever_is_beside_the_weights(tm
     torch.save(content, tmp_path / "w.pth")
     allowed = set(torch.serialization.get_safe_globals())
     network = fresh(7, seed=3)
-    assert load_weights(network, "resnet18", tmp_path / "w.pth") == ["fc.bias", "fc.weight"]
+    assert load_weights(network, SPEC, tmp_path / "w.pth") == ["fc.bias", "fc.weight"]
     assert same(network, fresh()) and set(torch.serialization.get_safe_globals()) == allowed
 
 
@@ -157,7 +157,7 @@ class Evil:
 def test_code_beside_the_weights_is_not_run(tmp_path, capsys):
     torch.save({"model": under(""), "hook": Evil()}, tmp_path / "w.pth")
     network = fresh(seed=3)
-    assert load_weights(network, "resnet18", tmp_path / "w.pth") == []
+    assert load_weights(network, SPEC, tmp_path / "w.pth") == []
     assert same(network, fresh()) and capsys.readouterr().out == ""
 
 
@@ -168,7 +168,7 @@ def test_one_linear_layer_in_a_sequential_is_the_classifier(tmp_path, place):
     network, spec = load_checkpoint(tmp_path / "w.safetensors", SPEC)
     assert spec.classes == 4 and torch.equal(network.fc.weight, fresh().fc.weight)
     own = fresh(seed=3)
-    assert load_weights(own, "resnet18", tmp_path / "w.safetensors") == []
+    assert load_weights(own, SPEC, tmp_path / "w.safetensors") == []
     assert torch.equal(own.fc.bias, fresh().fc.bias)
 
 
@@ -177,7 +177,7 @@ def test_a_backbone_without_a_classifier_gets_zeros_for_one(tmp_path):
     write_tensors(tmp_path / "w.safetensors", state)
     network, spec = load_checkpoint(tmp_path / "w.safetensors", SPEC)
     assert same(network, fresh()) and spec.classes == 1 and not has_classifier(network)
-    assert load_weights(fresh(), "resnet18", tmp_path / "w.safetensors") == [
+    assert load_weights(fresh(), SPEC, tmp_path / "w.safetensors") == [
         "fc.bias",
         "fc.weight",
     ]
@@ -238,7 +238,7 @@ def test_a_file_that_is_something_else_is_refused_by_what_it_is(tmp_path, kind, 
     write(tmp_path / name)
     network = fresh()
     with pytest.raises(BackboneError, match=words) as refusal:
-        load_weights(network, "resnet18", tmp_path / name)
+        load_weights(network, SPEC, tmp_path / name)
     assert str(tmp_path / name) in str(refusal.value) and same(network, fresh())
 
 
@@ -255,7 +255,7 @@ def test_the_kind_is_told_by_the_content(tmp_path):
     torch.save(under(""), tmp_path / "pickle.safetensors")
     for name in ("tensors.pth", "pickle.safetensors"):
         network = fresh(seed=3)
-        load_weights(network, "resnet18", tmp_path / name)
+        load_weights(network, SPEC, tmp_path / name)
         assert same(network, fresh())
     assert load_checkpoint(tmp_path / "tensors.pth", SPEC)[1].classes == 4
     with pytest.raises(BackboneError, match="pickle-converted.safetensors"):
@@ -271,14 +271,14 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path, kind, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises((BackboneError, StorageError), match=kind):
-        load_weights(fresh(), "resnet18", path)
+        load_weights(fresh(), SPEC, path)
 
 
 def test_a_checkpoint_of_before_torch_1_6_is_read(tmp_path):
     content = {"state_dict": under("module."), "args": argparse.Namespace(lr=1)}
     torch.save(content, tmp_path / "w.pth.tar", _use_new_zipfile_serialization=False)
     network = fresh(seed=3)
-    assert load_weights(network, "resnet18", tmp_path / "w.pth.tar") == []
+    assert load_weights(network, SPEC, tmp_path / "w.pth.tar") == []
     assert same(network, fresh())
 
 

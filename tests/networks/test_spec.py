@@ -67,7 +67,7 @@ def test_weights_are_loaded_from_a_file(tmp_path, kind):
     else:
         torch.save(source.state_dict(), tmp_path / kind)
     network = fresh()
-    assert load_weights(network, "resnet18", tmp_path / kind) == []
+    assert load_weights(network, SPEC, tmp_path / kind) == []
     assert all(torch.equal(t, source.state_dict()[n]) for n, t in network.state_dict().items())
 
 
@@ -78,7 +78,7 @@ def test_a_training_checkpoint_of_a_parallel_network_is_loaded_too(tmp_path):
         tmp_path / "w.pth",
     )
     network = fresh()
-    assert load_weights(network, "resnet18", tmp_path / "w.pth") == []
+    assert load_weights(network, SPEC, tmp_path / "w.pth") == []
     assert torch.equal(network.conv1.weight, source.conv1.weight)
 
 
@@ -90,7 +90,7 @@ def test_the_network_of_a_run_is_loaded_without_its_prompt(tmp_path):
         | {"prompt.values": torch.zeros(3, 32, 32)},
     )
     network = fresh()
-    assert load_weights(network, "resnet18", tmp_path / "w.safetensors") == []
+    assert load_weights(network, SPEC, tmp_path / "w.safetensors") == []
     assert torch.equal(network.fc.weight, source.fc.weight)
 
 
@@ -98,7 +98,7 @@ def test_a_classifier_of_another_size_is_left_out_and_named(tmp_path):
     torch.save(fresh(200).state_dict(), tmp_path / "w.pth")
     network = fresh(10)
     before = network.fc.weight.clone()
-    assert load_weights(network, "resnet18", tmp_path / "w.pth") == ["fc.bias", "fc.weight"]
+    assert load_weights(network, SPEC, tmp_path / "w.pth") == ["fc.bias", "fc.weight"]
     assert torch.equal(network.fc.weight, before)
 
 
@@ -116,7 +116,7 @@ def test_files_without_weights_of_this_network_are_refused_and_change_nothing(tm
     for word, content in broken.items():
         torch.save(content, tmp_path / "w.pth")
         with pytest.raises(BackboneError, match=word):
-            load_weights(network, "resnet18", tmp_path / "w.pth")
+            load_weights(network, SPEC, tmp_path / "w.pth")
         assert torch.equal(network.conv1.weight, before)
 
 
@@ -130,7 +130,7 @@ class Evil:
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, capsys):
     torch.save({"conv1.weight": Evil()}, tmp_path / "w.pth")
     with pytest.raises(BackboneError, match="plain tensors"):
-        load_weights(fresh(), "resnet18", tmp_path / "w.pth")
+        load_weights(fresh(), SPEC, tmp_path / "w.pth")
     assert capsys.readouterr().out == ""
 
 
@@ -144,9 +144,9 @@ def test_missing_and_damaged_files_and_unknown_names_are_refused(tmp_path):
         ("none.safetensors", StorageError),
     ]:
         with pytest.raises(error, match=weights):
-            load_weights(fresh(), "resnet18", tmp_path / weights)
+            load_weights(fresh(), SPEC, tmp_path / weights)
     with pytest.raises(BackboneError, match="IMAGENET1K_V1"):
-        load_weights(fresh(), "resnet18", "IMAGENET1K_V7")
+        load_weights(fresh(), SPEC, "IMAGENET1K_V7")
 
 
 SPEC = BackboneSpec("resnet18", 10, 32)
