@@ -2,7 +2,7 @@
 
     register_builder("my_net", lambda spec: MyNet(spec.classes))
 
-torchvision's are registered here.
+torchvision's are registered here, and one of ours.
 """
 
 from __future__ import annotations
@@ -68,3 +68,12 @@ def _of_torchvision(spec: BackboneSpec) -> nn.Module:
 
 for _name in TORCHVISION:
     register_builder(_name, _of_torchvision)
+
+
+def _narrow_vgg16(spec: BackboneSpec) -> nn.Module:
+    from pass_transfer.networks.narrow_vgg import NarrowVGG16
+
+    return NarrowVGG16(spec.classes)
+
+
+register_builder("vgg16_narrow", _narrow_vgg16)

@@ -209,13 +209,15 @@ def _pruned(path: str | Path, wanted: Architecture, tensor: str) -> str:
 
 
 def _torchvision_state(architecture: str, name: str) -> Mapping[str, torch.Tensor]:
-    from torchvision.models import get_model_weights
+    from torchvision.models import get_model_weights, list_models
 
-    known = get_model_weights(architecture).__members__
+    ours = architecture not in list_models()
+    known = {} if ours else get_model_weights(architecture).__members__
     if name not in known:
         raise BackboneError(
             f"{name!r} is neither a .pth or .safetensors file "
-            f"nor torchvision weights of {architecture}; torchvision has {', '.join(known)}"
+            f"nor torchvision weights of {architecture}; "
+            f"torchvision has {', '.join(known) or 'none'}"
         )
     try:
         return known[name].get_state_dict(progress=False, check_hash=True)
