@@ -28,6 +28,10 @@ def search(
     lr: Annotated[
         float, typer.Option("--lr", help="Peak learning rate of the hypernetwork.")
     ] = 1e-3,
+    hidden: Annotated[
+        int,
+        typer.Option("--hidden", help="Width of the hypernetwork: its parameters grow with it."),
+    ] = 128,
     prompt: Annotated[str, typer.Option("--prompt", help="additive or expansive.")] = "additive",
     pad: Annotated[
         int, typer.Option("--pad", help="Width of the prompt's frame in pixels; 0 is 16 per 224.")
@@ -50,6 +54,7 @@ def search(
           --data-dir data/tiny-imagenet --out runs/search
     """
     from pass_transfer.recipes.search import search as run
+    from pass_transfer.scoring.hypernet import HypernetConfig
     from pass_transfer.scoring.search import SearchConfig
 
     config = SearchConfig(
@@ -60,6 +65,7 @@ def search(
         out,
         data_dir=data_dir,
         config=config,
+        shape=HypernetConfig(hidden=hidden),
         device=device,
         precision=precision,
         resume=resume,
