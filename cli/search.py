@@ -38,6 +38,10 @@ def search(
     lr: Annotated[
         float, typer.Option("--lr", help="Peak learning rate of the hypernetwork.")
     ] = 1e-3,
+    hidden: Annotated[
+        int,
+        typer.Option("--hidden", help="Width of the hypernetwork: its parameters grow with it."),
+    ] = 128,
     prompt: Annotated[str, typer.Option("--prompt", help="additive or expansive.")] = "additive",
     pad: Annotated[
         int, typer.Option("--pad", help="Width of the prompt's frame in pixels; 0 is 16 per 224.")
@@ -63,6 +67,7 @@ def search(
           --image-size 32 --task digits --out runs/own-entry
     """
     from pass_transfer.recipes.search import search as run
+    from pass_transfer.scoring.hypernet import HypernetConfig
     from pass_transfer.scoring.search import SearchConfig
 
     config = SearchConfig(
@@ -78,6 +83,7 @@ def search(
         epochs=epochs,
         data_dir=data_dir,
         config=config,
+        shape=HypernetConfig(hidden=hidden),
         device=device,
         precision=precision,
         resume=resume,

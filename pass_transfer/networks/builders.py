@@ -146,3 +146,12 @@ def _meant(architecture: str) -> str:
 def build_backbone(spec: BackboneSpec) -> nn.Module:
     """The network of a spec, with random weights. Raises UsageError for an unknown architecture."""
     return open_attention(source_of(spec.architecture).build(spec))
+
+
+def _narrow_vgg16(classes: int) -> nn.Module:
+    from pass_transfer.networks.narrow_vgg import NarrowVGG16
+
+    return NarrowVGG16(classes)
+
+
+_SOURCES["vgg16_narrow"] = _own(_narrow_vgg16, {"image_size": DEFAULT_SIZE})

@@ -50,12 +50,13 @@ def test_a_search_on_an_entrys_backbone_keeps_it_and_trains_a_new_hypernetwork(
 ):
     out = tmp_path / "run"
     arguments = ["search", "--backbone", entry, "--tasks", "2", "--steps", "2"]
-    arguments += ["--batch-size", "16", "--device", "cpu", "--out", out]
+    arguments += ["--batch-size", "16", "--device", "cpu", "--hidden", "24", "--out", out]
     code, _, err = call(*arguments)
     assert code == 0, err
     old, new = pt.load_hypernet(entry), pt.load_hypernet(out / "entry")
     assert new.config["fingerprint"] == old.config["fingerprint"]
     assert new.fingerprint() != old.fingerprint()
+    assert new.config["hypernet"]["hidden"] == 24
     assert call("zoo", "verify", out / "entry")[0] == 0
     assert "is already finished" in call(*arguments, "--resume")[2]
     assert not (out / "checkpoint").exists(), "a finished run keeps neither checkpoints nor a lock"

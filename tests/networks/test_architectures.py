@@ -24,7 +24,7 @@ from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
 
 SIDE = 32
 SMALL = ["mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0"]
-LARGE = ["vgg11", "vgg11_bn", "vgg16", "vgg16_bn"]
+LARGE = ["vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "vgg16_narrow"]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # of the largest logit
 QUICK = ["--epochs", 1, "--batch-size", 64, "--device", "cpu", "--no-reconstruct", "--no-report"]
 
