@@ -16,6 +16,7 @@ from pass_transfer.errors import BackboneError
 from pass_transfer.networks.builders import architectures, build_backbone, source_of
 from pass_transfer.networks.checkpoints import PICKLE, conversion, file_kind, read_checkpoint
 from pass_transfer.networks.classifier import classifier_name, classifier_of
+from pass_transfer.networks.layers.open_attention import named_as_open
 from pass_transfer.networks.outline import outline
 from pass_transfer.networks.spec import BackboneSpec
 from pass_transfer.networks.tensor_names import (
@@ -144,7 +145,7 @@ def _find(
     Raises BackboneError.
     """
     try:
-        found = find_network(tensors, wanted)
+        found = find_network(named_as_open(tensors, wanted.shapes), wanted)
     except BackboneError as error:
         raise BackboneError(f"{path} {error}") from error
     if found.left_out:

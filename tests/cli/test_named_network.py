@@ -145,7 +145,7 @@ def wrong(entry, weights):
         "its size": (["--network", "vgg16", "--image-size", "16"], 2, "--image-size is 16; this"),
         "backbone": ([*network, "--backbone", weights], 2, "(--weights)"),
         "weights": (["--hypernet", entry, "--weights", weights], 2, "--weights goes with"),
-        "entry's size": (["--hypernet", entry, "--image-size", "32"], 2, "--image-size goes with"),
+        "entry's size": (["--hypernet", entry, "--image-size", "48"], 2, "takes images of"),
         "none to load": (["--network", "tiny"], 1, "without weights to download"),
         "no file": (["--network", "tiny", "--weights", "no.pth"], 1, "no weights file no.pth"),
         "another's": (["--network", "resnet18", "--weights", weights], 1, "conv1.weight is miss"),

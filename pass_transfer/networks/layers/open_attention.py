@@ -9,6 +9,7 @@ Names of tensors stay, but for torch's `in_proj_weight`, which is `in_proj.weigh
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Mapping
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn.functional import normalize, pad, scaled_dot_product_attention
 
 from pass_transfer.errors import BackboneError
 
+PACKED = "in_proj_"  # before the names of torch's packed weight and bias
 APART = -100.0  # added to the logits of two places that are no neighbours
 MOST_SHARP = math.log(100.0)  # of the scaled cosine, arXiv 2111.09883, section 3.2
 
@@ -32,6 +34,20 @@ def open_attention(network: nn.Module) -> nn.Module:
         parent, _, leaf = name.rpartition(".")
         setattr(network.get_submodule(parent), leaf, opened)
     return network
+
+
+def named_as_open(tensors: Mapping[str, Tensor], own: Container[str]) -> dict[str, Tensor]:
+    """A checkpoint's tensors by the names that they have here.
+
+    Args:
+        own: names of the network's tensors; what is named so in the network stays.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        before, packed, leaf = name.rpartition(PACKED)
+        here = bool(packed) and leaf in ("weight", "bias") and name not in own
+        found[f"{before}in_proj.{leaf}" if here else name] = tensor
+    return found
 
 
 def _opened(module: nn.Module) -> nn.Module:
