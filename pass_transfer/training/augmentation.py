@@ -16,7 +16,7 @@ from pass_transfer.tasks import Task
 from pass_transfer.training.batches import to_images
 
 CROP_SHARE = 1 / 8  # padding for random crops, as a share of the side: 4 pixels at 32, 8 at 64
-LEAST_AREA = 0.25  # of what is kept of an image: fine-tuning is short, and crops of less mislead it
+LEAST_AREA = 0.25  # of what is kept of an image; torchvision's 0.08 is for training from scratch
 
 
 def augmented(
