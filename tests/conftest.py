@@ -42,7 +42,7 @@ SLOW = {
     ),
     "masking": "forward",
     "networks": "architectures checkpoints named removal",
-    "recipes": "pipeline",
+    "recipes": "pipeline prune",
     "report": "browser commands run_report",
     "scoring": "search sparse_training",
     "shrinking": "classifier distill reconstruct shrink",

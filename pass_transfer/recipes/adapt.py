@@ -59,6 +59,8 @@ def adapt(
     *,
     out: str | Path,
     data_dir: str | None = None,
+    backbone: str | Path | None = None,
+    from_run: str | Path | None = None,
     dense: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -68,11 +70,16 @@ def adapt(
         hypernet: a zoo name, a folder, or a loaded entry.
         task, data_dir: see load_task.
         out: the run folder.
+        backbone: a .safetensors file with one's own weights of the entry's architecture (see
+            load_checkpoint), instead of the entry's.
+        from_run: a finished run, instead of a hypernet, whose small network is cut again. A
+            budget is a share of that network; the method is "selection" by default.
         dense: a run, or its dense/, whose dense network is taken instead of one trained here.
-        options: fields of AskedNetwork, such as network="resnet50" in place of hypernet; the
-            budget, as budget= or as the arguments of Budget, such as macs=0.4 (default: half of
-            the multiply-accumulates); fields of AdaptConfig, such as method="selection", which
-            is the default without a hypernet; device, precision, resume and force of RunOptions.
+        options: network= with a name, instead of a hypernet, such as "resnet50" or
+            "timm/convnext_tiny"; weights= of it, a file or a name, and image_size=. The budget,
+            as budget= or as the arguments of Budget, such as macs=0.4 (default: half of the
+            multiply-accumulates); fields of AdaptConfig, such as method="selection"; device,
+            precision, resume and force of RunOptions.
 
     Returns:
         The content of result.json; see docs/architecture.md for its fields.
@@ -82,10 +89,10 @@ def adapt(
         KeyboardInterrupt: its text says how to continue.
     """
     started = time.monotonic()
-    options["hypernet"] = hypernet
+    options |= {"hypernet": hypernet, "backbone": backbone, "from_run": from_run}
     asked = take(AskedNetwork, options)
     where, config = _asked(options, METHOD_AGAIN if hypernet is None else DEFAULT_METHOD)
-    task = _refuse_early(task, config.budget, out, where, asked.from_run)
+    task = _refuse_early(task, config.budget, out, where, from_run)
     check_method(config.chosen(), asked)
     given = as_begun(choose_network(asked), out, where.resume)
     whole_groups(given.dense.groups, config.budget.keep_layers)  # before images are read
@@ -98,17 +105,23 @@ def adapt(
     if not (where.resume and (Path(out) / MASKS).exists()):  # else it has met its budget
         check_budget(job)
     teacher_run = _given_dense(dense, given, data, out if where.force else None)
-    files = _named({"data_dir": data_dir, "backbone_file": asked.backbone, "dense_run": dense})
+    files = _named({"data_dir": data_dir, "backbone_file": backbone, "dense_run": dense})
     identity = _identity(given, job, task, config, teacher_run) | files
     run = _folder(out, identity, where, started)
     keep_data(run.path, data)
     entry = given.hypernet
-    if entry is not None and entry.own_weights and asked.backbone is None:
+    if entry is not None and entry.own_weights and backbone is None:
         keep_prior(entry, run)
+    return _finish(Adapter(job, config, run, teacher_run))
+
+
+def _finish(adapter: Adapter) -> dict[str, Any]:
+    """What a run is to do; Ctrl-C says how to continue."""
     try:
-        return Adapter(job, config, run, teacher_run).run()
+        return adapter.run()
     except KeyboardInterrupt as stop:
-        saved = f"interrupted; what is finished is saved in {run.path}, continue with resume=True"
+        where = adapter.folder.path
+        saved = f"interrupted; what is finished is saved in {where}, continue with resume=True"
         raise KeyboardInterrupt(str(stop) or saved) from stop
 
 

@@ -78,6 +78,7 @@ def inspect(
     hypernet: str | Path | PretrainedHypernet | None = None,
     *,
     run: str | Path | None = None,
+    backbone: str | Path | None = None,
     classes: int | None = None,
     latency: bool = True,
     device: str = "auto",
@@ -90,12 +91,12 @@ def inspect(
         run: a run folder of adapt whose channel scores are taken. Otherwise they are those of
             the source task's prompt; of a network without a hypernetwork, or with a backbone of
             one's own, their magnitude.
+        backbone: a checkpoint with one's own weights, as given to adapt.
         classes: of the task, if not the run's, or the source's without one.
-        latency: whether to measure it, dense and small side by side.
-        device: to measure on.
-        options: fields of AskedNetwork, such as backbone="mine.safetensors", or
-            network="resnet50" in place of hypernet; the budget, as budget= or as the arguments
-            of Budget; half of the multiply-accumulates without one.
+        latency, device: whether to measure both networks side by side, and where.
+        options: network=, weights= and image_size= in place of hypernet, as of adapt; the
+            budget, as budget= or as the arguments of Budget; half of the multiply-accumulates
+            without one.
 
     Returns:
         "hypernet" (null without one), "network" (where one was named), "groups" (name, kept,
@@ -108,7 +109,7 @@ def inspect(
         RunError: no scores in the run, or one with another backbone.
     """
     budget = take_budget(options)
-    options["hypernet"] = hypernet
+    options |= {"hypernet": hypernet, "backbone": backbone}
     asked = take(AskedNetwork, options)
     refuse_unknown(options, "inspect")
     if asked.from_run is not None:
@@ -122,8 +123,7 @@ def inspect(
     else:
         found, budget = _of_run(given, Path(run)), budget.filled()
         classes = classes or read_config(Path(run))["classes"]
-    measured = latency or budget.kind == "latency_ms"
-    place = choose_runtime(device, "no").device if measured else torch.device("cpu")
+    place = _place(device, latency or budget.kind == "latency_ms")
     prompt = found.prompt if found.deployed else None
     target = cut_network(dense, prompt, classes, place)
     masks = budget.cut(found.scores, target)
@@ -142,6 +142,11 @@ def _latencies(networks: dict[str, nn.Module], size: int, batch: int) -> dict[st
     say(f"measuring both networks at batch {', '.join(map(str, batches))}")
     times = measure_latency(networks, size, batches)
     return {name: {str(b): ms for b, ms in times[name].items()} for name in networks}
+
+
+def _place(device: str, measured: bool) -> torch.device:
+    """Where networks are measured, if they are."""
+    return choose_runtime(device, "no").device if measured else torch.device("cpu")
 
 
 def _before_any_run(given: GivenNetwork) -> Found:

@@ -234,6 +234,8 @@ def run_shell(call, world, monkeypatch):
 def shortened(words, world):
     """A command's arguments made short, with the data set from the world."""
     more = list(SHORT.get(words[0], []))
+    if words[0] == "search" and "--network" in words:
+        more += ["--epochs", "1"]
     if "--resume" in words:
         more.remove("--force")
     if words[0] == "adapt":
