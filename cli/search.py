@@ -39,9 +39,14 @@ def search(
         float, typer.Option("--lr", help="Peak learning rate of the hypernetwork.")
     ] = 1e-3,
     hidden: Annotated[
-        int,
-        typer.Option("--hidden", help="Width of the hypernetwork: its parameters grow with it."),
-    ] = 128,
+        int | None,
+        typer.Option(
+            "--hidden",
+            min=1,
+            help="Width of the hypernetwork; without it the largest power of two up to 128 with at "
+            "most 6 % of the network's parameters.",
+        ),
+    ] = None,
     prompt: Annotated[str, typer.Option("--prompt", help="additive or expansive.")] = "additive",
     pad: Annotated[
         int, typer.Option("--pad", help="Width of the prompt's frame in pixels; 0 is 16 per 224.")
@@ -83,7 +88,7 @@ def search(
         epochs=epochs,
         data_dir=data_dir,
         config=config,
-        shape=HypernetConfig(hidden=hidden),
+        shape=None if hidden is None else HypernetConfig(hidden=hidden),
         device=device,
         precision=precision,
         resume=resume,

@@ -21,6 +21,7 @@ from pass_transfer.networks.labels import NONE, Ties
 from pass_transfer.networks.layers import LayerKind, layer_kind
 from pass_transfer.networks.operators import Call, Cut, Rules, Unfollowed, plain_name, tensors_in
 
+OUTPUTS = "they are the network's outputs"
 MARK = "_pass_transfer_labels"
 COMPOSED = torch._C.DispatchKey.CompositeImplicitAutograd  # operators that consist of others
 
@@ -68,7 +69,7 @@ def follow(network: nn.Module, image: Tensor) -> Flow:
     for tensor in tensors_in(result):
         labels = labels_of(tensor)
         if labels is not None:
-            flow.kept.append((labels, "they are the network's outputs"))
+            flow.kept.append((labels, OUTPUTS))
     return flow
 
 

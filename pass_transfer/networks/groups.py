@@ -22,7 +22,7 @@ from pass_transfer.errors import BackboneError
 from pass_transfer.networks.channel_flow import Flow, follow
 from pass_transfer.networks.image import blank_image
 from pass_transfer.networks.labels import NONE
-from pass_transfer.networks.layers import kind_of
+from pass_transfer.networks.layers import kind_of, layer_kind
 from pass_transfer.networks.modes import eval_mode
 from pass_transfer.networks.units import Units, find_units
 from pass_transfer.surroundings import as_guest
@@ -151,16 +151,25 @@ def find_groups(backbone: nn.Module, image_size: int, coupling: str = "grouped")
     units, kept_whole = find_units(flow)
     found = [_group(part) for part in units]
     if not found:
-        hindrance = next(
-            (f": {name} has channels that stay, as {why}" for name, why in kept_whole.items()), ""
-        )
-        raise BackboneError(f"no removable channels found in {type(backbone).__name__}{hindrance}")
+        raise BackboneError(_nothing_found(backbone, kept_whole))
     order = list(flow.made)
     steps = _steps(found, backbone, order)
     if coupling == "independent":
         found = [part for group in found for part in _separate(group, order, steps)]
     found.sort(key=lambda group: order.index(group.name))
     return ChannelGroups({group.name: group for group in found}, steps, coupling, kept_whole)
+
+
+def _nothing_found(backbone: nn.Module, kept_whole: Mapping[str, str]) -> str:
+    """What stands in the way of every cut."""
+    why = [f"{name}: {reason}" for name, reason in list(kept_whole.items())[:3]]
+    for name, module in backbone.named_modules():
+        own = [tensor for tensor in module.parameters(recurse=False) if tensor.ndim > 1]
+        if own and layer_kind(module) is None:
+            why.append(f"{name} ({type(module).__name__}) is of no layer kind")
+            break
+    what = f" ({'; '.join(why)})" if why else ""
+    return f"no removable channels found in {type(backbone).__name__}{what}"
 
 
 def _follow(backbone: nn.Module, image_size: int) -> Flow:

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from pass_transfer.errors import MaskError
+from pass_transfer.errors import BackboneError, MaskError
 from pass_transfer.networks.groups import ChannelGroups, find_groups, kept_channels
+from pass_transfer.networks.image import usual_sizes
 from pass_transfer.networks.layers import kind_of, layer_kind
 from pass_transfer.networks.layers.kind import keep_places, resize_tensors
-
-ANY_SIZE = 64  # grouping does not depend on the input size, so a small one will do
 
 
 def remove_channels(
@@ -33,7 +32,7 @@ def remove_channels(
     Raises:
         MaskError: masks of another network, or with independent coupling, which only masks.
     """
-    groups = groups or find_groups(backbone, ANY_SIZE)
+    groups = groups or _groups_at_any_size(backbone)
     if groups.coupling != "grouped":
         raise MaskError(
             "masks with independent coupling cannot be removed: "
@@ -53,6 +52,17 @@ def remove_channels(
             keep_places(small, tensor, axis, masks[name].cpu()[units].nonzero().flatten())
     _update_sizes(small)
     return small
+
+
+def _groups_at_any_size(backbone: nn.Module) -> ChannelGroups:
+    """A network's groups, which are the same at any size that it takes. Raises BackboneError."""
+    *first, last = usual_sizes(backbone)
+    for size in first:
+        try:
+            return find_groups(backbone, size)
+        except BackboneError:
+            continue
+    return find_groups(backbone, last)
 
 
 def _update_sizes(network: nn.Module) -> None:

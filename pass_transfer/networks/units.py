@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pass_transfer.networks.channel_flow import Flow
+from pass_transfer.networks.channel_flow import OUTPUTS, Flow
 from pass_transfer.networks.labels import NONE, Classes, Ties, together, varies
 
 
@@ -47,9 +47,9 @@ def find_units(flow: Flow) -> tuple[list[Units], dict[str, str]]:
         reason = why.get(number) or _why_not_cut(units)
         if units.width == 1:
             reason = why.get(number) or grouping.why_one(number)
-        if reason:
+        if reason and reason != OUTPUTS:
             kept[next(iter(units.writes))] = reason
-        elif units.reads:
+        elif not reason and units.reads:
             found.append(units)
     return found, kept
 

@@ -100,8 +100,9 @@ def inspect(
 
     Returns:
         "hypernet" (null without one), "network" (where one was named), "groups" (name, kept,
-        width, layers), "layers" (name, positions, inputs, outputs, macs, parameters and each
-        with dense_ before it), totals as in result.json, "estimated_speed_up" (speed_up),
+        width, layers), "kept_whole" (why channels cannot go, by the layer that makes them),
+        "layers" (name, positions, inputs, outputs, macs, parameters and each with dense_ before
+        it), totals as in result.json, "estimated_speed_up" (speed_up),
         "latency_ms" by batch size or null, and "warnings".
 
     Raises:
@@ -195,6 +196,7 @@ def _costs(dense: PretrainedBackbone, table: CostTable, masks: ChannelMasks) -> 
     return {
         "image_size": dense.spec.image_size,
         "groups": groups,
+        "kept_whole": dense.groups.kept_whole,
         "layers": layers,
         "macs": table.macs(kept),
         "dense_macs": table.dense,

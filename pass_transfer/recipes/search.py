@@ -25,7 +25,7 @@ from pass_transfer.recipes.options import RunOptions, check_image_size, refuse_u
 from pass_transfer.runs.backbone import read_trained
 from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.runs.files import RESULT
-from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
+from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig, fitting_shape
 from pass_transfer.scoring.prior import make_prior
 from pass_transfer.scoring.samples import Samples
 from pass_transfer.scoring.search import SearchConfig
@@ -42,7 +42,7 @@ from pass_transfer.zoo.entry import EntryNotes, save_entry
 
 IMPORTANCE = "importance.safetensors"  # among the checkpoints
 BACKBONE = "-backbone"  # behind a run folder's name: the network that was fine-tuned for it
-DEFAULT_SEARCH, DEFAULT_SHAPE = SearchConfig(), HypernetConfig()
+DEFAULT_SEARCH = SearchConfig()
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def search(
     *,
     data_dir: str | None = None,
     config: SearchConfig = DEFAULT_SEARCH,
-    shape: HypernetConfig = DEFAULT_SHAPE,
+    shape: HypernetConfig | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Search masks on a backbone's own task and write OUT/entry.
@@ -123,7 +123,8 @@ def search(
     Args:
         backbone: a folder that finetune wrote, or a zoo entry, whose backbone is taken.
         data_dir: parquet files of the backbone's task.
-        config, shape: the recipe and the hypernetwork's shape.
+        config: the recipe.
+        shape: the hypernetwork's; fitting_shape without it.
         options: fields of SourceNetwork, such as network="resnet50", in place of a backbone: it
             is fine-tuned into OUT-backbone first; device, precision, resume and force of
             RunOptions.
@@ -148,6 +149,8 @@ def search(
     data = load_task(note["task"], spec.preprocessing, data_dir)
     if where.resume:
         check_data(out, data)
+    dense = PretrainedBackbone(module, spec, find_groups(module, spec.image_size), str(backbone))
+    shape = shape or fitting_shape(module, dense.groups)
     recipe = {"search": dataclasses.asdict(config), "hypernet": dataclasses.asdict(shape)}
     identity = {"recipe": "search", "fingerprint": fingerprint(stored)} | recipe
     identity["data"] = data.record.fingerprints()
@@ -155,7 +158,6 @@ def search(
     keep_data(run.path, data)
     if run.resumed and (run.path / RESULT).exists():
         return _finished(run)
-    dense = PretrainedBackbone(module, spec, find_groups(module, spec.image_size), str(backbone))
     net, prompt = _searched(_Search(dense, data, config, shape, runtime, run))
     seconds = round(run.seconds, 1)
     card = (

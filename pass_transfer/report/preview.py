@@ -23,7 +23,8 @@ LAYER_COLUMNS = ("layer", "in", "out", "positions", "MACs (M)", "dense (M)", "pa
 def preview_table(found: Mapping[str, Any]) -> str:
     """Channels by group, layers, totals and warnings as plain text."""
     notes = [f"note: {warning}" for warning in found["warnings"]]
-    return plain(100, _groups(found), _layers(found), _totals(found), *notes)
+    whole = [f"kept whole: {name}, as {why}" for name, why in found["kept_whole"].items()]
+    return plain(100, _groups(found), *whole, _layers(found), _totals(found), *notes)
 
 
 def _groups(found: Mapping[str, Any]) -> Table:
