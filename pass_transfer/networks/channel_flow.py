@@ -8,7 +8,7 @@ What has no rule keeps its channels: they cannot be removed, and the reason is k
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -206,14 +206,14 @@ class _Following(TorchDispatchMode):
     ) -> None:
         where, counting = self.within[-1]
         call = Call(func, plain_name(func), args, kwargs, labels, tuple(results))
+        if call.written is not None and labels_of(call.written) is None:
+            self._keep(labels, f"{where} writes into a tensor by {call.name}")
         rules = self.rules
         cuts, products = len(rules.cuts), len(rules.products)
         try:
             found = rules.results(call)
         except Unfollowed:
-            for part in labels:
-                if part is not None:
-                    self.flow.kept.append((part, f"{where} mixes channels by {call.name}"))
+            self._keep(labels, f"{where} mixes channels by {call.name}")
             for result in results:
                 setattr(result, MARK, None)
             return
@@ -223,6 +223,9 @@ class _Following(TorchDispatchMode):
         self.flow.products += [(where, p.macs, p.labels) for p in rules.products[products:]]
         for result, part in zip(results, found):
             setattr(result, MARK, None if bool((part == NONE).all()) else part)
+
+    def _keep(self, labels: Iterable[Tensor | None], why: str) -> None:
+        self.flow.kept += [(part, why) for part in labels if part is not None]
 
     def _labels(self, tensor: Tensor) -> Tensor | None:
         """A tensor's labels; one of the network's own gets some when it is first used."""

@@ -70,6 +70,15 @@ class Call:
         first = self.labels[0]
         return first if first is not None else none(tensors_in(self.args)[0].shape)
 
+    @property
+    def written(self) -> Tensor | None:
+        """The tensor that is changed in place, if there is one."""
+        for place, argument in enumerate(self.function._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                found = self.args[place] if place < len(self.args) else None
+                return found if isinstance(found, Tensor) else None
+        return None
+
     def argument(self, wanted: str, default: Any = None) -> Any:
         """An argument by its name in the operator's schema."""
         if wanted in self.kwargs:
@@ -137,7 +146,7 @@ class Rules:
             (CUTS, self._cut),
             (INDEXING, self._index),
             ({"constant_pad_nd"}, self._pad),
-            ({"copy_"}, lambda call: call.labels[1]),
+            ({"copy_"}, self._elementwise),
             ({"as_strided"}, self._restride),
             (ALONG, self._along),
             (POOLING, self._pool),
@@ -259,9 +268,7 @@ class Rules:
         for part in items:
             ties.tie_along(part, (1,))
             first.append(collapsed(part, (1,), keep=False))
-        for part in first[1:]:
-            ties.tie(first[0], part)
-        of_item = joined(first, first[0].shape)
+        of_item = self._tied(first, first[0].shape)
         self.products.append(Product(_macs(call) // len(of_item), of_item))
         leading = made.shape[:1] if made.ndim == 3 else made.shape[:2]
         return of_item.view(*leading, *[1] * (made.ndim - len(leading))).expand(made.shape)
@@ -269,9 +276,14 @@ class Rules:
     def _elementwise(self, call: Call) -> list[Tensor]:
         shape = call.results[0].shape
         parts = [part.expand(shape) for part in call.labels if part is not None]
-        for part in parts[1:]:
-            self.ties.tie(parts[0], part)
-        return [joined(parts, shape)] * len(call.results)
+        return [self._tied(parts, shape)] * len(call.results)
+
+    def _tied(self, parts: Sequence[Tensor], shape: torch.Size) -> Tensor:
+        """Labels of what is computed element by element."""
+        found = joined(parts, shape)
+        for part in parts:
+            self.ties.tie(found, part)
+        return found
 
     def _reduce(self, call: Call) -> list[Tensor]:
         given, result = call.given, call.results[0]
