@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pass_transfer.networks.calls import Call, plain_name, tensors_in
 from pass_transfer.networks.labels import NONE, Ties
 from pass_transfer.networks.layers import LayerKind, layer_kind
-from pass_transfer.networks.operators import Call, Cut, Rules, Unfollowed, plain_name, tensors_in
+from pass_transfer.networks.operators import Cut, Rules, Unfollowed
 
 MARK = "_pass_transfer_labels"
 COMPOSED = torch._C.DispatchKey.CompositeImplicitAutograd  # operators that consist of others
@@ -219,7 +220,10 @@ class _Following(TorchDispatchMode):
             return
         for cut in rules.cuts[cuts:]:
             allowed = cut if counting else replace(cut, most=0)
-            self.flow.cuts.append((allowed, f"{where} takes them apart"))
+            why = (
+                "takes them apart" if cut.beside is None else "joins them with a tensor that stays"
+            )
+            self.flow.cuts.append((allowed, f"{where} {why}"))
         self.flow.products += [(where, p.macs, p.labels) for p in rules.products[products:]]
         for result, part in zip(results, found):
             setattr(result, MARK, None if bool((part == NONE).all()) else part)

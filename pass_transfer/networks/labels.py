@@ -161,3 +161,8 @@ def collapsed(labels: Tensor, axes: Iterable[int], keep: bool) -> Tensor:
         if not keep:
             labels = labels.squeeze(axis)
     return labels
+
+
+def none(shape: torch.Size) -> Tensor:
+    """Labels of a tensor without channels."""
+    return torch.full((1,), NONE).expand(shape)

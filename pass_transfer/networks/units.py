@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pass_transfer.networks.channel_flow import Flow
 from pass_transfer.networks.labels import NONE, Classes, Ties, together, varies
+from pass_transfer.networks.operators import Cut
 
 
 @dataclass
@@ -121,11 +122,18 @@ class _Grouping:
             for group in self._groups_in(labels):
                 found.setdefault(group, why)
         for cut, why in self.flow.cuts:
-            of_class = self.classes.of(together((cut.labels,))[0])
-            if sum(varies(of_class, axis) for axis in cut.axes) > cut.most:
+            if self._hinders(cut):
                 for group in self._groups_in(cut.labels):
                     found.setdefault(group, why)
         return found
+
+    def _hinders(self, cut: Cut) -> bool:
+        """Whether channels lie where they may not."""
+        labels, *beside = together([cut.labels] if cut.beside is None else [cut.labels, cut.beside])
+        of_class = self.classes.of(labels)
+        if beside and torch.equal(of_class, self.classes.of(*beside)):
+            return False
+        return sum(varies(of_class, axis) for axis in cut.axes) > cut.most
 
     def why_one(self, group: int) -> str:
         """Why all channels of a group are one unit."""

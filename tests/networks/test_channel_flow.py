@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import pixel_shuffle, scaled_dot_product_attention
+from torch.nn.functional import linear, normalize, pixel_shuffle, scaled_dot_product_attention
 
 from pass_transfer.errors import BackboneError
 from pass_transfer.masking import masked
@@ -82,6 +82,10 @@ def in_groups(self, x):
     return classified(self, torch.relu(self.norm(self.a(x))))
 
 
+def in_groups_then_more(self, x):
+    return classified(self, torch.relu(self.b(self.norm(self.a(x)))))
+
+
 def normalised_hidden(self, x):
     x = self.a(x).flatten(2).transpose(1, 2)
     return self.head(self.norm(torch.relu(self.hidden(x))).mean(1))
@@ -147,6 +151,35 @@ def written_into_a_part(self, x):
     made = self.a(x)
     made[:, :, 2:] = self.b(x)[:, :, 2:]
     return classified(self, torch.relu(made))
+
+
+class Cosine(nn.Linear):
+    """Compares directions: an input that is removed would change the others' weights."""
+
+    def forward(self, x):
+        return linear(normalize(x, dim=-1), normalize(self.weight, dim=-1), self.bias)
+
+
+class NormOfMaps(nn.LayerNorm):
+    """Normalises over axis 1, unlike its base."""
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class Table(nn.Module):
+    """Adds numbers that are no parameters, one for each channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.rand(8, 1, 1))
+
+    def forward(self, x):
+        return x + self.table.to(x.dtype)
+
+
+def compared(self, x):
+    return self.head(self.cosine(self.b(self.a(x)).mean((2, 3))))
 
 
 def flattened(self, x):
@@ -255,6 +288,21 @@ FOLLOWED = {
         A8 | {"b": conv(3, 8)} | HEAD8,
         {"a": (8, "a b", "head")},
     ),
+    "a linear layer that computes something else": (
+        compared,
+        A8 | {"b": conv(8, 6), "cosine": Cosine(6, 6)} | HEAD6,
+        {"a": (8, "a", "b")},
+    ),
+    "a normalisation over another axis": (
+        in_groups_then_more,
+        A8 | {"norm": NormOfMaps(8), "b": conv(8, 6)} | HEAD6,
+        {"b": (6, "b", "head")},
+    ),
+    "numbers for each channel": (
+        in_groups_then_more,
+        A8 | {"norm": Table(), "b": conv(8, 6)} | HEAD6,
+        {"b": (6, "b", "head")},
+    ),
     "windows": (
         windows_by_their_size,
         A8 | {"b": nn.Linear(8, 6)} | HEAD6,
@@ -306,6 +354,9 @@ WHOLE = {
     "a reduction": ("a", "depend on one another"),
     "a convolution over channels": ("a", "along (Conv1d) mixes channels by convolution"),
     "a tensor that is written into": ("a", "writes into a tensor by copy_"),
+    "a linear layer that computes something else": ("b", "depend on one another"),
+    "a normalisation over another axis": ("a", "depend on one another"),
+    "numbers for each channel": ("a", "norm (Table) joins them with a tensor that stays"),
     "windows of a known width": ("b", "takes them apart"),
     "a value that is sorted": ("a", "mixes channels by sort"),
     "a shuffle": ("a", "takes them apart"),
