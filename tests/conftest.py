@@ -44,7 +44,7 @@ SLOW = {
     "networks": "architectures checkpoints named removal",
     "recipes": "pipeline prune",
     "report": "browser commands run_report",
-    "scoring": "search sparse_training",
+    "scoring": "search sparse_training transformers",
     "shrinking": "classifier distill reconstruct shrink",
     "tasks": "streaming",
     "training": "replicas",

@@ -8,7 +8,7 @@ What has no rule keeps its channels: they cannot be removed, and the reason is k
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pass_transfer.networks.calls import Call, plain_name, tensors_in
 from pass_transfer.networks.labels import NONE, Ties
 from pass_transfer.networks.layers import LayerKind, layer_kind
-from pass_transfer.networks.operators import Call, Cut, Rules, Unfollowed, plain_name, tensors_in
+from pass_transfer.networks.operators import Cut, Rules, Unfollowed
 
 OUTPUTS = "they are the network's outputs"
 MARK = "_pass_transfer_labels"
@@ -207,23 +208,29 @@ class _Following(TorchDispatchMode):
     ) -> None:
         where, counting = self.within[-1]
         call = Call(func, plain_name(func), args, kwargs, labels, tuple(results))
+        if call.written is not None and labels_of(call.written) is None:
+            self._keep(labels, f"{where} writes into a tensor by {call.name}")
         rules = self.rules
         cuts, products = len(rules.cuts), len(rules.products)
         try:
             found = rules.results(call)
         except Unfollowed:
-            for part in labels:
-                if part is not None:
-                    self.flow.kept.append((part, f"{where} mixes channels by {call.name}"))
+            self._keep(labels, f"{where} mixes channels by {call.name}")
             for result in results:
                 setattr(result, MARK, None)
             return
         for cut in rules.cuts[cuts:]:
             allowed = cut if counting else replace(cut, most=0)
-            self.flow.cuts.append((allowed, f"{where} takes them apart"))
+            why = (
+                "takes them apart" if cut.beside is None else "joins them with a tensor that stays"
+            )
+            self.flow.cuts.append((allowed, f"{where} {why}"))
         self.flow.products += [(where, p.macs, p.labels) for p in rules.products[products:]]
         for result, part in zip(results, found):
             setattr(result, MARK, None if bool((part == NONE).all()) else part)
+
+    def _keep(self, labels: Iterable[Tensor | None], why: str) -> None:
+        self.flow.kept += [(part, why) for part in labels if part is not None]
 
     def _labels(self, tensor: Tensor) -> Tensor | None:
         """A tensor's labels; one of the network's own gets some when it is first used."""

@@ -16,7 +16,7 @@ from pass_transfer.networks.groups import ChannelGroups
 from pass_transfer.networks.image import blank_image
 from pass_transfer.networks.labels import NONE
 from pass_transfer.networks.layers import LayerCost, kind_of, layer_kind
-from pass_transfer.networks.modes import eval_mode
+from pass_transfer.networks.modes import eval_mode, frozen
 
 
 def count_macs(network: nn.Module, image_size: int) -> int:
@@ -25,7 +25,8 @@ def count_macs(network: nn.Module, image_size: int) -> int:
     Convolutions, linear layers and attention's products count; what is done channel by channel
     does not.
     """
-    with torch.no_grad(), eval_mode(network), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)  # which asks for gradients of a parameter's views
+    with torch.no_grad(), eval_mode(network), frozen(network), counter:
         network(blank_image(network, image_size))
     return counter.get_total_flops() // 2
 
@@ -146,7 +147,7 @@ def _layers(backbone: nn.Module, groups: ChannelGroups, image_size: int) -> list
     positions: dict[str, int] = {}
 
     def note(name: str, places: Callable[[torch.Tensor], int], made: torch.Tensor) -> None:
-        positions[name] = places(made)
+        positions[name] = positions.get(name, 0) + places(made)  # a layer may run several times
 
     handles = []
     for name, module in backbone.named_modules():

@@ -134,7 +134,10 @@ def varies(labels: Tensor, axis: int) -> bool:
 
 
 def joined(parts: Iterable[Tensor], shape: torch.Size) -> Tensor:
-    """The labels (shape) of what is computed from several tensors: the first that has any."""
+    """The labels (shape) of what is computed from several tensors.
+
+    Of each element the first channel's, else the first own one.
+    """
     found: Tensor | None = None
     for part in parts:
         wide = part.expand(shape)
@@ -142,7 +145,9 @@ def joined(parts: Iterable[Tensor], shape: torch.Size) -> Tensor:
             found = wide
             continue
         small = together((found, wide))
-        found = torch.where(small[0] == NONE, small[1], small[0]).expand(shape)
+        one, other = small
+        later = (one == NONE) | ((one < 0) & (other >= 0))
+        found = torch.where(later, other, one).expand(shape)
     return torch.full((1,), NONE).expand(shape) if found is None else found
 
 
@@ -156,3 +161,8 @@ def collapsed(labels: Tensor, axes: Iterable[int], keep: bool) -> Tensor:
         if not keep:
             labels = labels.squeeze(axis)
     return labels
+
+
+def none(shape: torch.Size) -> Tensor:
+    """Labels of a tensor without channels."""
+    return torch.full((1,), NONE).expand(shape)

@@ -1,4 +1,4 @@
-"""Eval mode for a while, with each module's own mode put back."""
+"""A network in eval mode, or frozen, for a while; afterwards it is as it was before."""
 
 from __future__ import annotations
 
@@ -17,3 +17,16 @@ def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in before:
             module.training = training
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Parameters want no gradients within this context."""
+    wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)

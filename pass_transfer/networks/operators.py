@@ -7,15 +7,15 @@ Where elements of several channels become one value, these channels live or die 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import flop_registry
 
-from pass_transfer.networks.labels import NONE, Ties, collapsed, joined, together
+from pass_transfer.networks.calls import Call, plain_name, tensors_in
+from pass_transfer.networks.labels import NONE, Ties, collapsed, joined, none, together
 
 AS_IS = {
     "clone", "_to_copy", "detach", "alias", "contiguous", "copy", "lift_fresh", "dropout",
@@ -47,40 +47,6 @@ NEW = {
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call of an operator on labelled tensors.
-
-    Fields:
-        name: without overload and the underscore of an in-place one.
-        args, kwargs: as called.
-        labels: of each tensor among the arguments, in order; None for one without.
-        results: the tensors that it gave.
-    """
-
-    function: Any
-    name: str
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    labels: tuple[Tensor | None, ...]
-    results: tuple[Tensor, ...]
-
-    @property
-    def given(self) -> Tensor:
-        """Labels of the first tensor."""
-        first = self.labels[0]
-        return first if first is not None else none(tensors_in(self.args)[0].shape)
-
-    def argument(self, wanted: str, default: Any = None) -> Any:
-        """An argument by its name in the operator's schema."""
-        if wanted in self.kwargs:
-            return self.kwargs[wanted]
-        for place, argument in enumerate(self.function._schema.arguments):
-            if argument.name == wanted:
-                return self.args[place] if place < len(self.args) else argument.default_value
-        return default
-
-
-@dataclass(frozen=True)
 class Cut:
     """Places of some axes that were taken apart: no channels may lie on them.
 
@@ -89,11 +55,14 @@ class Cut:
         axes: where it was taken apart. A tensor whose axis became several has its channels on
             one of them at most.
         most: on how many of these axes channels may lie, 0 or 1.
+        beside: labels of a tensor that lay beside this one, element by element: no hindrance
+            where both are the same channels.
     """
 
     labels: Tensor
     axes: tuple[int, ...]
     most: int
+    beside: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +106,7 @@ class Rules:
             (CUTS, self._cut),
             (INDEXING, self._index),
             ({"constant_pad_nd"}, self._pad),
-            ({"copy_"}, lambda call: call.labels[1]),
+            ({"copy_"}, self._elementwise),
             ({"as_strided"}, self._restride),
             (ALONG, self._along),
             (POOLING, self._pool),
@@ -241,6 +210,7 @@ class Rules:
 
     def _weighted(self, labels: Tensor, axis: int, made: Tensor) -> Tensor:
         """A product with constant numbers, over an axis."""
+        self.cuts.append(Cut(labels, (0,), 0))
         self.ties.tie_along(labels, (axis,))
         return collapsed(labels, (axis,), keep=True).expand(made.shape)
 
@@ -249,6 +219,9 @@ class Rules:
         made = call.results[0]
         leading = made.shape[:2]
         items = [_of_items(part.expand(*leading, *part.shape[-2:]), 2) for part in labels]
+        for tensor, part in zip(tensors_in([*call.args, *call.kwargs.values()]), call.labels):
+            if part is None and max(tensor.shape[:-2]) > 1:
+                self.cuts += [Cut(other, (0, 1), 0) for other in labels]
         found = self._contracted(call, items, made)
         others = [none(result.shape) for result in call.results[1:]]
         return [found, *others]
@@ -259,19 +232,35 @@ class Rules:
         for part in items:
             ties.tie_along(part, (1,))
             first.append(collapsed(part, (1,), keep=False))
-        for part in first[1:]:
-            ties.tie(first[0], part)
-        of_item = joined(first, first[0].shape)
-        self.products.append(Product(_macs(call) // len(of_item), of_item))
+        of_item = self._tied(first, first[0].shape)
+        self.products.append(Product(call.macs // len(of_item), of_item))
         leading = made.shape[:1] if made.ndim == 3 else made.shape[:2]
         return of_item.view(*leading, *[1] * (made.ndim - len(leading))).expand(made.shape)
 
     def _elementwise(self, call: Call) -> list[Tensor]:
         shape = call.results[0].shape
         parts = [part.expand(shape) for part in call.labels if part is not None]
-        for part in parts[1:]:
-            self.ties.tie(parts[0], part)
-        return [joined(parts, shape)] * len(call.results)
+        found = self._tied(parts, shape)
+        for tensor, part in zip(tensors_in([*call.args, *call.kwargs.values()]), call.labels):
+            self._beside(found, tensor.shape, part)
+        return [found] * len(call.results)
+
+    def _beside(self, labels: Tensor, shape: torch.Size, part: Tensor | None) -> None:
+        """A tensor of a shape meets one with labels: where it has several places, so have they."""
+        if part is not None and bool((together((part,))[0] >= 0).all()):
+            return  # they are tied
+        first = labels.ndim - len(shape)
+        axes = tuple(first + axis for axis, length in enumerate(shape) if length > 1)
+        if axes:
+            other = none(shape) if part is None else part
+            self.cuts.append(Cut(labels, axes, 0, other.expand(labels.shape)))
+
+    def _tied(self, parts: Sequence[Tensor], shape: torch.Size) -> Tensor:
+        """Labels of what is computed element by element."""
+        found = joined(parts, shape)
+        for part in parts:
+            self.ties.tie(found, part)
+        return found
 
     def _reduce(self, call: Call) -> list[Tensor]:
         given, result = call.given, call.results[0]
@@ -282,30 +271,11 @@ class Rules:
         return [collapsed(given, axes, keep=result.ndim == given.ndim)] * len(call.results)
 
 
-def plain_name(function: Any) -> str:
-    """An operator's name, without its namespace and the underscore of an in-place one."""
-    name = function._schema.name.rpartition(":")[2]
-    return name if name == "copy_" else name.rstrip("_")
-
-
-def none(shape: torch.Size) -> Tensor:
-    """Labels of a tensor without channels."""
-    return torch.full((1,), NONE).expand(shape)
-
-
 def _of_items(labels: Tensor, leading: int) -> Tensor:
     """Labels (B, ...) with what follows the leading axes as one: (items, rest)."""
     (small,) = together((labels,))
     wide = small.expand(*labels.shape[:leading], *small.shape[leading:])
     return wide.flatten(leading).flatten(0, leading - 1)
-
-
-def _macs(call: Call) -> int:
-    count = flop_registry.get(call.function.overloadpacket)
-    if count is None:
-        return 0
-    made = call.results[0] if len(call.results) == 1 else call.results
-    return int(count(*call.args, **call.kwargs, out_val=made)) // 2
 
 
 def _split_axes(before: torch.Size, after: torch.Size) -> list[tuple[int, ...]]:
@@ -323,14 +293,3 @@ def _split_axes(before: torch.Size, after: torch.Size) -> list[tuple[int, ...]]:
         if len(axes) > 1:
             found.append(axes)
     return found
-
-
-def tensors_in(values: Any) -> list[Tensor]:
-    """All tensors among values, also inside of lists and dicts."""
-    if isinstance(values, Tensor):
-        return [values]
-    if isinstance(values, dict):
-        values = values.values()
-    elif not isinstance(values, (list, tuple)):
-        return []
-    return [tensor for value in values for tensor in tensors_in(value)]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pass_transfer.networks.channel_flow import OUTPUTS, Flow
 from pass_transfer.networks.labels import NONE, Classes, Ties, together, varies
+from pass_transfer.networks.operators import Cut
 
 
 @dataclass
@@ -121,11 +122,18 @@ class _Grouping:
             for group in self._groups_in(labels):
                 found.setdefault(group, why)
         for cut, why in self.flow.cuts:
-            of_class = self.classes.of(together((cut.labels,))[0])
-            if sum(varies(of_class, axis) for axis in cut.axes) > cut.most:
+            if self._hinders(cut):
                 for group in self._groups_in(cut.labels):
                     found.setdefault(group, why)
         return found
+
+    def _hinders(self, cut: Cut) -> bool:
+        """Whether channels lie where they may not."""
+        labels, *beside = together([cut.labels] if cut.beside is None else [cut.labels, cut.beside])
+        of_class = self.classes.of(labels)
+        if beside and torch.equal(of_class, self.classes.of(*beside)):
+            return False
+        return sum(varies(of_class, axis) for axis in cut.axes) > cut.most
 
     def why_one(self, group: int) -> str:
         """Why all channels of a group are one unit."""
@@ -150,7 +158,8 @@ def _on_axis(units: Tensor) -> tuple[int, Tensor]:
     axes = [axis for axis in range(units.ndim) if varies(units, axis)]
     if len(axes) != 1:
         return NONE, units
-    return axes[0], units.movedim(axes[0], 0).flatten(1)[:, 0]
+    axis = axes[0]
+    return axis, units.movedim(axis, 0).reshape(units.shape[axis], -1).amax(1)
 
 
 def _why_not_cut(units: Units) -> str:
@@ -158,10 +167,17 @@ def _why_not_cut(units: Units) -> str:
     sides: tuple[Mapping[str, Tensor], ...] = (units.writes, units.holds, units.reads)
     for side in sides:
         for name, of_channels in side.items():
-            counts = torch.bincount(of_channels[of_channels != NONE], minlength=units.width)
-            if bool((counts != counts[0]).any()):
+            if _uneven(of_channels, units.width):
                 return f"{name} has more channels of some of them than of others"
-    for name, (axis, _) in units.tensors.items():
+    for name, (axis, of_places) in units.tensors.items():
         if axis == NONE:
             return f"{name} has them on several axes"
+        if bool((of_places == NONE).any()) or _uneven(of_places, units.width):
+            return f"{name} has others among them"
     return ""
+
+
+def _uneven(units: Tensor, width: int) -> bool:
+    """Whether some units have more places than others."""
+    counts = torch.bincount(units[units != NONE], minlength=width)
+    return bool((counts != counts[0]).any())

@@ -169,10 +169,11 @@ def test_methods_for_whole_networks_are_refused_with_the_others_named(again, ref
 
 
 def test_what_does_not_go_with_a_run_is_refused(again, first, entry, few_photos, refused, tmp_path):
-    assert "both are given" in refused(*again("--hypernet", entry), code=2)
+    both = refused(*again("--hypernet", entry), code=2)
+    assert "--hypernet and --from are given" in both
     lone = ["adapt", "--task", few_photos, "--out", tmp_path / "x"]
     said = refused(*lone, code=2)
-    assert "(--hypernet)" in said and "(--from)" in said and "neither" in said
+    assert "(--hypernet)" in said and "(--from)" in said and "none is given" in said
     weights = first / "model.safetensors"
     assert "(--backbone)" in refused(*again("--backbone", weights), code=2)
     unfinished = again()
@@ -193,5 +194,5 @@ def test_its_weights_are_no_backbone_and_its_cuts_are_not_foreseen(
     assert "a pruned resnet18" in said and f"run folder {first} (--from)" in said
     assert call(*again("--method", "group_l1"))[0] == 0
     asked = ["inspect", "--hypernet", entry, "--run", tmp_path / "again", "--no-latency"]
-    assert "not from a zoo entry" in refused(*asked)
+    assert "only cuts of whole networks" in refused(*asked)
     assert read_tensors(tmp_path / "again" / "masks.safetensors").keys()

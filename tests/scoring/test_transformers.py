@@ -9,8 +9,13 @@ from torchvision.models.vision_transformer import VisionTransformer
 from pass_transfer.budgets import Budget
 from pass_transfer.masking import batch_statistics, masked
 from pass_transfer.masking.agreement import check_agreement
-from pass_transfer.networks import BackboneSpec, find_groups
-from pass_transfer.networks.layers.open_attention import open_attention
+from pass_transfer.networks import (
+    BackboneSpec,
+    build_backbone,
+    count_parameters,
+    find_groups,
+    register_network,
+)
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
 from pass_transfer.scoring.pretrained import cut_network, prompt_scores
@@ -21,6 +26,7 @@ from pass_transfer.scoring.search import SearchConfig, search
 from pass_transfer.shrinking.classifier import with_task_head
 from pass_transfer.training import evaluate
 from pass_transfer.training.batches import to_images
+from pass_transfer.zoo.entry import EntryNotes, load_hypernet, save_entry, verify_entry
 
 SIDE, CLASSES, SEEDS = 16, 10, (0, 1, 2)
 BUILD = {
@@ -31,12 +37,18 @@ BUILD = {
 }
 
 
-def trained(build, task, seed):
+def known(name):
+    """The name of a network that is registered, so that an entry of it can be loaded."""
+    register_network(f"small_{name}", lambda classes: BUILD[name](), image_size=SIDE)
+    return f"small_{name}"
+
+
+def trained(name, task, seed):
     """A network that has learned the digits, in a few hundred steps."""
     torch.manual_seed(seed)
-    network = open_attention(build()).train()
+    spec = BackboneSpec(known(name), CLASSES, SIDE)
+    network = build_backbone(spec).train()
     adam = torch.optim.AdamW(network.parameters(), 3e-3)
-    spec = BackboneSpec("none", CLASSES, SIDE)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
     for _ in range(150):
         chosen = torch.randint(len(task.train), (64,)).tolist()
@@ -55,7 +67,7 @@ def learned(request, digits):
     """For three seeds, a network with its groups."""
     found = []
     for seed in SEEDS:
-        module, spec = trained(BUILD[request.param], digits, seed)
+        module, spec = trained(request.param, digits, seed)
         found.append(PretrainedBackbone(module, spec, find_groups(module, SIDE), request.param))
     return found
 
@@ -93,7 +105,7 @@ def test_a_masks_gradient_is_the_true_one(learned, random_masks):
     module.float()
 
 
-def test_a_search_ends_with_masks_that_are_better_than_random_ones(learned, digits, cpu):
+def test_a_search_ends_with_masks_that_are_better_than_random_ones(learned, digits, cpu, tmp_path):
     ahead = []
     for seed, dense in zip(SEEDS, learned):
         shape = HypernetConfig(hidden=16, encoder=(8, 16))
@@ -102,18 +114,25 @@ def test_a_search_ends_with_masks_that_are_better_than_random_ones(learned, digi
         prior = make_prior("taylor+l1", dense.module, dense.groups, lambda i=importance: i)
         torch.manual_seed(seed)
         net = Hypernet(shape, dense.module, dense.groups, prior)
-        config = SearchConfig(steps=40, tasks=4, batch_size=64, seed=seed)
+        config = SearchConfig(steps=40, tasks=4, batch_size=64, low=0.4, high=0.7, seed=seed)
         prompt = search(net, own, digits, config, cpu)
 
         def accuracy(scores, dense=dense):
             target = cut_network(dense, None, None, "cpu")
-            masks = Budget(density=0.4).cut(scores, target)
+            masks = Budget(density=0.6).cut(scores, target)
             return evaluate(dense.network(masks), digits.test, cpu).top1
 
         found = accuracy(prompt_scores(net.eval(), prompt))
-        random = [accuracy(random_scores(dense.groups, draw)) for draw in range(4)]
+        random = [accuracy(random_scores(dense.groups, draw)) for draw in range(6)]
         ahead.append(found - sum(random) / len(random))
     assert all(points > 0 for points in ahead), ahead
+    source = {"task": "digits", "class_names": [str(n) for n in range(CLASSES)]}
+    notes, state = EntryNotes(source, {}, {}, "# for tests\n"), dense.module.state_dict()
+    save_entry(tmp_path / "entry", net, state, dense.spec, prompt, notes)
+    verify_entry(tmp_path / "entry")
+    loaded = load_hypernet(tmp_path / "entry")
+    small = loaded.generate_masks(loaded.prompt(), macs=0.6).apply(loaded.backbone())
+    assert count_parameters(small) < count_parameters(dense.module)
 
 
 def test_forward_selection_takes_heads_as_wholes(learned, digits, cpu):

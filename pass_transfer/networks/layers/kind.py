@@ -6,7 +6,7 @@ room asks for a layer's class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
@@ -258,6 +258,12 @@ def named_layers(
         kind = layer_kind(module)
         if kind is not None and wanted(kind):
             yield name, module, kind
+
+
+def computes_as(module: nn.Module, names: Iterable[str]) -> bool:
+    """Whether what a module computes is defined by a class of one of these names."""
+    own = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
+    return own.__name__ in names
 
 
 def resize_tensors(module: nn.Module, shapes: Mapping[str, torch.Size]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from pass_transfer.networks.layers.kind import LayerCost, LayerKind
+from pass_transfer.networks.layers.kind import LayerCost, LayerKind, computes_as
 
-CHANNELS_FIRST = "LayerNorm2d"  # what torchvision and timm call it on maps (B, C, H, W)
+# By the names of torch's, torchvision's and timm's classes.
+OF_TOKENS = ("LayerNorm", "LayerNormFp32", "LayerNormAct", "LayerNormActFp32")
+OF_MAPS = ("LayerNorm2d", "LayerNorm2dFp32", "LayerNormAct2d", "LayerNormAct2dFp32")  # (B, C, H, W)
+IN_GROUPS = ("GroupNorm", "GroupNorm1", "GroupNormAct", "GroupNorm1Act")
 
 
 class LayerNorm(LayerKind[nn.LayerNorm]):
@@ -18,6 +21,10 @@ class LayerNorm(LayerKind[nn.LayerNorm]):
     types = (nn.LayerNorm,)
     channel_axis = -1
     holds_channels = True
+
+    def matches(self, module: nn.Module) -> bool:
+        """Whether a module is a layer normalisation over the last axis, and nothing else."""
+        return isinstance(module, self.types) and computes_as(module, OF_TOKENS)
 
     def output_channels(self, module: nn.LayerNorm) -> int:
         """Number of channels."""
@@ -44,7 +51,7 @@ class LayerNormOfMaps(LayerNorm):
 
     def matches(self, module: nn.Module) -> bool:
         """Whether a module is torchvision's or timm's layer normalisation of maps."""
-        return isinstance(module, nn.LayerNorm) and type(module).__name__ == CHANNELS_FIRST
+        return isinstance(module, self.types) and computes_as(module, OF_MAPS)
 
 
 class GroupNorm(LayerKind[nn.GroupNorm]):
@@ -52,6 +59,10 @@ class GroupNorm(LayerKind[nn.GroupNorm]):
 
     types = (nn.GroupNorm,)
     holds_channels = True
+
+    def matches(self, module: nn.Module) -> bool:
+        """Whether a module is a group normalisation, and nothing else."""
+        return isinstance(module, self.types) and computes_as(module, IN_GROUPS)
 
     def output_channels(self, module: nn.GroupNorm) -> int:
         """Number of channels."""

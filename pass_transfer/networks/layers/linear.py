@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pass_transfer.networks.layers.kind import LayerCost, LayerKind, Role
+from pass_transfer.networks.layers.kind import LayerCost, LayerKind, Role, computes_as
 
 
 class Linear(LayerKind[nn.Linear]):
@@ -18,6 +18,10 @@ class Linear(LayerKind[nn.Linear]):
     mixes_channels = True
     can_classify = True
     role = Role.LINEAR
+
+    def matches(self, module: nn.Module) -> bool:
+        """Whether a module computes what torch's or timm's linear layer does."""
+        return isinstance(module, self.types) and computes_as(module, ("Linear",))
 
     def output_channels(self, module: nn.Linear) -> int:
         """Number of output features."""
