@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Mapping
 from types import ModuleType
@@ -53,11 +54,12 @@ def inputs(architecture: str, weights: str | None) -> dict[str, Any]:
 
     config = _config(architecture, weights)
     found = resolve_data_config({}, pretrained_cfg={} if config is None else config.to_dict())
+    size = found["input_size"][-1]
     return {
-        "image_size": found["input_size"][-1],
+        "image_size": size,
         "mean": tuple(found["mean"]),
         "std": tuple(found["std"]),
-        "crop_share": min(1.0, found["crop_pct"]),
+        "crop_share": size / math.floor(size / min(1.0, found["crop_pct"])),
         "interpolation": "bilinear" if found["interpolation"] == "bilinear" else "bicubic",
         "fit": "squash" if found["crop_mode"] == SQUASHING else "crop",
     }

@@ -80,6 +80,7 @@ def finetune(
         "task": task,
         "data": data.record.fingerprints(),
         "size": image_size,
+        "preprocessing": dict(spec.preprocessing.saved()),
     }
     identity = settings | dataclasses.asdict(config)
     run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)

@@ -71,7 +71,7 @@ def test_preprocessing_is_that_of_timms_data_configuration(name):
     assert spec.architecture == f"timm/{name.partition('.')[0]}"
     assert tag == (name.partition(".")[2] or None)
     assert crop.size == (spec.image_size, spec.image_size)
-    assert int(spec.image_size / spec.crop_share) == resize.size
+    assert round(spec.image_size / spec.crop_share) == resize.size
     assert spec.interpolation == resize.interpolation.value
     assert spec.mean == model.pretrained_cfg["mean"] and spec.std == model.pretrained_cfg["std"]
 
