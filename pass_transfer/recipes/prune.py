@@ -22,7 +22,6 @@ from pass_transfer.networks import (
     build_backbone,
     classifier_of,
     find_groups,
-    kind_of,
     register_network,
     set_classifier,
 )
@@ -112,7 +111,7 @@ def prune(
     whole = copy.deepcopy(module).cpu().float().eval()
     inputs = {field: options.pop(field) for field in INPUTS if field in options}
     called = name or type(module).__name__
-    spec = BackboneSpec(called, _classes(whole), size, **inputs)
+    spec = BackboneSpec(called, classifier_of(whole).out_features, size, **inputs)
     _make_known(whole, spec)
     return adapt(task=task, out=out, network=NamedModule(whole, spec), **options)
 
@@ -127,12 +126,6 @@ def _size(module: nn.Module, example: torch.Tensor) -> int:
     return shape[2]
 
 
-def _classes(module: nn.Module) -> int:
-    """Outputs of the classifier."""
-    classifier = classifier_of(module)
-    return kind_of(classifier).output_channels(classifier)
-
-
 def _by_magnitude(module: nn.Module, size: int, options: dict[str, Any]) -> nn.Module:
     """A cut copy of a module, whose channels of the least magnitude are gone."""
     budget, method = take_budget(options), options.pop("method", "uniform_l1")
@@ -144,7 +137,7 @@ def _by_magnitude(module: nn.Module, size: int, options: dict[str, Any]) -> nn.M
         )
     whole = copy.deepcopy(module).eval()
     groups = find_groups(whole, size)
-    spec = BackboneSpec(type(module).__name__, _classes(whole), size)
+    spec = BackboneSpec(type(module).__name__, classifier_of(whole).out_features, size)
     dense = PretrainedBackbone(whole, spec, groups, spec.architecture)
     scores = MAGNITUDES[method](whole, groups, size)
     masks = budget.cut(scores, cut_network(dense, None, None, "cpu"))
