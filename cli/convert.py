@@ -21,7 +21,7 @@ def convert(
 
     No code of the file runs. What is no tensor of a network is left out, and named.
 
-    Example: pass-transfer convert mine.pth mine.safetensors
+    Example: pass-transfer convert mine.pth converted.safetensors
     """
     from pass_transfer.recipes.convert import convert as run
     from pass_transfer.report import conversion

@@ -161,10 +161,12 @@ def test_two_threads_take_turns_and_each_has_its_own_numbers():
         assert torch.equal(drawn, drawing(number))
 
 
-ALONE = {"read_image"}  # neither draws nor computes, so many threads may read at once
+# What neither draws nor computes, so that many threads may call it at once.
+ALONE = {"read_image", "register_network"}
 PUBLIC = {name: getattr(pt, name) for name in pt.__all__}
 FUNCTIONS = [name for name, value in PUBLIC.items() if inspect.isfunction(value)]
-RECIPES = ("adapt", "bench", "eval", "finetune", "inspect", "predict", "search")
+RECIPES = ("adapt", "bench", "convert", "eval", "export", "finetune", "inspect", "predict", "prune")
+RECIPES += ("search",)
 
 
 def test_every_public_function_and_every_recipe_is_a_guest():

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from torch import nn
 
 from pass_transfer.errors import BackboneError, UsageError
+from pass_transfer.hub import in_words
 from pass_transfer.networks.source import meant
 from pass_transfer.networks.spec import BackboneSpec
 
@@ -77,12 +80,12 @@ def pretrained(spec: BackboneSpec, weights: str | None) -> Mapping[str, torch.Te
         )
     name = f"{spec.architecture}.{config.tag}" if config.tag else spec.architecture
     try:
-        return _created(name, spec.image_size, pretrained=True).state_dict()
+        with _quiet():
+            return _created(name, spec.image_size, pretrained=True).state_dict()
     except Exception as error:  # huggingface_hub and timm raise many kinds
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise BackboneError(
-            f"cannot download timm's weights {name.removeprefix(PREFIX)} ({why}). Without a "
-            "network, give a .pth or .safetensors file (weights)"
+            f"cannot download timm's weights {name.removeprefix(PREFIX)} ({in_words(error)}); "
+            "where there is no internet, give a .pth or .safetensors file (weights)"
         ) from error
 
 
@@ -101,6 +104,18 @@ def adjusted(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, to
         return dict(bring(dict(state), network))
     except Exception:  # of tensors that are not this network's: they are refused by name and shape
         return state
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the hub client's lines on every try; an error says what there is to say."""
+    log = logging.getLogger("huggingface_hub")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _timm() -> ModuleType:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pass_transfer.errors import BackboneError
+from pass_transfer.hub import in_words
 from pass_transfer.networks.source import meant
 from pass_transfer.networks.spec import BackboneSpec
 
@@ -54,10 +55,10 @@ def pretrained(spec: BackboneSpec, weights: str | None) -> Mapping[str, torch.Te
     try:
         state = known.get_state_dict(progress=False, check_hash=True)
     except Exception as error:  # urllib and torch.hub raise many kinds
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise BackboneError(
             f"cannot download the torchvision weights {known.name} of {spec.architecture} "
-            f"({why}). Without a network, give a .pth or .safetensors file (weights)"
+            f"({in_words(error)}); where there is no internet, give a .pth or .safetensors file "
+            "(weights)"
         ) from error
     return {name: tensor for name, tensor in state.items() if not name.startswith(AUXILIARY)}
 

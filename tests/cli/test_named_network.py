@@ -3,13 +3,15 @@
 import json
 import re
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 import pass_transfer as pt
 from pass_transfer.files import read_tensors, write_tensors
-from pass_transfer.networks import builders, register_network
+from pass_transfer.networks import BackboneSpec, build_backbone, builders, register_network
+from pass_transfer.networks.spec import IMAGENET_MEAN, IMAGENET_STD
 from pass_transfer.networks.weights import fingerprint
 
 SIDE = 16
@@ -207,6 +209,41 @@ def test_search_makes_an_entry_of_a_network(call, refused, weights, few_photos, 
     assert "neither is given" in refused("search", "--out", tmp_path / "no", code=2)
     assert "task is missing" in refused("search", "--out", tmp_path / "no", *given[1:5], code=2)
     assert not (tmp_path / "no").exists() and not (tmp_path / "no-backbone").exists()
+
+
+def test_a_whole_network_is_exported(call, refused, weights, tmp_path):
+    path = tmp_path / "whole.onnx"
+    code, out, err = call("export", "--network", "tiny", "--weights", weights, "--out", path)
+    assert code == 0 and path.is_file() and "logits" in out, err
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    images = torch.rand(2, 3, SIDE, SIDE)
+    network = Tiny(2).eval()
+    network.load_state_dict(state())
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.no_grad():
+        expected = network((images - mean) / std)
+    found = session.run(["logits"], {"images": images.numpy()})[0]
+    assert torch.allclose(torch.from_numpy(found), expected, atol=1e-5)
+    path.unlink()
+    assert "neither is given" in refused("export", "--out", path, code=2)
+    assert "--weights goes with" in refused("export", "r", "--weights", "x", "--out", path, code=2)
+    assert not path.exists()
+
+
+def test_a_network_of_timm_is_cut_and_loaded(call, asked, tmp_path):
+    torch.manual_seed(0)
+    made = build_backbone(BackboneSpec("timm/test_resnet", 2, 32))
+    write_tensors(tmp_path / "w.safetensors", made.state_dict())
+    given = asked("--json", "--image-size", "32", "--method", "uniform_l1")
+    given[given.index("--network") + 1] = "timm/test_resnet.r160_in1k"
+    given[given.index("--weights") + 1] = tmp_path / "w.safetensors"
+    code, out, err = call(*given)
+    result = json.loads(out)
+    assert code == 0 and result["network"] == "timm/test_resnet", err
+    assert result["macs"] <= 0.5 * result["dense_macs"]
+    model = pt.load_pruned(tmp_path / "run")
+    assert model.spec.architecture == "timm/test_resnet" and model.spec.image_size == 32
+    assert model(torch.rand(1, 3, 32, 32)).shape == (1, 2)
 
 
 STUDY = "network: tiny\nweights: {weights}\ntasks: [{task}]\nmethods: [{methods}]\nbudgets: [0.5]\n"
