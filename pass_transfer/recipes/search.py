@@ -14,6 +14,7 @@ import torch
 from pass_transfer.errors import StorageError, UsageError
 from pass_transfer.files import read_object, read_tensors, write_json, write_tensors
 from pass_transfer.networks import build_backbone, find_groups
+from pass_transfer.networks.outline import load_tensors
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.weights import fingerprint
 from pass_transfer.progress import say
@@ -79,7 +80,7 @@ def search(
     check_free(out, resume=where.resume, force=where.force)
     note, spec, stored = read_trained(Path(backbone))
     module = build_backbone(spec)
-    module.load_state_dict(stored)
+    load_tensors(module, stored)
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
     data = load_task(note["task"], spec.image_size, data_dir)

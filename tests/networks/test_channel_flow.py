@@ -354,7 +354,7 @@ WHOLE = {
     "a reduction": ("a", "depend on one another"),
     "a convolution over channels": ("a", "along (Conv1d) mixes channels by convolution"),
     "a tensor that is written into": ("a", "writes into a tensor by copy_"),
-    "a linear layer that computes something else": ("b", "depend on one another"),
+    "a linear layer that computes something else": ("b", "cosine (Cosine) mixes channels"),
     "a normalisation over another axis": ("a", "depend on one another"),
     "numbers for each channel": ("a", "norm (Table) joins them with a tensor that stays"),
     "windows of a known width": ("b", "takes them apart"),
