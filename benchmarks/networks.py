@@ -66,7 +66,7 @@ ENGINE = "eager channels_last"
 BEGIN, END = "<!-- printed -->", "<!-- end -->"
 BLOCK = re.compile(f"{BEGIN}\n.*?\n{END}", re.DOTALL)
 HEADER = (
-    "| network | units | MACs that can go | masked = removed | ONNX | MACs left | dense ms "
+    "| network | units (groups) | MACs that can go | masked = removed | ONNX | MACs left | dense ms "
     "| faster | of the MACs |\n|---|---|---|---|---|---|---|---|---|"
 )
 
@@ -203,7 +203,7 @@ def _row(found: Mapping[str, Any]) -> str:
 def _cells(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"`{found['network']}`"
     units = found["units"].items()
-    yield "; ".join(f"{width:,} {kind} in {groups} groups" for kind, (groups, width) in units)
+    yield "; ".join(f"{width:,} {kind} ({groups})" for kind, (groups, width) in units)
     yield f"{found['can_go']:.0%}"
     yield f"{found['difference']:.0e}"
     yield f"{found['onnx_difference']:.0e}"
