@@ -10,7 +10,7 @@ import torch
 from pass_transfer import ops
 from pass_transfer.errors import MaskError, UsageError
 from pass_transfer.masks import ChannelMasks
-from pass_transfer.networks import ChannelGroups
+from pass_transfer.networks import ChannelGroup, ChannelGroups
 from pass_transfer.settings import is_whole
 
 
@@ -38,7 +38,8 @@ class RankedCuts:
         groups: of the network they belong to.
         uniform: the same share of every group, instead of one ranking over all of them
             (the ablation of arXiv 2407.17412, which calls the other one global).
-        round_to: groups keep a multiple of this many units, or all of them.
+        round_to: groups keep a multiple of this many units, or all of them; attention any number
+            of heads.
         keep_layers: layers to leave alone, by name or pattern ("layer1.*"): the groups they
             write and read stay whole.
 
@@ -75,7 +76,8 @@ class RankedCuts:
         taken = torch.bincount(self.group_of[:count], minlength=len(self.groups)).tolist()
         found = {}
         for (name, group), units in zip(self.groups.items(), taken):
-            rounded = units // self.round_to * self.round_to
+            step = _step(group, self.round_to)
+            rounded = units // step * step
             found[name] = group.width if units == group.width else max(self.lowest[name], rounded)
         return found
 
@@ -157,11 +159,17 @@ def _checked(scores: Mapping[str, torch.Tensor], groups: ChannelGroups) -> torch
     return flat
 
 
+def _step(group: ChannelGroup, round_to: int) -> int:
+    """Of how many units a group keeps a multiple: heads are wide, and are not rounded."""
+    return 1 if group.products else round_to
+
+
 def _lowest(groups: ChannelGroups, round_to: int, whole: set[str]) -> dict[str, int]:
     """The fewest units that each group may keep."""
     found = {}
     for (name, group), floor in zip(groups.items(), groups.floors.tolist()):
-        rounded = -(-floor // round_to) * round_to
+        step = _step(group, round_to)
+        rounded = -(-floor // step) * step
         found[name] = group.width if name in whole else min(group.width, rounded)
     return found
 

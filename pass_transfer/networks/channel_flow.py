@@ -67,6 +67,9 @@ def follow(network: nn.Module, image: Tensor) -> Flow:
     mode = _Following(network, flow)
     with torch.inference_mode(), mode.hooked(network), mode:
         result = network(image)
+    for layer, where in mode.lent.items():
+        sides = (flow.made, flow.read, flow.held)
+        mode.keep([side.get(layer) for side in sides], f"{where} computes with tensors of {layer}")
     for tensor in tensors_in(result):
         labels = labels_of(tensor)
         if labels is not None:
@@ -88,11 +91,14 @@ class _Following(TorchDispatchMode):
         self.within: list[tuple[str, bool]] = []  # modules that run, the innermost last
         self.whole = 0  # how many layers that are taken as wholes run
         self.names: dict[int, str] = {}
+        self.owners: dict[int, str] = {}  # of tensors of layers that are taken as wholes
+        self.lent: dict[str, str] = {}  # by layer, where else its tensors are computed with
         for name, module in network.named_modules():
-            kind = layer_kind(module)
+            kind, own = layer_kind(module), module.named_parameters(recurse=False)
             if kind is None or not kind.has_channels:
-                own = module.named_parameters(recurse=False)
                 self.names |= {id(t): f"{name}.{n}".lstrip(".") for n, t in own}
+            else:
+                self.owners |= {id(t): name for _, t in own}
 
     @contextmanager
     def hooked(self, network: nn.Module) -> Iterator[None]:
@@ -196,6 +202,7 @@ class _Following(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         made = func(*args, **kwargs)
         tensors = tensors_in([*args, *kwargs.values()])
+        self._note_lent(tensors)
         labels = tuple(self._labels(tensor) for tensor in tensors)
         if all(part is None for part in labels):
             return made
@@ -209,13 +216,13 @@ class _Following(TorchDispatchMode):
         where, counting = self.within[-1]
         call = Call(func, plain_name(func), args, kwargs, labels, tuple(results))
         if call.written is not None and labels_of(call.written) is None:
-            self._keep(labels, f"{where} writes into a tensor by {call.name}")
+            self.keep(labels, f"{where} writes into a tensor by {call.name}")
         rules = self.rules
         cuts, products = len(rules.cuts), len(rules.products)
         try:
             found = rules.results(call)
         except Unfollowed:
-            self._keep(labels, f"{where} mixes channels by {call.name}")
+            self.keep(labels, f"{where} mixes channels by {call.name}")
             for result in results:
                 setattr(result, MARK, None)
             return
@@ -229,7 +236,15 @@ class _Following(TorchDispatchMode):
         for result, part in zip(results, found):
             setattr(result, MARK, None if bool((part == NONE).all()) else part)
 
-    def _keep(self, labels: Iterable[Tensor | None], why: str) -> None:
+    def _note_lent(self, tensors: list[Tensor]) -> None:
+        where, counting = self.within[-1]
+        for tensor in tensors:
+            owner = self.owners.get(id(tensor))
+            if owner is not None and not counting:
+                self.lent.setdefault(owner, where)
+
+    def keep(self, labels: Iterable[Tensor | None], why: str) -> None:
+        """Note that labels cannot go, and why."""
         self.flow.kept += [(part, why) for part in labels if part is not None]
 
     def _labels(self, tensor: Tensor) -> Tensor | None:

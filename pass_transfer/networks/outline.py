@@ -5,6 +5,7 @@ They live on torch's "meta" device, where a tensor has a shape and nothing else.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -54,6 +55,16 @@ def check_tensors(
             raise BackboneError(f"{where}: {name} is {tensor.dtype}, not {expected.dtype}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BackboneError(f"{where}: {name} holds NaN or infinite values")
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give a module these values, by the names of its own tensors.
+
+    A file says nothing of versions of layers: the tensors are as the module has them now.
+    """
+    state = OrderedDict(tensors)
+    vars(state)["_metadata"] = vars(module.state_dict())["_metadata"]
+    module.load_state_dict(state)
 
 
 def check_images(network: nn.Module, spec: BackboneSpec) -> None:

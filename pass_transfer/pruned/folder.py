@@ -24,7 +24,7 @@ from pass_transfer.files import (
 from pass_transfer.hub import HUB_PREFIX, download
 from pass_transfer.networks import BackboneSpec, build_backbone, kind_of
 from pass_transfer.networks.network import Network
-from pass_transfer.networks.outline import check_images, check_tensors, outline
+from pass_transfer.networks.outline import check_images, check_tensors, load_tensors, outline
 from pass_transfer.networks.removal import resize_like
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned.deployed import DeployedNetwork
@@ -141,7 +141,7 @@ def _rebuild(folder: Path, note: dict[str, Any]) -> DeployedNetwork:
     check_images(plan, spec)
     network = _empty(spec, tensors, prompt)
     check_tensors(network.state_dict(), tensors, folder / WEIGHTS)
-    network.load_state_dict(tensors, strict=True)
+    load_tensors(network, tensors)
     return DeployedNetwork(network, spec, names, note["kept"])
 
 

@@ -14,6 +14,7 @@ from pass_transfer.files import sha256, write_json, write_tensors
 from pass_transfer.networks import build_backbone, load_weights
 from pass_transfer.networks.named import named_spec
 from pass_transfer.networks.network import Network
+from pass_transfer.networks.outline import load_tensors
 from pass_transfer.progress import say
 from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes.options import RunOptions, check_image_size, refuse_unknown, take
@@ -109,7 +110,7 @@ def _save(
 ) -> dict[str, Any]:
     """The network in half precision, with its accuracy as stored."""
     stored = half_precision(network.backbone.state_dict())
-    network.backbone.load_state_dict(stored)
+    load_tensors(network.backbone, stored)
     accuracy = evaluate(network, data.test, runtime)
     seconds = round(run.seconds, 1)
     result = said | {"top1": accuracy.top1, "top5": accuracy.top5, "seconds": seconds}

@@ -15,6 +15,7 @@ from pass_transfer.errors import StorageError, UsageError
 from pass_transfer.files import read_object, read_tensors, write_json, write_tensors
 from pass_transfer.networks import build_backbone, find_groups
 from pass_transfer.networks.named import named_spec
+from pass_transfer.networks.outline import load_tensors
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.weights import fingerprint
 from pass_transfer.progress import say
@@ -143,7 +144,7 @@ def search(
     note, spec, stored = read_trained(Path(backbone))
     check_image_size(source.image_size, spec.image_size, f"the backbone in {backbone}")
     module = build_backbone(spec)
-    module.load_state_dict(stored)
+    load_tensors(module, stored)
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
     data = load_task(note["task"], spec.preprocessing, data_dir)

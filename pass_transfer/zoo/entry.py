@@ -24,7 +24,7 @@ from pass_transfer.files import (
 )
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
-from pass_transfer.networks.outline import check_images, check_tensors, outline
+from pass_transfer.networks.outline import check_images, check_tensors, load_tensors, outline
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.weights import fingerprint
 from pass_transfer.prompts import Prompt
@@ -136,7 +136,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], Path]:
 def _filled(module: Module, tensors: Mapping[str, torch.Tensor], path: Path) -> Module:
     """A module with the tensors of a file. Raises BackboneError where they do not fit."""
     check_tensors(module.state_dict(), tensors, path)
-    module.load_state_dict(tensors)
+    load_tensors(module, tensors)
     return module
 
 

@@ -161,9 +161,8 @@ def reloaded(tmp_path_factory, random_masks):
             model.save(root / name)
             models[name] = model
     folders = [str(root / name) for name in models]
-    fresh = subprocess.run(
-        [sys.executable, "-c", LOAD, *folders], capture_output=True, text=True, check=True
-    )
+    fresh = subprocess.run([sys.executable, "-c", LOAD, *folders], capture_output=True, text=True)
+    assert fresh.returncode == 0, fresh.stderr
     logits = json.loads(fresh.stdout)
     return {name: (model, logits[str(root / name)]) for name, model in models.items()}
 

@@ -354,7 +354,7 @@ WHOLE = {
     "a reduction": ("a", "depend on one another"),
     "a convolution over channels": ("a", "along (Conv1d) mixes channels by convolution"),
     "a tensor that is written into": ("a", "writes into a tensor by copy_"),
-    "a linear layer that computes something else": ("b", "depend on one another"),
+    "a linear layer that computes something else": ("b", "cosine (Cosine) mixes channels"),
     "a normalisation over another axis": ("a", "depend on one another"),
     "numbers for each channel": ("a", "norm (Table) joins them with a tensor that stays"),
     "windows of a known width": ("b", "takes them apart"),
@@ -448,3 +448,14 @@ def test_groups_are_those_of_torch_pruning(architecture):
         expected.add(frozenset(writes & makers))
     found = {frozenset(set(g.writes) & makers) for g in find_groups(network, 32).values()}
     assert found == expected
+
+
+def test_a_layer_whose_weight_is_used_elsewhere_too_is_kept_whole():
+    def both(self, x):
+        x = self.b(self.a(x)).mean((2, 3))
+        weight = self.b.weight.flatten(1)
+        return self.head(x + x.detach().sum() * 0 + weight.sum(1))
+
+    layers = {"a": conv(3, 8), "b": conv(8, 6), "head": nn.Linear(6, 5)}
+    with pytest.raises(BackboneError, match=r"\(Net\) computes with tensors of b"):
+        find_groups(Net(both, **layers), SIDE)

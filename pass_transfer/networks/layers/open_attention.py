@@ -199,7 +199,10 @@ def _attend(
     made = scaled_dot_product_attention(
         query, key, value, attn_mask=bias, dropout_p=dropout, scale=scale
     )
-    return made.transpose(1, 2).reshape(batch, tokens, -1)
+    made = made.transpose(1, 2)
+    if torch.compiler.is_exporting():  # another runtime lays it out in another way
+        made = made.clone(memory_format=torch.contiguous_format)
+    return made.reshape(batch, tokens, -1)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
