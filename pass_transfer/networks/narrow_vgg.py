@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
+from pass_transfer.networks.layers import named_layers
+
 WIDTH = 512  # of the two hidden layers of the classifier; torchvision's have 4096
 PLACES = 7  # a side of the map that the classifier reads
 
@@ -29,10 +31,9 @@ class NarrowVGG16(nn.Module):
             nn.Dropout(),
             nn.Linear(WIDTH, classes),
         )
-        for layer in self.modules():
-            if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.get_parameter("bias"))
+        for _, layer, _ in named_layers(self, lambda kind: kind.mixes_channels):
+            nn.init.kaiming_normal_(layer.get_parameter("weight"), nonlinearity="relu")
+            nn.init.zeros_(layer.get_parameter("bias"))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes) of images (B, 3, S, S), S at least 32."""

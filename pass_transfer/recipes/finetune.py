@@ -11,7 +11,7 @@ import torch
 
 from pass_transfer.arguments import expanded
 from pass_transfer.files import sha256, write_json, write_tensors
-from pass_transfer.networks import build_backbone, load_weights
+from pass_transfer.networks import BackboneSpec, build_backbone, load_weights
 from pass_transfer.networks.named import named_spec
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.outline import load_tensors
@@ -74,15 +74,7 @@ def finetune(
     spec = dataclasses.replace(spec, classes=data.classes)
     network = Network(build_backbone(spec), spec.mean, spec.std)
     left = load_weights(network.backbone, spec, weights)
-    settings = {
-        "recipe": "pretrain",  # as version 0.1 called it
-        "architecture": spec.architecture,
-        "weights": _which(weights),
-        "task": task,
-        "data": data.record.fingerprints(),
-        "size": image_size,
-        "preprocessing": dict(spec.preprocessing.saved()),
-    }
+    settings = _made_from(spec, weights) | {"task": task, "data": data.record.fingerprints()}
     identity = settings | dataclasses.asdict(config)
     run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)
     keep_data(run.path, data)
@@ -96,6 +88,17 @@ def finetune(
     recalibrate(network, data.train, runtime, images=FINAL_IMAGES, seed=config.seed)
     said = {"spec": dataclasses.asdict(spec), "classes": list(data.class_names), "task": task}
     return _save(run, network, data, runtime, said | {"config": identity})
+
+
+def _made_from(spec: BackboneSpec, weights: str | Path | None) -> dict[str, Any]:
+    """What a fine-tuning starts from, as config.json has it."""
+    return {
+        "recipe": "pretrain",  # as version 0.1 called it
+        "architecture": spec.architecture,
+        "weights": _which(weights),
+        "size": spec.image_size,
+        "preprocessing": dict(spec.preprocessing.saved()),
+    }
 
 
 def _begin(network: Network, new_head: bool, data: Task, runtime: Runtime, seed: int) -> None:

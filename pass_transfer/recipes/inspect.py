@@ -99,11 +99,10 @@ def inspect(
             without one.
 
     Returns:
-        "hypernet" (null without one), "network" (where one was named), "groups" (name, kept,
-        width, layers), "kept_whole" (why channels cannot go, by the layer that makes them),
-        "layers" (name, positions, inputs, outputs, macs, parameters and each with dense_ before
-        it), totals as in result.json, "estimated_speed_up" (speed_up),
-        "latency_ms" by batch size or null, and "warnings".
+        "hypernet" (or null), "network" (where named), "groups" (name, kept, width, layers),
+        "kept_whole" (why channels cannot go, by the layer that makes them), "layers" (name,
+        positions, inputs, outputs, macs, parameters, and each with dense_ before it), totals as
+        in result.json, "estimated_speed_up", "latency_ms" by batch size or null, "warnings".
 
     Raises:
         UsageError, MaskError: see AskedNetwork, Budget and Budget.cut.

@@ -13,7 +13,7 @@ import torch
 
 from pass_transfer.errors import StorageError, UsageError
 from pass_transfer.files import read_object, read_tensors, write_json, write_tensors
-from pass_transfer.networks import build_backbone, find_groups
+from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
 from pass_transfer.networks.named import named_spec
 from pass_transfer.networks.outline import load_tensors
 from pass_transfer.networks.pretrained import PretrainedBackbone
@@ -161,16 +161,20 @@ def search(
         return _finished(run)
     net, prompt = _searched(_Search(dense, data, config, shape, runtime, run))
     seconds = round(run.seconds, 1)
-    card = (
-        f"# {spec.architecture} on {note['task']}\n\nWritten by `pass-transfer search`; dense "
-        f"top-1 {note['top1']} %.\n"
-    )
-    notes = EntryNotes(_source(note), recipe | {"seconds": seconds}, {}, card)
+    notes = EntryNotes(_source(note), recipe | {"seconds": seconds}, {}, _card(spec, note))
     save_entry(run.path / "entry", net, stored, spec, prompt, notes)
     result = {"entry": str(Path(out) / "entry"), "seconds": seconds}
     write_json(run.path / RESULT, result)
     run.drop_checkpoints()
     return result
+
+
+def _card(spec: BackboneSpec, note: Mapping[str, Any]) -> str:
+    """The beginning of a model card."""
+    return (
+        f"# {spec.architecture} on {note['task']}\n\nWritten by `pass-transfer search`; dense "
+        f"top-1 {note['top1']} %.\n"
+    )
 
 
 def _finished(run: RunFolder) -> dict[str, Any]:
