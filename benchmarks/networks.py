@@ -66,8 +66,8 @@ ENGINE = "eager channels_last"
 BEGIN, END = "<!-- printed -->", "<!-- end -->"
 BLOCK = re.compile(f"{BEGIN}\n.*?\n{END}", re.DOTALL)
 HEADER = (
-    "| network | units (groups) | MACs that can go | masked = removed | ONNX | MACs left | dense ms "
-    "| faster | of the MACs |\n|---|---|---|---|---|---|---|---|---|"
+    "| network | units (groups) | MACs that can go | masked = removed | ONNX | MACs left "
+    "| dense ms | faster | of the MACs |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
