@@ -227,6 +227,8 @@ class _Following(TorchDispatchMode):
                 setattr(result, MARK, None)
             return
         for cut in rules.cuts[cuts:]:
+            if counting and cut.beside is not None:
+                continue  # what it makes of its own weights has as many channels as they have
             allowed = cut if counting else replace(cut, most=0)
             why = (
                 "takes them apart" if cut.beside is None else "joins them with a tensor that stays"

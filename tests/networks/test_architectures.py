@@ -224,3 +224,12 @@ def test_they_adapt_to_the_digits(call, own_entry, tmp_path, architecture, how):
     assert count_macs(model.network, SIDE) == result["macs"] < result["dense_macs"]
     assert count_parameters(model.network.backbone) == result["parameters"]
     gc.collect()
+
+
+@pytest.mark.parametrize(
+    "name, heads",
+    [("vit_b_32", 12 * 12), ("swin_t", 138), ("swin_v2_t", 138), (OF_TIMM[6], 12 * 6)],
+)
+def test_heads_of_attention_are_units(name, heads):
+    groups = find_groups(built(spec_of(name)).eval(), spec_of(name).image_size)
+    assert sum(group.width for group in groups.values() if group.products) == heads
