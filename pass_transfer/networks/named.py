@@ -16,6 +16,7 @@ from pass_transfer.networks.builders import build_backbone, source_of
 from pass_transfer.networks.outline import ODD_SIZE, check_images, outline
 from pass_transfer.networks.spec import BackboneSpec
 from pass_transfer.networks.weights import is_file, load_dense
+from pass_transfer.preprocessing import SMALL
 
 CLASSES = 1000  # of ImageNet, until it is known how many the weights have
 
@@ -49,7 +50,8 @@ def named_spec(
     """What a network takes in, and which weights are meant; see load_network.
 
     Nothing is downloaded. With weights from a file, it is what the network's default weights
-    take in. The number of classes is the weights' own matter.
+    take in. Up to SMALL pixels the whole image is shown. The number of classes is the weights'
+    own matter.
     """
     check_is("network", name, str, "a name, such as 'resnet50'")
     architecture, tag = _split(name)
@@ -60,6 +62,8 @@ def named_spec(
     takes = source.inputs(architecture, named)
     if image_size is not None:
         takes["image_size"] = image_size
+    if takes["image_size"] <= SMALL:
+        takes["crop_share"] = 1.0
     spec = BackboneSpec(architecture, CLASSES, **takes)
     _check_size(spec)
     return spec, named if weights is None else weights
