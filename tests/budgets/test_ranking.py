@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pass_transfer.budgets import BUDGET_KINDS, ROUND_TO, Budget, CutNetwork, RankedCuts
 from pass_transfer.errors import MaskError, UsageError
-from pass_transfer.networks import CostTable
+from pass_transfer.networks import ChannelGroup, ChannelGroups, CostTable
 
 SIDE = 32
 
@@ -300,3 +300,12 @@ def test_a_filled_cut_is_within_the_budget_and_no_unit_fits_any_more(
 def test_filling_goes_with_single_units_alone():
     with pytest.raises(UsageError, match="fill"):
         Budget(macs=0.5, round_to=8, fill=True)
+
+
+def test_heads_are_not_rounded():
+    heads = ChannelGroup("heads", 12, {}, {}, products={"attention": 5})
+    groups = ChannelGroups({"heads": heads, "b": ChannelGroup("b", 12, {}, {})}, (), "grouped")
+    cuts = RankedCuts({name: torch.rand(12) for name in groups}, groups, round_to=8)
+    kept = [cuts.kept(count) for count in range(cuts.least, cuts.most + 1)]
+    assert {units["heads"] for units in kept} == set(range(2, 13))
+    assert {units["b"] for units in kept} == {8, 12}
