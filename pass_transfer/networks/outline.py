@@ -57,14 +57,16 @@ def check_tensors(
             raise BackboneError(f"{where}: {name} holds NaN or infinite values")
 
 
-def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give a module these values, by the names of its own tensors.
+def load_tensors(
+    module: nn.Module, tensors: Mapping[str, torch.Tensor], *, strict: bool = True
+) -> None:
+    """Give a module these values, by the names of its own tensors: of all, if it is strict.
 
     A file says nothing of versions of layers: the tensors are as the module has them now.
     """
     state = OrderedDict(tensors)
     vars(state)["_metadata"] = vars(module.state_dict())["_metadata"]
-    module.load_state_dict(state)
+    module.load_state_dict(state, strict=strict)
 
 
 def check_images(network: nn.Module, spec: BackboneSpec) -> None:

@@ -17,7 +17,7 @@ from pass_transfer.networks.builders import architectures, build_backbone, sourc
 from pass_transfer.networks.checkpoints import PICKLE, conversion, file_kind, read_checkpoint
 from pass_transfer.networks.classifier import classifier_name, classifier_of
 from pass_transfer.networks.layers.open_attention import named_as_open
-from pass_transfer.networks.outline import outline
+from pass_transfer.networks.outline import load_tensors, outline
 from pass_transfer.networks.spec import BackboneSpec
 from pass_transfer.networks.tensor_names import (
     COUNTER,
@@ -221,7 +221,7 @@ def _fill(
         values = tensor.to(own[name].dtype)
         if tensor.is_floating_point() and not bool(torch.isfinite(values).all()):
             raise BackboneError(f"{where}{name} holds NaN or infinite values")
-    backbone.load_state_dict(state, strict=False)
+    load_tensors(backbone, state, strict=False)
 
 
 def _but(state: Mapping[str, torch.Tensor], wanted: Architecture) -> str:

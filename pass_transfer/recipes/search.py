@@ -13,6 +13,7 @@ import torch
 
 from pass_transfer.errors import StorageError, UsageError
 from pass_transfer.files import read_object, read_tensors, write_json, write_tensors
+from pass_transfer.masking.agreement import check_agreement
 from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
 from pass_transfer.networks.named import named_spec
 from pass_transfer.networks.outline import load_tensors
@@ -151,6 +152,7 @@ def search(
     if where.resume:
         check_data(out, data)
     dense = PretrainedBackbone(module, spec, find_groups(module, spec.image_size), str(backbone))
+    check_agreement(module, dense.groups, spec.image_size)
     shape = shape or fitting_shape(module, dense.groups)
     recipe = {"search": dataclasses.asdict(config), "hypernet": dataclasses.asdict(shape)}
     identity = {"recipe": "search", "fingerprint": fingerprint(stored)} | recipe
