@@ -1,6 +1,6 @@
 # make demo     a small network for handwritten digits, from the hypernetwork in zoo/
 # make check    format, lint, types and the fast tests, in two minutes
-# make test     all tests, with the operators if they can be built
+# make test     all tests, with the operators if they can be built; make test TESTS=slow: some
 # make kernels  build the compiled operators, if there is a C++ compiler (minutes)
 # make docs     the documents as web pages in build/docs, with the API reference
 # make clean    forget .venv, builds and caches
@@ -26,7 +26,7 @@ check: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test: $(KERNELS)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal -m "$(TESTS)"
 
 kernels: $(KERNELS)
 

@@ -57,10 +57,16 @@ SLOW_FILES = {
 }
 
 
+# Rooms whose tests compute otherwise with compiled operators.
+COMPILED = {Path(__file__).parent / room for room in ("ops", "masking", "scoring")}
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path in SLOW_FILES:
             item.add_marker(pytest.mark.slow)
+        if COMPILED & {*item.path.parents}:
+            item.add_marker(pytest.mark.compiled)
 
 
 @pytest.fixture(autouse=True, scope="session")
