@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -78,8 +78,9 @@ def register_network(name: str, build: Callable[..., nn.Module], **inputs: Any) 
     check_is("name", name, str, "a text")
     if not callable(build):
         raise UsageError(f"build is {shown(build)}; it is a function of the number of classes")
-    taken = _SOURCES.get(name) is OF_TORCHVISION or name.startswith(timm_networks.PREFIX)
-    if taken or not name:
+    if not name.strip():
+        raise UsageError(f"name is {shown(name)}; give letters or digits", "name")
+    if _SOURCES.get(name) is OF_TORCHVISION or name.startswith(timm_networks.PREFIX):
         raise UsageError(f"name is {shown(name)}, which a library has; choose another one", "name")
     takes: dict[str, Any] = {"image_size": DEFAULT_SIZE} | inputs
     try:
@@ -95,7 +96,9 @@ def _own(build: Callable[..., nn.Module], takes: Mapping[str, Any]) -> NetworkSo
     sized = "image_size" in inspect.signature(build).parameters
 
     def built(spec: BackboneSpec) -> nn.Module:
-        return build(spec.classes, **({"image_size": spec.image_size} if sized else {}))
+        made: object = build(spec.classes, **({"image_size": spec.image_size} if sized else {}))
+        check_is(f"what the builder of {spec.architecture} gives", made, nn.Module, "a network")
+        return cast(nn.Module, made)
 
     def pretrained(spec: BackboneSpec, weights: str | None) -> State:
         said = f"{weights!r} is no file; " if weights else ""

@@ -24,6 +24,7 @@ from pass_transfer.networks.image import blank_image
 from pass_transfer.networks.labels import NONE
 from pass_transfer.networks.layers import kind_of, layer_kind
 from pass_transfer.networks.modes import eval_mode
+from pass_transfer.networks.plain_weights import check_plain_weights
 from pass_transfer.networks.units import Units, find_units
 from pass_transfer.surroundings import as_guest
 
@@ -177,9 +178,12 @@ def _follow(backbone: nn.Module, image_size: int) -> Flow:
     kind, size = type(backbone).__name__, f"(1, 3, {image_size}, {image_size})"
     if next(backbone.parameters(), None) is None:
         raise BackboneError(f"{kind} has no weights, so there is nothing to remove from it")
+    check_plain_weights(backbone)
     try:
         with eval_mode(backbone):
             return follow(backbone, blank_image(backbone, image_size))
+    except BackboneError as error:
+        raise BackboneError(f"{kind} cannot be cut: {error}") from error
     except Exception as error:  # a network may be anybody's, and raise anything
         why = f"{type(error).__name__}: {error}"
         raise BackboneError(f"{kind} does not take images {size}: {why}") from error

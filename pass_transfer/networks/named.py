@@ -12,7 +12,7 @@ from torch import nn
 from pass_transfer.arguments import check_is, check_path
 from pass_transfer.errors import BackboneError, UsageError
 from pass_transfer.networks import timm_networks
-from pass_transfer.networks.builders import build_backbone, source_of
+from pass_transfer.networks.builders import OF_TIMM, OF_TORCHVISION, build_backbone, source_of
 from pass_transfer.networks.outline import ODD_SIZE, check_images, outline
 from pass_transfer.networks.spec import BackboneSpec
 from pass_transfer.networks.weights import is_file, load_dense
@@ -50,8 +50,8 @@ def named_spec(
     """What a network takes in, and which weights are meant; see load_network.
 
     Nothing is downloaded. With weights from a file, it is what the network's default weights
-    take in. Up to SMALL pixels the whole image is shown. The number of classes is the weights'
-    own matter.
+    take in. Up to SMALL pixels a library's network is shown the whole image. The number of
+    classes is the weights' own matter.
     """
     check_is("network", name, str, "a name, such as 'resnet50'")
     architecture, tag = _split(name)
@@ -62,7 +62,7 @@ def named_spec(
     takes = source.inputs(architecture, named)
     if image_size is not None:
         takes["image_size"] = image_size
-    if takes["image_size"] <= SMALL:
+    if takes["image_size"] <= SMALL and source in (OF_TORCHVISION, OF_TIMM):
         takes["crop_share"] = 1.0
     spec = BackboneSpec(architecture, CLASSES, **takes)
     _check_size(spec)

@@ -80,10 +80,11 @@ def check_images(network: nn.Module, spec: BackboneSpec) -> None:
     said = f"this {spec.architecture} does not take images of {size} pixels"
     try:
         with torch.no_grad(), torch.device("meta"):
-            shape = tuple(network.eval()(torch.empty(1, 3, size, size)).shape)
+            made = network.eval()(torch.empty(1, 3, size, size))
     except NotImplementedError:
         return
     except ODD_SIZE as error:  # torch has no kind of its own for shapes that do not fit
         raise BackboneError(f"{said}: {str(error).splitlines()[0]}") from error
-    if shape != (1, spec.classes):
-        raise BackboneError(f"{said} to {spec.classes} classes")
+    given = tuple(made.shape) if isinstance(made, torch.Tensor) else f"a {type(made).__name__}"
+    if given != (1, spec.classes):
+        raise BackboneError(f"{said} to {spec.classes} classes, but to {given}")

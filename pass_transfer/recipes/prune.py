@@ -30,6 +30,7 @@ from pass_transfer.networks import (
 from pass_transfer.networks.builders import is_registered
 from pass_transfer.networks.layers.open_attention import open_attention
 from pass_transfer.networks.outline import outline
+from pass_transfer.networks.plain_weights import check_plain_weights
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.recipes.adapt import adapt
 from pass_transfer.recipes.given_network import NamedModule
@@ -105,6 +106,7 @@ def prune(
     Raises PassTransferError: see Budget, find_groups and adapt.
     """
     size = _size(module, example)
+    check_plain_weights(module)
     if task is None:
         if out is not None:
             raise UsageError("out goes with a task; without one a module is returned", "out")
@@ -123,6 +125,8 @@ def _size(module: nn.Module, example: torch.Tensor) -> int:
     """The side of the example's images. Raises UsageError for what is no example of them."""
     check_is("module", module, nn.Module, "a network")
     check_is("example", example, torch.Tensor, "a tensor of images (B, 3, S, S)")
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise UsageError("module has no values, being on the device 'meta'; load some", "module")
     shape = tuple(example.shape)
     if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
         raise UsageError(f"example is {shape}; it is a tensor of images (B, 3, S, S)", "example")

@@ -78,10 +78,12 @@ def test_preprocessing_is_that_of_timms_data_configuration(name):
 
 def test_weights_from_a_file_are_taken_for_what_the_default_ones_take_in(tmp_path):
     write_tensors(tmp_path / "w.safetensors", state_of("resnet18", 7))
-    module, spec = load_network("resnet18", tmp_path / "w.safetensors", 96)
-    plain = named_spec("resnet18")[0]
-    assert spec == BackboneSpec(**{**vars(plain), "classes": 7, "image_size": 96})
+    module, spec = load_network("resnet18", tmp_path / "w.safetensors", 97)
+    plain = vars(named_spec("resnet18")[0])
+    assert spec == BackboneSpec(**{**plain, "classes": 7, "image_size": 97})
     assert module.fc.out_features == 7 and not module.training
+    small = BackboneSpec(**{**plain, "image_size": 96, "crop_share": 1.0})
+    assert named_spec("resnet18", image_size=96)[0] == small, "a small image is shown whole"
 
 
 PREFIXES = ("", "module.", "_orig_mod.", "model.", "backbone.", "ema.", "state_dict.model.")
@@ -219,7 +221,7 @@ def test_a_network_of_ones_own_takes_what_it_was_registered_with(own, tmp_path):
     [
         (("resnet18", nn.Identity), "a library has"),
         (("timm/x", nn.Identity), "a library has"),
-        (("", nn.Identity), "a library has"),
+        ((" ", nn.Identity), "give letters or digits"),
         ((3, nn.Identity), "name is 3"),
         (("x", "y"), "build is 'y'"),
     ],
@@ -232,3 +234,28 @@ def test_what_is_no_network_is_not_registered(given_, words):
     with pytest.raises(UsageError, match="image_size is 0"):
         register_network("x", nn.Identity, image_size=0)
     assert "x" not in builders.architectures()
+
+
+@pytest.mark.parametrize(
+    "build, words",
+    [
+        (lambda classes: classes, "what the builder of mine gives is .*; it is a network"),
+        (lambda classes: OfPixels(7), r"to 1000 classes, but to \(1, 7\)"),
+        (lambda classes: OfPixels(classes, tuple), "to 1000 classes, but to a tuple"),
+    ],
+)
+def test_a_builder_that_makes_something_else_is_told_so(own, build, words):
+    register_network("mine", build, image_size=8)
+    with pytest.raises(PassTransferError, match=words):
+        named_spec("mine")
+
+
+class OfPixels(nn.Linear):
+    """Logits of the mean colour, in whatever they are handed out in."""
+
+    def __init__(self, classes, handed=lambda logits: logits):
+        super().__init__(3, classes)
+        self.handed = handed
+
+    def forward(self, images):
+        return self.handed(super().forward(images.mean((2, 3))))

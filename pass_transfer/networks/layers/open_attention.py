@@ -70,6 +70,8 @@ class SelfAttention(nn.Module):
         given: whose weights are taken over; query, key and value are of one tensor.
     """
 
+    in_proj_bias = None  # without one, torch's encoder layer calls this and computes nothing itself
+
     def __init__(self, given: nn.MultiheadAttention):
         super().__init__()
         self.head_dim, self.dropout = given.head_dim, given.dropout
@@ -79,14 +81,26 @@ class SelfAttention(nn.Module):
         self.train(given.training)
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
     ) -> tuple[Tensor, None]:
         """Tokens (B, N, E) to tokens (B, N, E), as torch has it: with None for the weights.
 
-        Raises BackboneError for a key or value that is not the query.
+        Raises BackboneError for a key or value that is not the query, and for a mask.
         """
         if query is not key or key is not value or need_weights:
-            raise BackboneError("attention to other tokens than one's own has no removable heads")
+            raise BackboneError(
+                "attention to other tokens than one's own has no removable heads; query, key and "
+                "value are to be one tensor, as in attention(x, x, x)"
+            )
+        if key_padding_mask is not None or attn_mask is not None or is_causal:
+            raise BackboneError("attention under a mask has no removable heads")
         tokens = query if self.batch_first else query.transpose(0, 1)
         made = _attend(self.in_proj(tokens), self.head_dim, self.dropout if self.training else 0.0)
         given = self.out_proj(made)
