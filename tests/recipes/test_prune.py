@@ -37,8 +37,9 @@ EXAMPLE = torch.zeros(1, 3, SIDE, SIDE)
 
 @pytest.fixture(autouse=True)
 def forgotten():
+    before = set(builders._SOURCES)
     yield
-    for name in set(builders._SOURCES) - set(builders.TORCHVISION):
+    for name in set(builders._SOURCES) - before:
         del builders._SOURCES[name]
 
 
