@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from pass_transfer.errors import BackboneError
@@ -26,7 +26,7 @@ def check_plain_weights(network: nn.Module) -> None:
             remove = "torch.nn.utils.parametrize.remove_parametrizations"
             raise _computed(network, where, next(iter(module.parametrizations)), remove)
         for tensor, value in module.named_parameters(recurse=False):
-            if isinstance(value, UninitializedParameter):
+            if is_lazy(value):
                 raise BackboneError(
                     f"{type(network).__name__} cannot be cut: {tensor} of {where} has no size "
                     "before the network has seen an image; run it on one first"

@@ -459,3 +459,28 @@ def test_a_layer_whose_weight_is_used_elsewhere_too_is_kept_whole():
     layers = {"a": conv(3, 8), "b": conv(8, 6), "head": nn.Linear(6, 5)}
     with pytest.raises(BackboneError, match=r"\(Net\) computes with tensors of b"):
         find_groups(Net(both, **layers), SIDE)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.LayerNorm([8, SIDE, SIDE]),
+        nn.GroupNorm(4, 8, affine=False),
+        nn.InstanceNorm2d(8),
+        nn.BatchNorm2d(8, affine=False),
+    ],
+    ids=lambda norm: type(norm).__name__,
+)
+def test_a_normalisation_that_cannot_be_cut_keeps_only_its_own_channels(norm):
+    def forward(self, x):
+        return classified(self, self.b(torch.relu(self.norm(self.a(x)))))
+
+    network = Net(forward, a=conv(3, 8), norm=norm, b=conv(8, 6), head=nn.Linear(6, 4)).eval()
+    groups = find_groups(network, SIDE)
+    assert groups["b"].width == 6
+    masks = {name: torch.arange(group.width) % 2 == 1 for name, group in groups.items()}
+    image = torch.rand(2, 3, SIDE, SIDE)
+    with torch.no_grad(), masked(network, groups, masks):
+        expected = network(image)
+    small = remove_channels(network, masks, groups)
+    assert torch.allclose(small(image), expected, atol=1e-6)

@@ -24,7 +24,9 @@ class LayerNorm(LayerKind[nn.LayerNorm]):
 
     def matches(self, module: nn.Module) -> bool:
         """Whether a module is a layer normalisation over the last axis, and nothing else."""
-        return isinstance(module, self.types) and computes_as(module, OF_TOKENS)
+        if not isinstance(module, self.types) or len(module.normalized_shape) != 1:
+            return False
+        return computes_as(module, OF_TOKENS)
 
     def output_channels(self, module: nn.LayerNorm) -> int:
         """Number of channels."""
@@ -61,8 +63,13 @@ class GroupNorm(LayerKind[nn.GroupNorm]):
     holds_channels = True
 
     def matches(self, module: nn.Module) -> bool:
-        """Whether a module is a group normalisation, and nothing else."""
-        return isinstance(module, self.types) and computes_as(module, IN_GROUPS)
+        """Whether a module is a group normalisation, and nothing else.
+
+        Its number of groups follows its weight, so that one without a weight is not.
+        """
+        if not isinstance(module, self.types) or not module.affine:
+            return False
+        return computes_as(module, IN_GROUPS)
 
     def output_channels(self, module: nn.GroupNorm) -> int:
         """Number of channels."""
