@@ -61,8 +61,9 @@ def test_a_part_is_completed_and_then_read_like_any_weights(tmp_path):
     part = {name: t for name, t in whole.state_dict().items() if name.startswith("features.")}
     state = completed(part, network)
     torch.save(state, tmp_path / "start.pth")
-    other = build_backbone(BackboneSpec("vgg16_narrow", 9, 64))
-    left = load_weights(other, "vgg16_narrow", tmp_path / "start.pth")
+    spec = BackboneSpec("vgg16_narrow", 9, 64)
+    other = build_backbone(spec)
+    left = load_weights(other, spec, tmp_path / "start.pth")
     assert left == ["classifier.6.bias", "classifier.6.weight"]
     assert all(torch.equal(other.state_dict()[name], t) for name, t in part.items())
     with pytest.raises(BackboneError, match=r"features\.1\.weight has shape \(1,\)"):
@@ -86,6 +87,6 @@ def test_the_narrow_vgg_is_torchvisions_but_for_the_width():
 
 
 def test_weights_of_torchvision_for_a_network_of_ours_are_refused():
-    network = build_backbone(BackboneSpec("vgg16_narrow", 2, 64))
-    with pytest.raises(BackboneError, match="torchvision has none"):
-        load_weights(network, "vgg16_narrow", "IMAGENET1K_V1")
+    spec = BackboneSpec("vgg16_narrow", 2, 64)
+    with pytest.raises(BackboneError, match="without weights to download"):
+        load_weights(build_backbone(spec), spec, "IMAGENET1K_V1")
