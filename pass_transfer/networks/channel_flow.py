@@ -27,14 +27,6 @@ MARK = "_pass_transfer_labels"
 COMPOSED = torch._C.DispatchKey.CompositeImplicitAutograd  # operators that consist of others
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What a layer was given: for each of its channels a label."""
-
-    layer: str
-    labels: Tensor
-
-
 @dataclass
 class Flow:
     """What one run has shown.
@@ -179,10 +171,8 @@ class _Following(TorchDispatchMode):
         made: Tensor,
     ) -> None:
         """A layer passed channels on."""
-        columns, blocks = (
-            _columns(labels, kind.channel_axis % labels.ndim),
-            kind.block_count(module),
-        )
+        columns = _columns(labels, kind.channel_axis % labels.ndim)
+        blocks = kind.block_count(module)
         if blocks:
             parts = columns.view(len(columns), blocks, -1)
             self.flow.ties.tie_along(parts, (2,))

@@ -64,9 +64,9 @@ class Ties:
         self.tie(known[:-1], known[1:])
 
     def classes(self) -> Classes:
-        """What belongs together. An element of an own tensor joins the channels that it serves,
+        """What belongs together.
 
-        if these are one class.
+        An element of an own tensor joins the channels that it serves, if these are one class.
         """
         root = torch.arange(self.count + self.own_count)
         if self._pairs:

@@ -93,10 +93,6 @@ class Rules:
         found = rule(call)
         return [found] if isinstance(found, Tensor) else list(found)
 
-    def know(self, function: Any) -> bool:
-        """Whether an operator has a rule."""
-        return self._rule(function) is not None
-
     def _rule(self, function: Any) -> Callable[[Call], Any] | None:
         name, tags = plain_name(function), function.tags
         families: tuple[tuple[set[str], Callable[[Call], Any]], ...] = (
@@ -154,13 +150,9 @@ class Rules:
     def _cut(self, call: Call) -> Any:
         found = self._move(call)
         parts = [found] if isinstance(found, Tensor) else list(found)
-        if call.name == "roll":
-            axes = tuple(call.argument("dims"))
-        elif call.name == "flip":
-            axes = tuple(call.argument("dims"))
-        else:
-            axes = (call.argument("dim", 0),)
-        if parts[0].shape != call.given.shape or call.name in ("roll", "flip"):
+        reorders = call.name in ("roll", "flip")
+        axes = tuple(call.argument("dims")) if reorders else (call.argument("dim", 0),)
+        if reorders or parts[0].shape != call.given.shape:
             self.cuts.append(Cut(call.given, axes, 0))
         return found
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pass_transfer.networks.layers.kind import LayerCost, LayerKind, Role
+from pass_transfer.networks.layers.kind import LayerCost, LayerKind, Role, computes_as
 
-SAME_BUT_PADDING = ("Conv2dSame",)  # timm's, which pads as TensorFlow does
+PLAIN = ("Conv2d", "Conv2dSame")  # torch's, and timm's, which pads as TensorFlow does
 
 
 class Convolution(LayerKind[nn.Conv2d]):
@@ -23,9 +23,7 @@ class Convolution(LayerKind[nn.Conv2d]):
     def matches(self, module: nn.Module) -> bool:
         """Whether a module is of these classes, and computes what they compute."""
         return isinstance(module, self.types) and (
-            type(module) in self.types
-            or type(module).forward is nn.Conv2d.forward
-            or type(module).__name__ in SAME_BUT_PADDING
+            type(module) in self.types or computes_as(module, PLAIN)
         )
 
     def output_channels(self, module: nn.Conv2d) -> int:
