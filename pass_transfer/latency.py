@@ -6,6 +6,7 @@ They run in turn, so that a machine that is slower for a while is slower for all
 from __future__ import annotations
 
 import functools
+import math
 import os
 import statistics
 import time
@@ -20,6 +21,8 @@ from pass_transfer.random_streams import stream
 CPU = torch.device("cpu")
 WARM_UP = 3
 ROUNDS = 15
+LEAST_ROUNDS = 3  # however long they take
+SECONDS = 10.0  # of one batch size, after which no more rounds are begun than the least
 # Processes that want to run, for each processor, above which a time is mostly waiting.
 BUSY = 1.5
 
@@ -29,19 +32,27 @@ def interleave(
     rounds: int = ROUNDS,
     device: torch.device = CPU,
     warm_up: int = WARM_UP,
+    seconds: float = math.inf,
 ) -> dict[str, list[float]]:
     """Milliseconds of every call, by name.
 
-    Each round makes each call once; the first `warm_up` rounds do not count. On a GPU the
-    time is that between two events on the device.
+    Each round makes each call once; the first `warm_up` rounds do not count. Calls so slow that
+    `seconds` pass are warmed up by one round, and timed in three. On a GPU the time is that
+    between two events on the device.
     """
+    end = time.monotonic() + seconds
     clock = {"cuda": _cuda_milliseconds, "mps": _mps_milliseconds}.get(device.type, _milliseconds)
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(warm_up + rounds):
+    for number in range(warm_up):
+        if number and time.monotonic() > end:
+            break
+        for run in runs.values():
+            clock(run)  # waits for the device
+    for number in range(rounds):
+        if number >= LEAST_ROUNDS and time.monotonic() > end:
+            break
         for name, run in runs.items():
-            taken = clock(run)
-            if number >= warm_up:
-                times[name].append(taken)
+            times[name].append(clock(run))
     return times
 
 
@@ -115,6 +126,6 @@ def measure_latency(
     for batch_size in batch_sizes:
         images = random_images(batch_size, image_size, device)
         runs = {name: functools.partial(network, images) for name, network in networks.items()}
-        for name, values in interleave(runs, rounds, device).items():
+        for name, values in interleave(runs, rounds, device, seconds=SECONDS).items():
             result[name][batch_size] = round(statistics.median(values), 3)
     return result

@@ -26,3 +26,12 @@ def test_a_busy_machine_is_named_once(networks, monkeypatch, capfd, queue, warne
 
 def test_the_queue_is_a_number():
     assert latency.waiting() >= 0
+
+
+@pytest.mark.parametrize("warm_up, seconds, calls", [(2, 60.0, 9), (2, 0.0, 4), (0, 0.0, 3)])
+def test_slow_calls_are_timed_fewer_times(warm_up, seconds, calls):
+    made = []
+    runs = {"one": lambda: made.append(1)}
+    times = latency.interleave(runs, 7, warm_up=warm_up, seconds=seconds)
+    assert len(made) == calls
+    assert len(times["one"]) == (7 if seconds else latency.LEAST_ROUNDS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from pass_transfer.networks import ChannelGroups
 from pass_transfer.networks.network import Network
+from pass_transfer.progress import progress_bar
 from pass_transfer.random_streams import stream
 from pass_transfer.scoring.forward_selection import forward_selection
 from pass_transfer.scoring.taylor import taylor
@@ -29,6 +31,7 @@ class Samples:
         images: how many of them.
         seed: which of them.
         view: how images are seen, if not as they are.
+        shown: whether progress over them is shown.
     """
 
     split: Split
@@ -36,14 +39,19 @@ class Samples:
     images: int
     seed: int
     view: View | None = None
+    shown: bool = True
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         shuffled = torch.randperm(len(self.split), generator=stream(self.seed, "importance"))
         chosen = shuffled[: self.images]
         device = self.runtime.device
-        for pixels, labels in batches(self.split, BATCH, order=chosen.split(BATCH)):
-            seen = to_images(pixels, device)
-            yield self.view(seen) if self.view else seen, labels.to(device)
+        progress = progress_bar("measuring channels", len(chosen), "images")
+        with progress if self.shown else nullcontext() as bar:
+            for pixels, labels in batches(self.split, BATCH, order=chosen.split(BATCH)):
+                seen = to_images(pixels, device)
+                yield self.view(seen) if self.view else seen, labels.to(device)
+                if bar is not None:
+                    bar.advance(len(labels))
 
 
 def task_importance(
