@@ -25,6 +25,9 @@ from pass_transfer.progress import progress_bar
 
 PLACES = 16  # of every map that are looked at: neighbours say the same
 RIDGE = 1e-2  # of the mean variance
+LEAST = 1e-12  # variance that counts as some
+AT_ONCE = 64  # choices that are taken off in one product
+IN_CACHE = 2**17  # numbers that are squared at once
 
 
 def forward_selection(
@@ -113,7 +116,7 @@ class _Reader:
         by_unit = weight[:, self.inputs.to(weight.device)].reshape(len(weight), columns, -1)
         self.weight = to_float64(by_unit)  # (outputs, columns, the rest)
         self.count = 0
-        self.columns = columns
+        self.columns, self.flattened = columns, flattened
         self.sums = self.weight.new_zeros(columns)
         self.products = self.weight.new_zeros(columns, columns)
         self.slopes = self.weight.new_zeros(len(weight))
@@ -121,20 +124,31 @@ class _Reader:
     def look(self, given: torch.Tensor, made: torch.Tensor, draw: torch.Generator) -> None:
         """Inputs (B, C, ...) and outputs of one batch."""
         with torch.autocast(given.device.type, enabled=False):
-            channels = self.kind.channels_first(given.detach().float())
-            by_unit = channels[:, self.inputs.to(given.device)]
-            maps = by_unit.reshape(len(given), self.columns, -1)
+            channels = self.kind.channels_first(given.detach())
+            maps = self._maps(channels)
             places = torch.randperm(maps.shape[2], generator=draw)[:PLACES].to(given.device)
-            rows = to_float64(maps[:, :, places].transpose(1, 2).flatten(0, 1))
+            seen = maps[:, :, places]
+            if not self.flattened:  # few places before all channels: less to copy
+                seen = seen[:, self.inputs.to(given.device)]
+            rows = to_float64(seen.float().transpose(1, 2).flatten(0, 1))
             self.count += len(rows)
             self.sums = self.sums + rows.sum(0)
             self.products = self.products + rows.T @ rows
         made.register_hook(self._weigh)
 
+    def _maps(self, channels: torch.Tensor) -> torch.Tensor:
+        """Inputs (B, C, ...) as maps (B, C, places)."""
+        if self.flattened:
+            in_order = channels[:, self.inputs.to(channels.device)]
+            return in_order.reshape(len(channels), self.columns, -1)
+        return channels.flatten(2) if channels.ndim > 2 else channels.unsqueeze(2)
+
     def _weigh(self, gradient: torch.Tensor) -> None:
-        squares = to_float64(self.kind.channels_first(gradient.detach())).square()
-        of_batch = squares.flatten(2).sum((0, 2)) if squares.ndim > 2 else squares.sum(0)
-        self.slopes = self.slopes + of_batch
+        by_channel = self.kind.channels_first(gradient.detach())
+        for part in by_channel.split(max(1, IN_CACHE // by_channel[0].numel())):
+            squares = to_float64(part).square()
+            added = squares.flatten(2).sum((0, 2)) if squares.ndim > 2 else squares.sum(0)
+            self.slopes = self.slopes + added
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Covariance (C, C) of the inputs, and what their errors cost, (C, C).
@@ -159,23 +173,58 @@ def order(moments: list[tuple[torch.Tensor, torch.Tensor]], width: int) -> torch
     device = moments[0][0].device
     left = torch.ones(width, dtype=torch.bool, device=device)
     scores = torch.zeros(width, dtype=torch.float64, device=device)
-    # R, what is not yet explained of the inputs, and the diagonal of R Q R, which is that as
-    # the readers' cost sees it.
-    rest = [covariance.clone() for covariance, _ in moments]
-    priced = [((covariance @ cost) * covariance).sum(1) for covariance, cost in moments]
+    readers = [_Unexplained(covariance, cost) for covariance, cost in moments]
     for place in range(width, 0, -1):
-        gain = sum(
-            (p / r.diagonal().clamp(min=1e-12) for p, r in zip(priced, rest)),
-            scores.new_zeros(width),
-        )
+        gain = sum((reader.gain() for reader in readers), scores.new_zeros(width))
         chosen = int(gain.masked_fill(~left, -torch.inf).argmax())
         left[chosen], scores[chosen] = False, place
-        for r, p, (_, cost) in zip(rest, priced, moments):
-            row = r[chosen].clone()  # R is symmetric
-            share, seen = row / row[chosen].clamp(min=1e-12), cost @ row
-            p += share.square() * (row @ seen) - 2 * share * (r @ seen)
-            r.addr_(share, row, alpha=-1.0)
+        for reader in readers:
+            reader.choose(chosen)
     return scores.cpu()
+
+
+class _Unexplained:
+    """What the chosen inputs leave unexplained of all of them.
+
+    R (C, C) is the covariance of what is left over of each input, and P = R Q R its price, with
+    the cost Q of errors. An input c that is chosen takes s r' from R, and s w' + w s' from P. Here
+    r and v are the rows of R and P at c, s = r / r_c, and w = v - v_c s / 2. The diagonals are
+    kept up to date. The rest waits until it can be taken off for several choices in one product,
+    as in a blocked Cholesky decomposition with pivots.
+    """
+
+    def __init__(self, covariance: torch.Tensor, cost: torch.Tensor):
+        self.rest, self.priced = covariance.clone(), covariance @ cost @ covariance
+        self.variance = self.rest.diagonal().clone()
+        self.price = self.priced.diagonal().clone()
+        # s, r and w of the choices that wait.
+        self.shares, self.rows, self.prices = covariance.new_empty(3, AT_ONCE, len(covariance))
+        self.waiting = 0
+
+    def gain(self) -> torch.Tensor:
+        """How much of the price each input (C,) would explain, if chosen next."""
+        return self.price / self.variance.clamp(min=LEAST)
+
+    def choose(self, chosen: int) -> None:
+        """Explain what an input can explain."""
+        n = self.waiting
+        share_of, price_of = self.shares[:n, chosen], self.prices[:n, chosen]
+        row = self.rest[chosen] - share_of @ self.rows[:n]
+        price = self.priced[chosen] - share_of @ self.prices[:n] - price_of @ self.shares[:n]
+        share = row / row[chosen].clamp(min=LEAST)
+        price = price - share * (price[chosen] / 2)
+        self.variance -= share * row
+        self.price -= 2 * share * price
+        self.shares[n], self.rows[n], self.prices[n] = share, row, price
+        self.waiting = n + 1
+        if self.waiting == AT_ONCE:
+            self._take_off()
+
+    def _take_off(self) -> None:
+        self.rest.addmm_(self.shares.T, self.rows, alpha=-1.0)
+        product = self.shares.T @ self.prices
+        self.priced.sub_(product).sub_(product.T)
+        self.waiting = 0
 
 
 def order_of_blocks(moments: list[tuple[torch.Tensor, torch.Tensor]], width: int) -> torch.Tensor:

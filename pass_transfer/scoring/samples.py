@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from pass_transfer.networks import ChannelGroups
 from pass_transfer.networks.network import Network
-from pass_transfer.progress import progress_bar
 from pass_transfer.random_streams import stream
 from pass_transfer.scoring.forward_selection import forward_selection
 from pass_transfer.scoring.taylor import taylor
@@ -45,13 +43,10 @@ class Samples:
         shuffled = torch.randperm(len(self.split), generator=stream(self.seed, "importance"))
         chosen = shuffled[: self.images]
         device = self.runtime.device
-        progress = progress_bar("measuring channels", len(chosen), "images")
-        with progress if self.shown else nullcontext() as bar:
-            for pixels, labels in batches(self.split, BATCH, order=chosen.split(BATCH)):
-                seen = to_images(pixels, device)
-                yield self.view(seen) if self.view else seen, labels.to(device)
-                if bar is not None:
-                    bar.advance(len(labels))
+        looked_at = batches(self.split, BATCH, order=chosen.split(BATCH))
+        for pixels, labels in looked_at.shown("measuring channels") if self.shown else looked_at:
+            seen = to_images(pixels, device)
+            yield self.view(seen) if self.view else seen, labels.to(device)
 
 
 def task_importance(

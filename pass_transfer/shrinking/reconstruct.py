@@ -192,7 +192,7 @@ def _observe(
         for name, fit in fits.items()
     ]
     try:
-        for pixels, _ in batches(split, BATCH, order=chosen.split(BATCH)):
+        for pixels, _ in batches(split, BATCH, order=chosen.split(BATCH)).shown("least squares"):
             with runtime.autocast():
                 network(to_images(pixels, runtime.device))
     finally:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pass_transfer.errors import TaskError
+from pass_transfer.progress import progress_bar
 from pass_transfer.random_streams import stream
 from pass_transfer.tasks import Split
 from pass_transfer.tasks.readers import StreamedImages
@@ -46,6 +47,14 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    def shown(self, title: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The same, with progress on stderr."""
+        lists: Any = self.loader.batch_sampler
+        with progress_bar(title, sum(map(len, lists)), "images") as bar:
+            for images, labels in self:
+                yield images, labels
+                bar.advance(len(labels))
 
 
 def batches(
