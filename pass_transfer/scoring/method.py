@@ -97,6 +97,8 @@ class Context:
     def task_network(self) -> Network:
         """The frozen dense network with a classifier for the task, made once; copy it to train."""
         network, task = self.dense.network(), self.task
+        if self.mapping == "same":
+            return self.runtime.place(network).requires_grad_(False)
         return with_task_head(network, task.train, task.classes, self.runtime, self.seed)
 
     def samples(self, images: int) -> Samples:

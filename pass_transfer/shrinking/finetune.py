@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pass_transfer.networks.network import Network
-from pass_transfer.settings import check_positive, check_whole
+from pass_transfer.settings import check_choice, check_positive, check_whole
 from pass_transfer.shrinking.distill import Teacher
 from pass_transfer.tasks import Task
 from pass_transfer.training import (
@@ -28,6 +28,7 @@ from pass_transfer.training import (
 )
 from pass_transfer.training.augmentation import augmented
 from pass_transfer.training.replicas import Replicas
+from pass_transfer.training.schedule import DECAYS
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class FinetuneConfig:
         prompt_lr: the same for the prompt, in units of image brightness.
         momentum, weight_decay: of SGD on the weights; BatchNorm and biases are not decayed.
         label_smoothing: of the cross-entropy.
+        warmup, decay: how the learning rate rises and falls (training/schedule.py).
         whole_batch: BatchNorm sees the whole batch also where CPU threads could share it out
             (training/replicas.py), so that the number of threads decides nothing.
         mixup: parameter of the Beta distribution that images are blended by in pairs
@@ -55,18 +57,20 @@ class FinetuneConfig:
     label_smoothing: float = 0.1
     mixup: float = 0.0
     warmup: float = 0.15
+    decay: str = "cosine"
     whole_batch: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_whole(self, epochs=1, batch_size=2, seed=0)
+        check_choice("decay", self.decay, tuple(DECAYS))
         check_positive(self, "lr", "prompt_lr")
         check_positive(self, "weight_decay", "mixup", zero=True)
         check_positive(self, "momentum", "label_smoothing", "warmup", zero=True, most=1)
 
     def loop(self) -> LoopConfig:
         """What the training loop needs of it."""
-        return LoopConfig(self.epochs, self.batch_size, self.warmup, self.seed)
+        return LoopConfig(self.epochs, self.batch_size, self.warmup, self.seed, decay=self.decay)
 
 
 class FinetuneStage(Stage):
@@ -119,7 +123,7 @@ class FinetuneStage(Stage):
             if share < 1:
                 loss = loss + (1 - share) * self._cross_entropy(logits, partners)
             if self.teacher is not None:
-                loss = self.teacher.loss(images, logits, loss, self.runtime)
+                loss = self.teacher.loss(images, logits, labels, loss, self.runtime)
             return loss, logits.argmax(1).eq(labels)
 
         optimizer = self.optimizers["sgd"]

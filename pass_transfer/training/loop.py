@@ -195,7 +195,7 @@ class _Loop:
     def _set_learning_rate(self) -> None:
         steps_done = self.done.epoch * self.steps + self.done.step
         progress = steps_done / (self.config.epochs * self.steps)
-        factor = learning_rate_factor(progress, self.config.warmup)
+        factor = learning_rate_factor(progress, self.config.warmup, self.config.decay)
         for name, optimizer in self.stage.optimizers.items():
             for group, base_rate in zip(optimizer.param_groups, self.base_rates[name]):
                 group["lr"] = base_rate * factor

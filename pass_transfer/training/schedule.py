@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+
+# Share of the peak rate that is left after a share of the fall.
+DECAYS: dict[str, Callable[[float], float]] = {
+    "cosine": lambda after: 0.5 * (1 + math.cos(math.pi * after)),
+    "linear": lambda after: 1 - after,
+}
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,7 @@ class LoopConfig:
         warmup: share of all steps over which the learning rate rises from zero.
         seed: decides order and augmentation.
         steps_per_epoch: fewer steps than a whole pass, if given.
+        decay: how the learning rate falls to zero after that, one of DECAYS.
     """
 
     epochs: int
@@ -23,6 +31,7 @@ class LoopConfig:
     warmup: float = 0.1
     seed: int = 0
     steps_per_epoch: int | None = None
+    decay: str = "cosine"
 
     @classmethod
     def of_steps(
@@ -50,12 +59,9 @@ class LoopConfig:
         return cls(rows, batch_size, warmup, seed, math.ceil(steps / rows))
 
 
-def learning_rate_factor(progress: float, warmup: float) -> float:
-    """One-cycle shape over progress in [0, 1].
-
-    A linear rise over `warmup`, then half a cosine down to zero.
-    """
+def learning_rate_factor(progress: float, warmup: float, decay: str = "cosine") -> float:
+    """One-cycle shape over progress in [0, 1]: a linear rise over `warmup`, then a fall to zero."""
     if progress < warmup:
         return progress / warmup
     after = (progress - warmup) / max(1e-9, 1 - warmup)
-    return 0.5 * (1 + math.cos(math.pi * after))
+    return DECAYS[decay](after)

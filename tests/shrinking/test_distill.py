@@ -12,7 +12,11 @@ import torch
 
 from pass_transfer.networks.network import Network
 from pass_transfer.random_streams import stream
-from pass_transfer.shrinking.distill import Teacher, softened_divergence
+from pass_transfer.shrinking.distill import (
+    Teacher,
+    decoupled_divergence,
+    softened_divergence,
+)
 from pass_transfer.shrinking.finetune import FinetuneConfig, FinetuneStage, finetune
 from pass_transfer.tasks import Split
 from pass_transfer.training import evaluate
@@ -39,6 +43,31 @@ def test_the_divergence_is_that_of_the_softened_predictions(temperature):
     assert found == pytest.approx(expected, rel=1e-5)
     shifted = softened_divergence(teacher, teacher + 1, temperature).item()
     assert shifted == pytest.approx(0, abs=1e-5), "logits that differ by a constant say the same"
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_both_parts_together_are_the_whole_divergence(temperature):
+    """arXiv 2203.08679, equation 6: the others count by how unlikely the teacher finds the label."""
+    for seed in range(5):
+        draw = torch.Generator().manual_seed(seed)
+        teacher, student = (3 * torch.randn(1, 7, generator=draw) for _ in range(2))
+        labels = torch.randint(7, (1,), generator=draw)
+        unlikely = 1 - softmax(teacher.double().numpy() / temperature)[0, labels.item()]
+        apart = decoupled_divergence(teacher, student, labels, temperature, unlikely).item()
+        whole = softened_divergence(teacher, student, temperature).item()
+        assert apart == pytest.approx(whole, rel=1e-4)
+
+
+def test_taught_apart_the_others_count_more(digits, cpu, network):
+    labels, others = torch.tensor([0, 1]), 8.0
+    images = torch.rand(2, 3, 32, 32)
+    teacher = Teacher.of(copy.deepcopy(network), 1.0, 2.0, cpu, others)
+    student = torch.randn(2, digits.classes)
+    found = teacher.loss(images, student, labels, torch.tensor(0.0), cpu).item()
+    said = teacher.network(images)
+    assert found == pytest.approx(
+        decoupled_divergence(said, student, labels, 2.0, others).item(), rel=1e-5
+    )
 
 
 def test_at_a_high_temperature_the_gradient_is_the_difference_of_centred_logits():
