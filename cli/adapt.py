@@ -37,6 +37,14 @@ def adapt(
         str,
         Option("--label-mapping", help="auto, linear (a new classifier), frequency or iterative."),
     ] = "auto",
+    dense_epochs: Annotated[
+        int,
+        Option(
+            "--dense-epochs",
+            help="Epochs of the dense network on the task before it is scored and cut. 0 cuts it "
+            "as it comes.",
+        ),
+    ] = 0,
     distill: Annotated[
         float,
         Option(
@@ -119,6 +127,7 @@ def adapt(
         weight_decay=weight_decay,
         label_mapping=label_mapping,
         reconstruct=reconstruct,
+        dense_epochs=dense_epochs,
         distill=distill,
         temperature=temperature,
         with_dense=with_dense,

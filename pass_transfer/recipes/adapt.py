@@ -211,7 +211,7 @@ def _identity(
         "threads": torch.get_num_threads(),
         "versions": _versions(),
     }
-    if config.distill:
+    if config.distill or config.dense_epochs:
         identity["teacher"] = None if teacher_run is None else sha256(teacher_run / WEIGHTS)
     return identity | config.identity_fields()
 

@@ -37,9 +37,12 @@ class AdaptConfig:
         batch_size, lr, weight_decay: of fine-tuning.
         label_mapping: "auto", "linear", "frequency" or "iterative".
         reconstruct: whether kept channels take over what cut ones carried (reconstruct.py).
+        dense_epochs: epochs of the dense network on the task before it is scored and cut; 0 cuts
+            it as it comes.
         distill, temperature: share of the loss by which the small network learns what the
             dense one says, which is fine-tuned first then; and what softens that (distill.py).
-        with_dense: whether the dense network is fine-tuned too, for comparison.
+        with_dense: whether the dense network is fine-tuned too, by the same recipe and for as
+            long, for comparison.
     """
 
     method: str = DEFAULT_METHOD
@@ -52,6 +55,7 @@ class AdaptConfig:
     weight_decay: float = 5e-4
     label_mapping: str = "auto"
     reconstruct: bool = True
+    dense_epochs: int = 0
     distill: float = 0.0
     temperature: float = TEMPERATURE
     with_dense: bool = False
@@ -62,11 +66,11 @@ class AdaptConfig:
         check_is("budget", self.budget, Budget, "a Budget, such as Budget(macs=0.4)")
         for name in ("reconstruct", "with_dense"):
             check_is(name, getattr(self, name), bool, "True or False")
-        for name in ("batch_size", "seed"):
+        for name in ("batch_size", "dense_epochs", "seed"):
             check_is(name, getattr(self, name), int, "a whole number")
         check_choice("effort", self.effort, EFFORTS)
         check_choice("label_mapping", self.label_mapping, KINDS)
-        check_whole(self, epochs=1, batch_size=2, seed=0)
+        check_whole(self, epochs=1, batch_size=2, dense_epochs=0, seed=0)
         check_positive(self, "lr", "temperature")
         check_positive(self, "weight_decay", "distill", zero=True)
         if self.distill > 1:
@@ -94,6 +98,7 @@ class AdaptConfig:
         settings = self.chosen().saved()
         idle = {"with_dense", "method", "settings", "budget"}
         idle |= set() if self.distill else {"distill", "temperature"}
+        idle |= set() if self.dense_epochs else {"dense_epochs"}
         fields = {name: value for name, value in vars(self).items() if name not in idle}
         method = settings.pop("method")
         return {"method": method, "settings": settings, "budget": self.budget.saved()} | fields

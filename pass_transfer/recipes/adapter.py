@@ -17,17 +17,15 @@ from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
-from pass_transfer.random_streams import seed_layers
 from pass_transfer.recipes import pipeline
-from pass_transfer.recipes.adapt_config import AdaptConfig, plan_epochs
+from pass_transfer.recipes.adapt_config import AdaptConfig
+from pass_transfer.recipes.dense_network import DenseNetwork, small_epochs
 from pass_transfer.recipes.pipeline import Job, Measured
-from pass_transfer.runs.dense import DENSE, load_dense, save_dense
 from pass_transfer.runs.evaluation import Evaluation
-from pass_transfer.runs.files import DENSE_DONE, MASKS, PROMPT, RESULT, SCORED, read_result
+from pass_transfer.runs.files import MASKS, PROMPT, RESULT, SCORED, read_result
 from pass_transfer.runs.found import prompt_like, read_found, stored_prompt, write_found
 from pass_transfer.scoring.method import Found
-from pass_transfer.shrinking.distill import Teacher
-from pass_transfer.training import RunFolder, evaluate
+from pass_transfer.training import RunFolder
 
 LATENCY_BATCHES = (1, 32)
 
@@ -39,7 +37,7 @@ class Adapter:
         job: what is made.
         config: the run's settings.
         folder: where each step leaves its result.
-        teacher_run: the folder of a dense network that is taken instead of one trained here.
+        given_dense: the folder of a dense network that is taken instead of one trained here.
     """
 
     def __init__(
@@ -47,10 +45,10 @@ class Adapter:
         job: Job,
         config: AdaptConfig,
         folder: RunFolder,
-        teacher_run: Path | None,
+        given_dense: Path | None,
     ):
         self.job, self.config, self.folder = job, config, folder
-        self.teacher_run = teacher_run
+        self.dense = DenseNetwork(job, config, folder, given_dense)
 
     def run(self) -> dict[str, Any]:
         """Do what is not done yet; returns the content of result.json."""
@@ -59,20 +57,24 @@ class Adapter:
             write_json(result, self._small())
         elif self.folder.resumed:
             say(f"the small network in {self.folder.path} is already finished")
-        wants_dense = self.config.with_dense or self.config.distill or self.teacher_run
-        if wants_dense and read_result(self.folder.path)["dense_top1"] is None:
-            write_json(result, read_result(self.folder.path) | self._dense())
+        if self.dense.compared and read_result(self.folder.path)["dense_top1"] is None:
+            figures = self.dense.figures(self._stored_masks(), self._dense_prompt())
+            write_json(result, read_result(self.folder.path) | figures)
         self.folder.drop_checkpoints()
         return read_result(self.folder.path)
 
     def _small(self) -> dict[str, Any]:
         """The small network made, saved and measured; the result but for the dense accuracy."""
+        self.job = self.dense.ready()
         found, search_seconds = self._found()
         masks = self._masks(found)
         say(self._kept(masks))
-        teacher = self._teacher() if self.config.distill else None
+        teacher = self.dense.teacher(masks, self._dense_prompt())
         prompt = pipeline.deployed_prompt(self.job, found)
-        network = self._finetuned("finetune", masks, prompt, teacher)
+        job = pipeline.with_epochs(self.job, small_epochs(self.job, self.config, masks))
+        network = pipeline.tuned(
+            job, masks, prompt, run=self.folder, stage="finetune", teacher=teacher
+        )
         return self._measured(network, found, masks, search_seconds)
 
     def _found(self) -> tuple[Found, float]:
@@ -100,74 +102,21 @@ class Adapter:
         """The masks within the budget; where it is measured, those that were measured first."""
         path = self.folder.path / MASKS
         if path.exists() and self.job.budget.kind == "latency_ms":
-            return ChannelMasks.load(path, self.job.groups)
+            return self._stored_masks()
         masks = pipeline.cut(self.job, found)
         masks.save(path)
         return masks
 
-    def _teacher(self) -> Teacher:
-        """The dense network, as it is kept."""
-        self._dense()
-        network = load_dense(self.teacher_run or self.folder.path / DENSE)
-        share, temperature = self.config.distill, self.config.temperature
-        return Teacher.of(network, share, temperature, self.job.runtime)
+    def _stored_masks(self) -> ChannelMasks:
+        return ChannelMasks.load(self.folder.path / MASKS, self.job.groups)
 
-    def _dense(self) -> dict[str, Any]:
-        """Figures of the dense network: the given one, or one by the same recipe. Made once."""
-        note = self.folder.work / DENSE_DONE
-        if not note.exists():
-            given = self.teacher_run
-            write_json(note, self._trained_dense() if given is None else self._given_dense(given))
-        return read_json(note)
-
-    def _given_dense(self, folder: Path) -> dict[str, Any]:
-        network = self.job.runtime.place(load_dense(folder))
-        found = evaluate(network, self.job.task.test, self.job.runtime)
-        return {"dense_top1": found.top1, "dense_seconds": None}
-
-    def _trained_dense(self) -> dict[str, Any]:
-        seed_layers(self.job.seed, self.job.runtime.device)
-        start, folder, job = self.folder.begin("dense"), self.folder.path, self.job
-        deployed = getattr(job.chosen.settings, "deploy_prompt", False)
-        prompt = pipeline.deployed_prompt(job)
+    def _dense_prompt(self) -> nn.Module | None:
+        """The prompt that the dense network is compared with: the small one's, if it stays."""
         like = self._like()
-        if deployed and like is not None and (folder / PROMPT).exists():
-            prompt = stored_prompt(like, folder)
-        masks = ChannelMasks.load(folder / MASKS, job.groups)
-        network = self._finetuned("dense", masks, prompt, dense=True)
-        accuracy = evaluate(network, job.task.test, job.runtime)
-        save_dense(network, job.dense, job.task, folder / DENSE)
-        seconds = round(self.folder.seconds - start, 1)
-        return {"dense_top1": accuracy.top1, "dense_seconds": seconds}
-
-    def _finetuned(
-        self,
-        stage: str,
-        masks: ChannelMasks,
-        prompt: nn.Module | None,
-        teacher: Teacher | None = None,
-        dense: bool = False,
-    ) -> Network:
-        """The network under masks, or the dense one, fine-tuned.
-
-        Both get as many epochs as the effort has for the one under the masks.
-        """
-        images, device = len(self.job.task.train), self.job.runtime.device.type
-        macs = self.job.dense.table.macs(masks.kept)
-        epochs = plan_epochs(self.config, images, macs, device)
-        job, kept = pipeline.with_epochs(self.job, epochs), None if dense else masks
-        start = None
-        if self.folder.has_checkpoint(stage):  # which holds all weights, so none are made for it
-            network = job.dense.network(kept, prompt, job.task.classes).requires_grad_(True)
-        else:
-            network, start = pipeline.shrink(job, kept, prompt)
-            size = job.dense.spec.image_size
-            say(
-                f"{stage}: {count_macs(network, size) / 1e6:.1f} M MACs, {start.top1:.1f} % on "
-                f"held-out images before fine-tuning, {epochs} epochs"
-            )
-        pipeline.train(job, network, start, run=self.folder, stage=stage, teacher=teacher)
-        return network
+        deployed = getattr(self.job.chosen.settings, "deploy_prompt", False)
+        if deployed and like is not None and (self.folder.path / PROMPT).exists():
+            return stored_prompt(like, self.folder.path)
+        return pipeline.deployed_prompt(self.job)
 
     def _measured(
         self, network: Network, found: Found, masks: ChannelMasks, search_seconds: float

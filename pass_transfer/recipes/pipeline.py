@@ -19,6 +19,7 @@ from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import ChannelGroups, count_macs, find_groups
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
+from pass_transfer.progress import say
 from pass_transfer.random_streams import seed_layers
 from pass_transfer.scoring.method import Context, Found
 from pass_transfer.scoring.pretrained import PretrainedHypernet
@@ -154,6 +155,35 @@ def train(
     )
 
 
+def tuned(
+    job: Job,
+    masks: ChannelMasks | None,
+    prompt: nn.Module | None,
+    *,
+    run: RunFolder,
+    stage: str,
+    teacher: Teacher | None = None,
+) -> Network:
+    """A network fine-tuned by the job's recipe, or the rest of it where that has begun.
+
+    Args:
+        masks, prompt: see shrink.
+        run, stage: where its checkpoints are, and under which name.
+    """
+    seed_layers(job.seed, job.runtime.device)
+    start = None
+    if run.has_checkpoint(stage):  # which holds all weights, so none are made for it
+        network = job.dense.network(masks, prompt, job.task.classes).requires_grad_(True)
+    else:
+        network, start = shrink(job, masks, prompt)
+        say(
+            f"{stage}: {count_macs(network, job.dense.spec.image_size) / 1e6:.1f} M MACs, "
+            f"{start.top1:.1f} % on held-out images before fine-tuning, {job.recipe.epochs} epochs"
+        )
+    train(job, network, start, run=run, stage=stage, teacher=teacher)
+    return network
+
+
 def measure(job: Job, network: Network, masks: ChannelMasks) -> Measured:
     """The one look at the test images, and what the network costs."""
     context, test = job.context(), job.task.test
@@ -174,6 +204,20 @@ def deployed_prompt(job: Job, found: Found | None = None) -> nn.Module | None:
     """
     deployed = found is not None and found.deployed
     return copy.deepcopy(found.prompt if found and deployed else job.dense.prompt)
+
+
+def from_dense(job: Job, network: Network) -> Job:
+    """The same job, made from a dense network that was fine-tuned for the task.
+
+    It keeps its classifier, and a hypernetwork reads its weights.
+    """
+    before = job.dense
+    spec = dataclasses.replace(before.spec, classes=job.task.classes)
+    hypernet = None if job.hypernet is None else job.hypernet.with_backbone(network.backbone)
+    dense = PretrainedBackbone(
+        network.backbone, spec, before.groups, before.name, network.prompt, before.kept
+    )
+    return dataclasses.replace(job, dense=dense, hypernet=hypernet, mapping="same")
 
 
 def with_epochs(job: Job, epochs: int) -> Job:

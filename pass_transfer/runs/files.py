@@ -31,6 +31,7 @@ SCORES, PROMPT, MASKS = "scores.safetensors", "prompt.safetensors", "masks.safet
 OLD_PRIOR = "prior.safetensors"  # version 0.1 kept what a prompt corrects, in place of the scores
 SCORED = "score-done.json"  # among the checkpoints: the scores are whole, and what they cost
 DENSE_DONE = "dense-done.json"  # the same of the dense network
+COMPARED = "compared-done.json"  # of the one that the small network is compared with, if another
 
 OLD_BOUNDS = ("macs", "params", "density", "latency_ms")
 OLD_FIELDS = {"transfer", "prior", "prompt_steps", "prompt_lr", "deploy_prompt", "tuning"}
@@ -103,6 +104,7 @@ CONFIG_MAY_HAVE = {
     "backbone_file": maybe(TEXT),
     "dense_run": maybe(TEXT),
     "epochs": maybe(SIZE),
+    "dense_epochs": SIZE,
     "distill": PERCENT,
     "temperature": number(0),
     "teacher": maybe(TEXT),

@@ -75,7 +75,7 @@ DEFAULT = PromptConfig()
 class TunePromptStage(Stage):
     """Cross-entropy of the masked network on the task.
 
-    Only the prompt learns, and the task's classifier where that is a new one.
+    Only the prompt learns, and the task's classifier where no source classes stand for the task's.
     """
 
     name = "prompt"
@@ -87,7 +87,7 @@ class TunePromptStage(Stage):
         config: PromptConfig,
         context: Context,
     ):
-        runtime, linear = context.runtime, context.mapping == "linear"
+        runtime, own = context.runtime, context.mapping in ("linear", "same")
         # cuDNN differentiates an LSTM in training mode only; nothing else depends on it.
         self.hypernet = freeze(runtime.place(copy.deepcopy(hypernet.net))).train()
         self.prompt = prompt.to(runtime.device)
@@ -95,13 +95,13 @@ class TunePromptStage(Stage):
         self.config = config
         dense = hypernet.network()
         self.source = classifier_of(dense.backbone)
-        start = copy.deepcopy(context.task_network) if linear else runtime.place(dense)
+        start = copy.deepcopy(context.task_network) if own else runtime.place(dense)
         self.network = freeze(start)
         self.densities = DensityRange(config.low, config.high)
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "prompt": torch.optim.Adam(self.prompt.parameters(), config.lr)
         }
-        if linear:
+        if own:
             head = self.head.requires_grad_(True)
             self.optimizers["head"] = torch.optim.Adam(head.parameters(), config.head_lr)
         else:
@@ -165,7 +165,8 @@ def tune(
     Args:
         hypernet: with the prior that it corrects.
         prompt: where to start from.
-        context: its label mapping is "linear", "frequency" or "iterative" (label_mapping.py).
+        context: its label mapping is "linear", "frequency" or "iterative" (label_mapping.py), or
+            "same" where the network's classifier is the task's.
 
     Returns:
         Rows of metrics.

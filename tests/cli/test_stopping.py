@@ -161,8 +161,9 @@ def test_the_dense_reference_is_added_to_a_finished_run(arguments, shell, whole,
     assert not (out / "checkpoint").exists()
 
 
-def test_a_distilled_run_killed_in_either_training_ends_the_same(arguments, shell, tmp_path):
-    short = ("--epochs", "1", "--distill", "0.5")
+@pytest.mark.parametrize("first", [(), ("--dense-epochs", "1")])
+def test_a_distilled_run_killed_in_either_training_ends_the_same(arguments, shell, tmp_path, first):
+    short = ("--epochs", "1", "--distill", "0.5", *first)
     folders, moments = (tmp_path / "whole", tmp_path / "killed"), places(tmp_path / "killed")
     process = shell(*arguments(folders[0], *short))
     assert process.wait(PATIENCE) == 0, process.stderr.read()

@@ -47,7 +47,7 @@ def test_the_divergence_is_that_of_the_softened_predictions(temperature):
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_both_parts_together_are_the_whole_divergence(temperature):
-    """arXiv 2203.08679, equation 6: the others count by how unlikely the teacher finds the label."""
+    """arXiv 2203.08679, equation 6: others count by how unlikely the teacher finds the label."""
     for seed in range(5):
         draw = torch.Generator().manual_seed(seed)
         teacher, student = (3 * torch.randn(1, 7, generator=draw) for _ in range(2))
