@@ -19,14 +19,17 @@ import functools
 import itertools
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import recovery_stage
 from cells import make_cell, options, spread
+from recovery_stage import Extra
 
 import pass_transfer as pt
 from pass_transfer.files import read_json, read_tensors, write_json, write_tensors
+from pass_transfer.networks import kept_channels
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.recipes import pipeline
@@ -38,6 +41,7 @@ from pass_transfer.shrinking.finetune import FinetuneConfig
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import Runtime, choose_runtime, evaluate
 
+FEATURES = "fc"  # the layer that reads the features
 # Milliseconds of a step of 128 images at 64 pixels on one thread in bf16, by the share of the MACs
 # that is left (measured for docs/experiments.md). A forward pass is a third of a step.
 STEP = {1.0: 427, 0.5: 240, 0.25: 121}
@@ -55,6 +59,7 @@ class Recipe:
         temperature, others: how it does.
         method: how channels are chosen.
         reconstruct: whether kept channels take over what cut ones carried.
+        extra: see recovery_stage.
     """
 
     first: int = 0
@@ -69,11 +74,17 @@ class Recipe:
     others: float = 0.0
     method: str = "selection"
     reconstruct: bool = True
+    extra: Extra = field(default_factory=Extra)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the dense network is run beside the small one."""
+        return bool(self.teach or self.extra.mimic)
 
     def epochs(self, work: float, macs: float) -> int:
         """Epochs of the small network that the work is enough for."""
         small, dense = STEP[macs], STEP[1.0]
-        teacher = dense / 3 if self.teach else 0.0
+        teacher = dense / 3 if self.learns else 0.0
         return max(1, round((work * small - self.first * dense) / (small + teacher)))
 
 
@@ -101,6 +112,14 @@ RECIPES = {
     "first2-others8": replace(TAUGHT, others=8.0),
     "first3-taught": replace(TAUGHT, first=3),
     "first3-taught-lr0.06": replace(TAUGHT, first=3, lr=0.06),
+    "cut-first-average": replace(BEFORE, extra=Extra(average=0.25)),
+    "cut-first-ema": replace(BEFORE, extra=Extra(decay=0.99)),
+    "cut-first-patches": replace(BEFORE, extra=Extra(patches=0.5)),
+    "cut-first-mixup": replace(BEFORE, mixup=0.2),
+    "first2-taught-mimic": replace(TAUGHT, extra=Extra(mimic=1.0)),
+    "first2-mimic": replace(FIRST, extra=Extra(mimic=1.0)),
+    "first2-taught-patches": replace(TAUGHT, extra=Extra(patches=0.5)),
+    "first2-taught-average": replace(TAUGHT, extra=Extra(average=0.25)),
 }
 
 
@@ -158,7 +177,7 @@ class Bench:
 
     def teacher(self, job: Job, recipe: Recipe) -> Teacher | None:
         """The dense network that knows the task, if it teaches."""
-        if not recipe.teach:
+        if not recipe.learns:
             return None
         spec = job.dense.spec
         network = Network(copy.deepcopy(job.dense.module), spec.mean, spec.std)
@@ -178,7 +197,15 @@ class Bench:
         shrunk = time.monotonic()
         epochs = recipe.epochs(given.epochs, macs if macs < 1 else given.like)
         teacher = self.teacher(job, recipe)
-        rows = pipeline.train(pipeline.with_epochs(job, epochs), network, begin, teacher=teacher)
+        job = pipeline.with_epochs(job, epochs)
+        if recipe.extra.any:
+            kept = None
+            if recipe.extra.mimic and masks is not None:
+                kept = kept_channels(job.groups, masks)[1][FEATURES]
+            told = job.recipe, self.runtime, teacher, recipe.extra, begin, kept
+            rows = recovery_stage.finetune(network, task, *told)
+        else:
+            rows = pipeline.train(job, network, begin, teacher=teacher)
         trained = time.monotonic()
         held_out = evaluate(network, task.held_out, self.runtime)
         test = evaluate(network, task.test, self.runtime)
