@@ -29,12 +29,11 @@ from recovery_stage import Extra
 
 import pass_transfer as pt
 from pass_transfer.files import read_json, read_tensors, write_json, write_tensors
-from pass_transfer.networks import kept_channels
+from pass_transfer.networks import count_macs, cut_groups, kept_channels
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.recipes import pipeline
 from pass_transfer.recipes.pipeline import Job
-from pass_transfer.scoring.method import Found
 from pass_transfer.scoring.registry import choose_method
 from pass_transfer.shrinking.distill import Teacher
 from pass_transfer.shrinking.finetune import FinetuneConfig
@@ -60,6 +59,8 @@ class Recipe:
         method: how channels are chosen.
         reconstruct: whether kept channels take over what cut ones carried.
         extra: see recovery_stage.
+        halfway: share of the MACs of a first cut, which is fine-tuned for half of the epochs
+            before what is left is scored and cut again; 0 cuts once.
     """
 
     first: int = 0
@@ -75,6 +76,7 @@ class Recipe:
     method: str = "selection"
     reconstruct: bool = True
     extra: Extra = field(default_factory=Extra)
+    halfway: float = 0.0
 
     @property
     def learns(self) -> bool:
@@ -112,6 +114,8 @@ RECIPES = {
     "first2-others8": replace(TAUGHT, others=8.0),
     "first3-taught": replace(TAUGHT, first=3),
     "first3-taught-lr0.06": replace(TAUGHT, first=3, lr=0.06),
+    "cut-twice": replace(BEFORE, halfway=0.5),
+    "first2-taught-twice": replace(TAUGHT, halfway=0.5),
     "cut-first-average": replace(BEFORE, extra=Extra(average=0.25)),
     "cut-first-ema": replace(BEFORE, extra=Extra(decay=0.99)),
     "cut-first-patches": replace(BEFORE, extra=Extra(patches=0.5)),
@@ -188,14 +192,16 @@ class Bench:
         """One network by a recipe."""
         recipe, given, task = RECIPES[name], self.given, self.task
         job, first_seconds = self.ready(self.job(recipe, macs, seed), recipe)
+        epochs = recipe.epochs(given.epochs, macs if macs < 1 else given.like)
         start = time.monotonic()
+        if recipe.halfway:
+            job, epochs = self.cut_halfway(job, recipe, epochs, macs)
         masks = None
         if macs < 1:
-            masks = pipeline.cut(job, self.scores(job, recipe))
+            masks = pipeline.cut(job, pipeline.score(job))
         chosen = time.monotonic()
         network, begin = pipeline.shrink(job, masks, None)
         shrunk = time.monotonic()
-        epochs = recipe.epochs(given.epochs, macs if macs < 1 else given.like)
         teacher = self.teacher(job, recipe)
         job = pipeline.with_epochs(job, epochs)
         if recipe.extra.any:
@@ -209,7 +215,8 @@ class Bench:
         trained = time.monotonic()
         held_out = evaluate(network, task.held_out, self.runtime)
         test = evaluate(network, task.test, self.runtime)
-        share = 1.0 if masks is None else job.dense.macs_share(masks.kept, task.classes)
+        whole = self.entry.dense.table.with_classes(task.classes).dense
+        share = count_macs(network, job.dense.spec.image_size) / whole
         return {
             "task": task.name,
             "images": len(task.train),
@@ -235,9 +242,25 @@ class Bench:
             "device": self.runtime.reason,
         }
 
-    def scores(self, job: Job, recipe: Recipe) -> Found:
-        """The method's scores."""
-        return pipeline.score(job)
+    def cut_halfway(self, job: Job, recipe: Recipe, epochs: int, macs: float) -> tuple[Job, int]:
+        """The job from a network that was cut and fine-tuned once, and the epochs that are left.
+
+        An epoch of it costs more than one of the small network.
+        """
+        first = dataclasses.replace(job, budget=pt.Budget(macs=recipe.halfway))
+        masks = pipeline.cut(first, pipeline.score(first))
+        network, begin = pipeline.shrink(first, masks, None)
+        spent = max(1, round(epochs / 2 * STEP[macs] / STEP[recipe.halfway]))
+        pipeline.train(
+            pipeline.with_epochs(first, spent), network, begin, teacher=self.teacher(job, recipe)
+        )
+        units = job.dense.units(masks)
+        spec = dataclasses.replace(job.dense.spec, classes=self.task.classes)
+        groups = cut_groups(job.groups, units)
+        left = PretrainedBackbone(network.backbone, spec, groups, job.dense.name, None, units)
+        share = macs * job.dense.table.dense / left.table.dense
+        again = dataclasses.replace(job, dense=left, mapping="same", budget=pt.Budget(macs=share))
+        return again, epochs - round(epochs / 2)
 
 
 def table(cells: list[dict[str, Any]]) -> str:
