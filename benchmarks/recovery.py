@@ -193,16 +193,16 @@ class Bench:
         recipe, given, task = RECIPES[name], self.given, self.task
         job, first_seconds = self.ready(self.job(recipe, macs, seed), recipe)
         epochs = recipe.epochs(given.epochs, macs if macs < 1 else given.like)
+        teacher = self.teacher(job, recipe)
         start = time.monotonic()
         if recipe.halfway:
-            job, epochs = self.cut_halfway(job, recipe, epochs, macs)
+            job, epochs = self.cut_halfway(job, recipe, epochs, macs, teacher)
         masks = None
         if macs < 1:
             masks = pipeline.cut(job, pipeline.score(job))
         chosen = time.monotonic()
         network, begin = pipeline.shrink(job, masks, None)
         shrunk = time.monotonic()
-        teacher = self.teacher(job, recipe)
         job = pipeline.with_epochs(job, epochs)
         if recipe.extra.any:
             kept = None
@@ -242,7 +242,9 @@ class Bench:
             "device": self.runtime.reason,
         }
 
-    def cut_halfway(self, job: Job, recipe: Recipe, epochs: int, macs: float) -> tuple[Job, int]:
+    def cut_halfway(
+        self, job: Job, recipe: Recipe, epochs: int, macs: float, teacher: Teacher | None
+    ) -> tuple[Job, int]:
         """The job from a network that was cut and fine-tuned once, and the epochs that are left.
 
         An epoch of it costs more than one of the small network.
@@ -251,9 +253,7 @@ class Bench:
         masks = pipeline.cut(first, pipeline.score(first))
         network, begin = pipeline.shrink(first, masks, None)
         spent = max(1, round(epochs / 2 * STEP[macs] / STEP[recipe.halfway]))
-        pipeline.train(
-            pipeline.with_epochs(first, spent), network, begin, teacher=self.teacher(job, recipe)
-        )
+        pipeline.train(pipeline.with_epochs(first, spent), network, begin, teacher=teacher)
         units = job.dense.units(masks)
         spec = dataclasses.replace(job.dense.spec, classes=self.task.classes)
         groups = cut_groups(job.groups, units)
