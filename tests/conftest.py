@@ -82,6 +82,14 @@ def cache(tmp_path_factory):
         os.environ["PASS_TRANSFER_CACHE"] = before
 
 
+@pytest.fixture(autouse=True, scope="session")
+def quick_latency():
+    """Milliseconds are measured in few rounds: what they are is of no interest here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pass_transfer.latency.SECONDS", 0.0)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
