@@ -213,7 +213,8 @@ def _prior(search: _Search) -> dict[str, torch.Tensor] | None:
         if not path.exists():
             sources = make_source_tasks(task.classes, config.tasks, config.seed)
             chosen = sources[: config.importance_tasks]
-            samples = Samples(task.train, runtime, config.importance_images, config.seed)
+            drawn = config.importance_images, config.seed
+            samples = Samples(task.train, runtime, *drawn, size=task.size)
             write_tensors(path, mean_importance(dense.network(), dense.groups, chosen, samples))
         return read_tensors(path)
 

@@ -103,7 +103,7 @@ class Context:
 
     def samples(self, images: int) -> Samples:
         """Training images to measure channels on."""
-        return Samples(self.task.train, self.runtime, images, self.seed)
+        return Samples(self.task.train, self.runtime, images, self.seed, size=self.task.size)
 
     def once(self, name: str, make: Callable[[], Scores]) -> Scores:
         """Scores that take long: kept in the run's folder, and not made again on resume."""

@@ -16,6 +16,7 @@ from pass_transfer.tasks import Split
 from pass_transfer.training import Runtime, batches, to_images
 
 BATCH = 128
+PIXELS = 32 * 224**2  # of a batch: gradients of more take more memory than a laptop has
 
 View = Callable[[torch.Tensor], torch.Tensor]
 
@@ -29,6 +30,7 @@ class Samples:
         images: how many of them.
         seed: which of them.
         view: how images are seen, if not as they are.
+        size: side of an image in pixels, by which batches are as large as memory allows.
         shown: whether progress over them is shown.
     """
 
@@ -37,13 +39,14 @@ class Samples:
     images: int
     seed: int
     view: View | None = None
+    size: int = 64
     shown: bool = True
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         shuffled = torch.randperm(len(self.split), generator=stream(self.seed, "importance"))
         chosen = shuffled[: self.images]
-        device = self.runtime.device
-        looked_at = batches(self.split, BATCH, order=chosen.split(BATCH))
+        device, batch = self.runtime.device, min(BATCH, PIXELS // self.size**2)
+        looked_at = batches(self.split, batch, order=chosen.split(batch))
         for pixels, labels in looked_at.shown("measuring channels") if self.shown else looked_at:
             seen = to_images(pixels, device)
             yield self.view(seen) if self.view else seen, labels.to(device)

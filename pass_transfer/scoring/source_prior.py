@@ -8,6 +8,7 @@ to each other, so it is measured once, here, and what a prompt changes starts fr
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -44,7 +45,7 @@ def mean_importance(
             part, seed = part_of(samples.split, source), samples.seed + number
             view = functools.partial(see, view=source.view)
             own = with_task_head(network, part, len(source.classes), runtime, seed, view)
-            seen = Samples(part, runtime, samples.images, seed, view, shown=False)
+            seen = dataclasses.replace(samples, split=part, seed=seed, view=view, shown=False)
             total += groups.join(standardise(task_importance(own, groups, seen)))
             bar.advance(1)
     return groups.split(total / len(sources))

@@ -40,5 +40,5 @@ def source_selection(context: Context) -> Scores:
     dense, runtime, settings = context.dense, context.runtime, context.settings
     of = load_task(source["task"], dense.spec.preprocessing, settings.data or None)
     own = with_task_head(dense.network(), of.train, of.classes, runtime, context.seed)
-    samples = Samples(of.train, runtime, settings.images, context.seed)
+    samples = Samples(of.train, runtime, settings.images, context.seed, size=of.size)
     return standardise(task_selection(own, context.groups, samples))
