@@ -27,6 +27,7 @@ from pass_transfer.cli import (
 )
 from pass_transfer.cli.words import RENAMED, in_flags
 from pass_transfer.errors import PassTransferError
+from pass_transfer.memory import keep_freed_memory
 
 # ClickException: of click, or of the copy that newer typers carry.
 WrongUsage: Any = typer.BadParameter.__mro__[2]
@@ -90,6 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     Exits 0 when done, 1 with one clear message, 2 for wrong usage, 130 when interrupted.
     """
+    keep_freed_memory()
     sys.exit(run(arguments))
 
 
