@@ -36,8 +36,8 @@ settings.load_profile("suite")
 # Files whose tests run whole commands, train networks or compile; make check leaves them out.
 SLOW = {
     "cli": (
-        "again bench build command data_verbs distill documents export hub image_size inspect "
-        "making_an_entry methods named_network own_backbone package prior refusals report "
+        "again bench build command data_verbs dense_first distill documents export hub image_size "
+        "inspect making_an_entry methods named_network own_backbone package prior refusals report "
         "results set_up stopping study"
     ),
     "masking": "forward",
