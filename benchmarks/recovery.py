@@ -42,7 +42,7 @@ from pass_transfer.training import Runtime, choose_runtime, evaluate
 
 FEATURES = "fc"  # the layer that reads the features
 # Milliseconds of a step of 128 images at 64 pixels on one thread in bf16, by the share of the MACs
-# that is left (measured for docs/experiments.md). A forward pass is a third of a step.
+# that is left, once measured on an idle machine. A forward pass is a third of a step.
 STEP = {1.0: 427, 0.5: 240, 0.25: 121}
 
 
@@ -174,9 +174,8 @@ class Bench:
             write_tensors(path, network.backbone.state_dict())
         backbone = job.dense.network(None, None, self.task.classes).backbone
         backbone.load_state_dict(read_tensors(path))
-        spec = dataclasses.replace(job.dense.spec, classes=self.task.classes)
-        dense = PretrainedBackbone(backbone, spec, job.groups, job.dense.name)
-        ready = dataclasses.replace(job, dense=dense, mapping="same")
+        spec = job.dense.spec
+        ready = pipeline.from_dense(job, Network(backbone, spec.mean, spec.std))
         return ready, read_json(path.with_suffix(".json"))["seconds"]
 
     def teacher(self, job: Job, recipe: Recipe) -> Teacher | None:
@@ -205,7 +204,7 @@ class Bench:
         shrunk = time.monotonic()
         job = pipeline.with_epochs(job, epochs)
         if recipe.extra.any:
-            kept = None
+            kept = slice(None)
             if recipe.extra.mimic and masks is not None:
                 kept = kept_channels(job.groups, masks)[1][FEATURES]
             told = job.recipe, self.runtime, teacher, recipe.extra, begin, kept

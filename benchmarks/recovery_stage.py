@@ -19,6 +19,7 @@ from pass_transfer.shrinking.finetune import FinetuneConfig, FinetuneStage
 from pass_transfer.shrinking.recalibrate import recalibrate
 from pass_transfer.tasks import Task
 from pass_transfer.training import Accuracy, Runtime, evaluate, run_stage
+from pass_transfer.training.augmentation import augmented
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class ExtraStage(FinetuneStage):
         teacher: Teacher | None,
         extra: Extra,
         steps: int,
-        kept: torch.Tensor | None,
+        kept: torch.Tensor | slice,
     ):
         super().__init__(network, task, config, runtime, teacher=teacher)
         self.extra, self.steps, self.kept, self.done = extra, steps, kept, 0
@@ -88,8 +89,6 @@ class ExtraStage(FinetuneStage):
         self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int
     ) -> dict[str, float]:
         """One step; then the average takes the weights in."""
-        from pass_transfer.training.augmentation import augmented
-
         images = augmented(pixels, draw, self.task, self.runtime.device)
         images, share, partner = self._patched(images, draw)
         with self.runtime.autocast():
@@ -120,7 +119,7 @@ class ExtraStage(FinetuneStage):
         if torch.rand((), generator=draw) >= self.extra.patches:
             return images, 1.0, partner
         side = images.shape[2]
-        left_out = torch.rand((), generator=draw).sqrt().item()  # 1 - Beta(1, 1) is uniform, too
+        left_out = torch.rand((), generator=draw).sqrt().item()  # its area is uniform
         half = left_out * side / 2
         middle = torch.rand(2, generator=draw) * side
         top, left = (int(max(0, round(float(m) - half))) for m in middle)
@@ -138,7 +137,7 @@ def finetune(
     teacher: Teacher | None,
     extra: Extra,
     start: Accuracy,
-    kept: torch.Tensor | None,
+    kept: torch.Tensor | slice,
 ) -> list[dict[str, Any]]:
     """As pass_transfer.shrinking.finetune, with extras. An average is what it ends with."""
     steps = config.epochs * (len(task.train) // config.batch_size)

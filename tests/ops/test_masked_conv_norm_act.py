@@ -201,10 +201,8 @@ def test_a_fused_layer_and_its_gradients_are_the_true_ones(implementation, accur
     mask = true.mask.detach()[:, None, None]
     accuracy.near(leaf["x"].grad, true.x.grad, (size * mask)[:, : true.x.shape[1]])
     # Normalisation takes the scale of a single input out again: what its mask's gradient sums
-    # up then cancels. A term is an input times a sum of products: where few positions make up the
-    # whole, it is rounded four times rather than twice (1.7 times two roundings in 4,000 draws of
-    # 1 x 1 weights on 16 positions, whether or not the positions are added up in float64).
-    terms = 2 * accuracy.together(true.wide.detach() * size)
+    # up then cancels.
+    terms = accuracy.together(true.wide.detach() * size)
     accuracy.near(leaf["in_mask"].grad, true.mask.grad, terms)
     if true.residual is not None:
         accuracy.near(leaf["residual"].grad, true.residual.grad)
