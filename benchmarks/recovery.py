@@ -25,7 +25,8 @@ from typing import Any
 
 import recovery_stage
 from cells import make_cell, options, spread
-from recovery_stage import Extra
+from recovery_drift import shrink_by_drift
+from recovery_stage import SMALLER, Extra
 
 import pass_transfer as pt
 from pass_transfer.files import read_json, read_tensors, write_json, write_tensors
@@ -58,6 +59,7 @@ class Recipe:
         temperature, others: how it does.
         method: how channels are chosen.
         reconstruct: whether kept channels take over what cut ones carried.
+        drift: whether they do so layer by layer, on inputs that are cut already.
         extra: see recovery_stage.
         halfway: share of the MACs of a first cut, which is fine-tuned for half of the epochs
             before what is left is scored and cut again; 0 cuts once.
@@ -75,6 +77,7 @@ class Recipe:
     others: float = 0.0
     method: str = "selection"
     reconstruct: bool = True
+    drift: bool = False
     extra: Extra = field(default_factory=Extra)
     halfway: float = 0.0
 
@@ -87,7 +90,8 @@ class Recipe:
         """Epochs of the small network that the work is enough for."""
         small, dense = STEP[macs], STEP[1.0]
         teacher = dense / 3 if self.learns else 0.0
-        return max(1, round((work * small - self.first * dense) / (small + teacher)))
+        step = (small + teacher) * (1 - self.extra.small_first * (1 - SMALLER**2))
+        return max(1, round((work * small - self.first * dense) / step))
 
 
 BEFORE = Recipe()
@@ -120,6 +124,12 @@ RECIPES = {
     "cut-first-ema": replace(BEFORE, extra=Extra(decay=0.99)),
     "cut-first-patches": replace(BEFORE, extra=Extra(patches=0.5)),
     "cut-first-mixup": replace(BEFORE, mixup=0.2),
+    "cut-first-drift": replace(BEFORE, drift=True),
+    "first2-taught-drift": replace(TAUGHT, drift=True),
+    "cut-first-small": replace(BEFORE, extra=Extra(small_first=0.7)),
+    "cut-first-small-mixup": replace(BEFORE, mixup=0.2, extra=Extra(small_first=0.7)),
+    "first3-taught-mixup": replace(TAUGHT, first=3, mixup=0.2, lr=0.06),
+    "first3-taught-small": replace(TAUGHT, first=3, lr=0.06, extra=Extra(small_first=0.7)),
     "first2-taught-mimic": replace(TAUGHT, extra=Extra(mimic=1.0)),
     "first2-mimic": replace(FIRST, extra=Extra(mimic=1.0)),
     "first2-taught-patches": replace(TAUGHT, extra=Extra(patches=0.5)),
@@ -200,7 +210,10 @@ class Bench:
         if macs < 1:
             masks = pipeline.cut(job, pipeline.score(job))
         chosen = time.monotonic()
-        network, begin = pipeline.shrink(job, masks, None)
+        if recipe.drift and masks is not None:
+            network, begin = shrink_by_drift(job, masks)
+        else:
+            network, begin = pipeline.shrink(job, masks, None)
         shrunk = time.monotonic()
         job = pipeline.with_epochs(job, epochs)
         if recipe.extra.any:

@@ -21,6 +21,8 @@ from pass_transfer.tasks import Task
 from pass_transfer.training import Accuracy, Runtime, evaluate, run_stage
 from pass_transfer.training.augmentation import augmented
 
+SMALLER = 0.75  # the side of smaller images, as a share
+
 
 @dataclass(frozen=True)
 class Extra:
@@ -33,17 +35,20 @@ class Extra:
             its label in proportion (CutMix, arXiv 1905.04899, section 3.1, Beta(1, 1)).
         mimic: weight of the squared distance of the features before the classifier, as a share of
             the dense network's own size (arXiv 2311.06382 and MiR learn from them alone).
+        small_first: share of the steps, at the start, whose images are smaller, as progressive
+            learning has them (arXiv 2104.00298, section 4.2).
     """
 
     average: float = 0.0
     decay: float = 0.0
     patches: float = 0.0
     mimic: float = 0.0
+    small_first: float = 0.0
 
     @property
     def any(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.average or self.decay or self.patches or self.mimic)
+        return any(vars(self).values())
 
 
 class ExtraStage(FinetuneStage):
@@ -90,6 +95,10 @@ class ExtraStage(FinetuneStage):
     ) -> dict[str, float]:
         """One step; then the average takes the weights in."""
         images = augmented(pixels, draw, self.task, self.runtime.device)
+        if self.done < self.extra.small_first * self.steps:
+            images = nn.functional.interpolate(
+                images, scale_factor=SMALLER, mode="bilinear", antialias=True
+            )
         images, share, partner = self._patched(images, draw)
         with self.runtime.autocast():
             logits = self.network(images).float()
