@@ -72,6 +72,7 @@ def inspect(
       pass-transfer inspect --hypernet zoo/r18_tinyimnet --latency-ms 60 \\
           --batch 32 --device cpu
     """
+    from pass_transfer.preprocessing import Preprocessing
     from pass_transfer.recipes.inspect import inspect as run_inspect
     from pass_transfer.recipes.inspect import inspect_task
     from pass_transfer.report import check_picture, data_table, preview_picture, preview_table
@@ -81,6 +82,8 @@ def inspect(
         raise UsageError(
             "give --hypernet ENTRY or --network NAME, --task TASK, or both. See inspect --help"
         )
+    if hypernet is not None and network is not None:
+        raise UsageError("give --hypernet ENTRY or --network NAME, not both")
     if not asked and (backbone or run or plot or weights):
         raise UsageError(
             "--backbone, --weights, --run and --plot are for a network: give --hypernet ENTRY or "
@@ -106,8 +109,8 @@ def inspect(
         )
     seen = None
     if task is not None:
-        size = found.get("image_size", image_size)
-        seen = inspect_task(task, image_size=size, data_dir=data_dir)
+        look = Preprocessing(**found["preprocessing"]) if asked else None
+        seen = inspect_task(task, image_size=image_size, preprocessing=look, data_dir=data_dir)
     if plot is not None:
         preview_picture(found, plot)
     if as_json:

@@ -16,9 +16,10 @@ from torch import nn
 from pass_transfer.errors import UsageError
 from pass_transfer.latency import measure_latency
 from pass_transfer.masks import ChannelMasks
-from pass_transfer.networks import CostTable
+from pass_transfer.networks import ChannelGroup, CostTable
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.spec import MOST_CLASSES
+from pass_transfer.preprocessing import Preprocessing
 from pass_transfer.progress import say
 from pass_transfer.recipes.adapter import LATENCY_BATCHES
 from pass_transfer.recipes.given_network import AskedNetwork, GivenNetwork, choose_network
@@ -45,13 +46,18 @@ DENSE_SIZES = ("inputs", "outputs", "macs", "parameters")
 
 @as_guest
 def inspect_task(
-    task: str, *, image_size: int | None = None, data_dir: str | None = None
+    task: str,
+    *,
+    image_size: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    data_dir: str | None = None,
 ) -> dict[str, Any]:
     """What is understood of a task's data, before anything is trained on it.
 
     Args:
         task, data_dir: see load_task.
         image_size: side in pixels at which the images are looked at; 64 without it.
+        preprocessing: what a network makes of an image, in place of image_size.
 
     Returns:
         "task", "image_size", "preprocessing" (what becomes of an image), "data" as result.json
@@ -61,7 +67,7 @@ def inspect_task(
         TaskError, UsageError: see load_task.
     """
     check_image_size(image_size)
-    data = load_task(task, image_size or DATA_SIZE, data_dir)
+    data = load_task(task, preprocessing or image_size or DATA_SIZE, data_dir)
     splits = (data.train, data.held_out, data.test)
     counts = [np.bincount(split.labels, minlength=data.classes).tolist() for split in splits]
     return {
@@ -99,10 +105,12 @@ def inspect(
             without one.
 
     Returns:
-        "hypernet" (or null), "network" (where named), "groups" (name, kept, width, layers),
-        "kept_whole" (why channels cannot go, by the layer that makes them), "layers" (name,
-        positions, inputs, outputs, macs, parameters, and each with dense_ before it), totals as
-        in result.json, "estimated_speed_up", "latency_ms" by batch size or null, "warnings".
+        "hypernet" (or null), "network" (where named), "image_size", "preprocessing" (what the
+        network makes of an image), "groups" (name, kept, width, unit, channels of a unit,
+        layers), "kept_whole" (why channels cannot go, by the layer that makes them), "layers"
+        (name, positions, inputs, outputs, macs, parameters, and each with dense_ before it),
+        totals as in result.json, "estimated_speed_up", "latency_ms" by batch size or null,
+        "warnings".
 
     Raises:
         UsageError, MaskError: see AskedNetwork, Budget and Budget.cut.
@@ -185,8 +193,8 @@ def _costs(dense: PretrainedBackbone, table: CostTable, masks: ChannelMasks) -> 
     groups = []
     for name, group in dense.groups.items():
         members = sorted({*group.writes, *group.reads})
-        row = {"name": name, "kept": kept[name], "width": widths[name], "layers": members}
-        groups.append(row)
+        sizes = {"kept": kept[name], "width": widths[name], "unit": _unit(group)}
+        groups.append({"name": name, **sizes, "channels": _channels(group), "layers": members})
     layers: list[dict[str, Any]] = []
     for small, whole_layer in zip(table.by_layer(kept), table.by_layer(widths)):
         sizes = vars(small)
@@ -194,6 +202,7 @@ def _costs(dense: PretrainedBackbone, table: CostTable, masks: ChannelMasks) -> 
         layers.append({**sizes, **before})
     return {
         "image_size": dense.spec.image_size,
+        "preprocessing": dense.spec.preprocessing.saved(),
         "groups": groups,
         "kept_whole": dense.groups.kept_whole,
         "layers": layers,
@@ -205,6 +214,17 @@ def _costs(dense: PretrainedBackbone, table: CostTable, masks: ChannelMasks) -> 
         "latency_ms": None,
         "dense_latency_ms": None,
     }
+
+
+def _unit(group: ChannelGroup) -> str:
+    """What is kept or removed: heads of attention multiply activations with each other."""
+    return "head" if group.products else "channel"
+
+
+def _channels(group: ChannelGroup) -> int:
+    """How many channels of a layer a unit has."""
+    of_layers = [int((units >= 0).sum()) for units in (group.writes | group.reads).values()]
+    return max(1, min(of_layers) // group.width)
 
 
 def speed_up(layers: list[dict[str, Any]]) -> float:
@@ -238,7 +258,8 @@ def warnings(found: dict[str, Any]) -> list[str]:
 
 def _odd_widths(found: dict[str, Any]) -> list[str]:
     groups = found["groups"]
-    odd = [g for g in groups if g["kept"] % MULTIPLE and g["kept"] < g["width"]]
+    cut = [g for g in groups if g["kept"] < g["width"]]
+    odd = [g for g in cut if g["kept"] * g["channels"] % MULTIPLE]
     if not odd:
         return []
     return [

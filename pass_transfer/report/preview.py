@@ -28,7 +28,9 @@ def preview_table(found: Mapping[str, Any]) -> str:
 
 
 def _groups(found: Mapping[str, Any]) -> Table:
-    table = Table(title=f"{_name(found)}: channels", title_justify="left")
+    heads = any(group["unit"] == "head" for group in found["groups"])
+    units = "channels, and heads of attention" if heads else "channels"
+    table = Table(title=f"{_name(found)}: {units}", title_justify="left")
     for column in ("group", "kept", "of", "", "layers"):
         table.add_column(
             column,
@@ -54,7 +56,10 @@ def _name(found: Mapping[str, Any]) -> str:
 def _layers(found: Mapping[str, Any]) -> Table:
     table = Table(title="layers", title_justify="left")
     for column in LAYER_COLUMNS:
-        table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
+        if column == "layer":  # a long name goes on in the next line, so that figures stay
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
     for layer in found["layers"]:
         table.add_row(
             layer["name"],
