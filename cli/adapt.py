@@ -37,6 +37,14 @@ def adapt(
         str,
         Option("--label-mapping", help="auto, linear (a new classifier), frequency or iterative."),
     ] = "auto",
+    measuring: Annotated[
+        str,
+        Option(
+            "--measuring",
+            help="The classifier that channels are measured with: fixed, cross-validated (chosen "
+            "on images left out), or auto: cross-validated where a class has few images.",
+        ),
+    ] = "auto",
     dense_epochs: Annotated[
         int,
         Option(
@@ -126,6 +134,7 @@ def adapt(
         lr=lr,
         weight_decay=weight_decay,
         label_mapping=label_mapping,
+        measuring=measuring,
         reconstruct=reconstruct,
         dense_epochs=dense_epochs,
         distill=distill,

@@ -43,6 +43,7 @@ from pass_transfer.recipes.pipeline import Job, check_budget
 from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.runs.dense import find_dense
 from pass_transfer.runs.files import MASKS, check_resumable, modern_config
+from pass_transfer.scoring.judge import FIXED, choose_measuring
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.task_prior import keep_prior
 from pass_transfer.surroundings import as_guest
@@ -174,7 +175,8 @@ def _folder(
     again = {"resume": where.resume, "force": where.force}
 
     def upgrade(config: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"preprocessing": identity["preprocessing"]} | modern_config(config)
+        before = {"preprocessing": identity["preprocessing"], "measuring": FIXED}
+        return before | modern_config(config)
 
     return RunFolder(out, identity, started=started, upgrade=upgrade, **again)
 
@@ -189,6 +191,7 @@ def _job(given: GivenNetwork, task: Task, config: AdaptConfig, runtime: Runtime)
         config.budget,
         config.recipe(len(task.train)),
         given.mapping(config.label_mapping, task),
+        choose_measuring(config.measuring, task),
         config.reconstruct,
         config.seed,
     )
@@ -213,7 +216,7 @@ def _identity(
     }
     if config.distill or config.dense_epochs:
         identity["teacher"] = None if teacher_run is None else sha256(teacher_run / WEIGHTS)
-    return identity | config.identity_fields()
+    return identity | config.identity_fields() | {"measuring": job.measuring}
 
 
 def _named(files: Mapping[str, str | Path | None]) -> dict[str, str | None]:

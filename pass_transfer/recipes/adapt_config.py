@@ -11,6 +11,7 @@ from pass_transfer.budgets import Budget
 from pass_transfer.errors import UsageError
 from pass_transfer.label_mapping import KINDS
 from pass_transfer.recipes.options import DEFAULT_MACS, EFFORTS
+from pass_transfer.scoring.judge import AUTO, MEASURING
 from pass_transfer.scoring.registry import ChosenMethod, choose_method
 from pass_transfer.settings import check_choice, check_positive, check_whole
 from pass_transfer.shrinking.distill import TEMPERATURE
@@ -36,6 +37,8 @@ class AdaptConfig:
         effort: "quick" or "full" training; `epochs` overrides it.
         batch_size, lr, weight_decay: of fine-tuning.
         label_mapping: "auto", "linear", "frequency" or "iterative".
+        measuring: how the classifier is made that channels are measured with: "fixed",
+            "cross-validated", or "auto", by the number of images a class (scoring/judge.py).
         reconstruct: whether kept channels take over what cut ones carried (reconstruct.py).
         dense_epochs: epochs of the dense network on the task before it is scored and cut; 0 cuts
             it as it comes.
@@ -54,6 +57,7 @@ class AdaptConfig:
     lr: float = 0.03
     weight_decay: float = 5e-4
     label_mapping: str = "auto"
+    measuring: str = AUTO
     reconstruct: bool = True
     dense_epochs: int = 0
     distill: float = 0.0
@@ -70,6 +74,7 @@ class AdaptConfig:
             check_is(name, getattr(self, name), int, "a whole number")
         check_choice("effort", self.effort, EFFORTS)
         check_choice("label_mapping", self.label_mapping, KINDS)
+        check_choice("measuring", self.measuring, MEASURING)
         check_whole(self, epochs=1, batch_size=2, dense_epochs=0, seed=0)
         check_positive(self, "lr", "temperature")
         check_positive(self, "weight_decay", "distill", zero=True)

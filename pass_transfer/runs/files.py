@@ -114,6 +114,7 @@ CONFIG_MAY_HAVE = {
     "inputs": OBJECT,
     "weights_given": maybe(TEXT),
     "threads": SIZE,
+    "measuring": TEXT,
     "data": FINGERPRINTS,
 }
 

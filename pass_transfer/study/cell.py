@@ -55,6 +55,7 @@ def job_of(study: Study, cell: Cell, given: GivenNetwork, task: Task, runtime: R
         choose_method(cell.method, study.methods[cell.method]),
         Budget(macs=cell.budget, round_to=study.round_to),
         recipe(study, cell.seed),
+        measuring=study.measuring,
         reconstruct=study.reconstruct,
         seed=cell.seed,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pass_transfer.scoring.judge import AUTO
 from pass_transfer.scoring.registry import choose_method
 from pass_transfer.shrinking.finetune import FinetuneConfig
 
@@ -46,6 +47,8 @@ class Study:
         budgets: shares of the dense network's MACs to keep.
         seeds: of search, fine-tuning and initial values.
         epochs, batch_size: of fine-tuning, the same for every method.
+        measuring: how the classifier is made that channels are measured with
+            (scoring/judge.py), the same for every method.
         train_images: how many training images are used, the same for all; None for all.
         reconstruct: whether kept channels take over what cut ones carried
             (shrinking/reconstruct.py), the same for every method.
@@ -62,6 +65,7 @@ class Study:
     epochs: int = 1
     batch_size: int = 128
     train_images: int | None = None
+    measuring: str = AUTO
     reconstruct: bool = True
     round_to: int = 1
     out: Path = field(default=Path("study"))
@@ -82,6 +86,7 @@ class Study:
     def identity(self, cell: Cell) -> dict[str, Any]:
         """What decides a cell's result: all settings of the method, the defaults too."""
         network = {"network": self.network, "image_size": self.image_size}
+        measuring = {} if self.measuring == AUTO else {"measuring": self.measuring}
         return {
             **({"hypernet": self.hypernet} if self.network is None else network),
             "data": self.tasks[cell.task],
@@ -92,6 +97,7 @@ class Study:
             "train_images": self.train_images,
             "reconstruct": self.reconstruct,
             "round_to": self.round_to,
+            **measuring,
         }
 
 

@@ -12,8 +12,9 @@ import yaml
 from pass_transfer.errors import PassTransferError, UsageError
 from pass_transfer.files import read_text
 from pass_transfer.networks.named import named_spec
+from pass_transfer.scoring.judge import MEASURING
 from pass_transfer.scoring.registry import choose_method
-from pass_transfer.settings import is_whole
+from pass_transfer.settings import check_choice, is_whole
 from pass_transfer.study.plan import Study
 from pass_transfer.tasks.registry import check_name
 
@@ -29,6 +30,7 @@ FIELDS = (
     "epochs",
     "batch_size",
     "train_images",
+    "measuring",
     "reconstruct",
     "round_to",
     "out",
@@ -225,6 +227,14 @@ class _Reader:
 
     def _round_to(self, node: yaml.Node) -> int:
         return self._whole(node, "round_to", 1)
+
+    def _measuring(self, node: yaml.Node) -> str:
+        value = self.value(node)
+        try:
+            check_choice("measuring", value, MEASURING)
+        except UsageError as error:
+            raise self.refuse(node, str(error)) from error
+        return value
 
     def _reconstruct(self, node: yaml.Node) -> bool:
         if not isinstance(self.value(node), bool):
