@@ -24,6 +24,15 @@ def adapt(
     method: Annotated[str | None, Option("--method", help=options.METHOD_HELP)] = None,
     set_: options.Settings = None,
     budget: Any = None,
+    images_per_class: Annotated[
+        int | None,
+        Option(
+            "--images-per-class",
+            metavar="N",
+            help="Use N training images of each class, drawn by the seed, and a ninth as many to "
+            "choose epochs by. All without it.",
+        ),
+    ] = None,
     effort: Annotated[str, Option("--effort", help="quick or full training.")] = "quick",
     epochs: Annotated[
         int | None, Option("--epochs", help="Fine-tuning epochs, instead of what --effort gives.")
@@ -128,6 +137,7 @@ def adapt(
         dense=dense,
         method=method,
         settings=options.settings(set_),
+        images_per_class=images_per_class,
         effort=effort,
         epochs=epochs,
         batch_size=batch_size,

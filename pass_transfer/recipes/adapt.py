@@ -48,6 +48,7 @@ from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.task_prior import keep_prior
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
+from pass_transfer.tasks.few_images import few_images
 from pass_transfer.tasks.registry import check_name
 from pass_transfer.training import RunFolder, Runtime, choose_runtime
 from pass_transfer.training.run_folder import check_free
@@ -99,7 +100,7 @@ def adapt(
     whole_groups(given.dense.groups, config.budget.keep_layers)  # before images are read
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
-    data = load_task(task, given.dense.spec.preprocessing, data_dir)
+    data = _images(task, given, config, data_dir)
     if where.resume:
         check_data(out, data)
     job = _job(given, data, config, runtime)
@@ -161,6 +162,11 @@ def _refuse_early(
     if where.force and from_run is not None:
         check_apart(from_run, Path(out))
     return task
+
+
+def _images(task: str, given: GivenNetwork, config: AdaptConfig, data_dir: str | None) -> Task:
+    whole = load_task(task, given.dense.spec.preprocessing, data_dir)
+    return few_images(whole, config.images_per_class, config.seed)
 
 
 def _given_dense(

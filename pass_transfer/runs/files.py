@@ -115,6 +115,7 @@ CONFIG_MAY_HAVE = {
     "weights_given": maybe(TEXT),
     "threads": SIZE,
     "measuring": TEXT,
+    "images_per_class": SIZE,
     "data": FINGERPRINTS,
 }
 

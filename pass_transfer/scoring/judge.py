@@ -36,6 +36,7 @@ MEASURING = (AUTO, FIXED, CROSS_VALIDATED)
 # (benchmarks/measuring_classifier.py).
 FEW = 64
 
+View = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -56,12 +57,14 @@ class Judge:
         split: training images; the label of each is the row that is right for it.
         classes: of the task.
         network_of_all: the same network with the classifier made from all images, to learn with.
+        about: its classifiers, in words.
     """
 
     network: Network
     split: Split
     classes: int
     network_of_all: Network
+    about: str = ""
 
     def loss(self, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Summed cross-entropy of logits (B, rows), each image's by its own classifier."""
@@ -88,33 +91,44 @@ def task_judge(network: Network, task: Task, runtime: Runtime, seed: int, measur
         measuring: one of MEASURING.
     """
     if choose_measuring(measuring, task) == CROSS_VALIDATED:
-        judge = _cross_fitted(network, task, runtime, seed)
+        judge = cross_fitted(network, task.train, task.classes, runtime, seed)
         if judge is not None:
+            say(f"channels are measured with a classifier of {judge.about}")
             return judge
     own = with_task_head(network, task.train, task.classes, runtime, seed)
     return Judge(own, task.train, task.classes, own)
 
 
-def _cross_fitted(network: Network, task: Task, runtime: Runtime, seed: int) -> Judge | None:
-    """A judge with a classifier for each fold; None where no image can be left out."""
-    train, classes = task.train, task.classes
+def cross_fitted(
+    network: Network,
+    train: Split,
+    classes: int,
+    runtime: Runtime,
+    seed: int,
+    view: View | None = None,
+) -> Judge | None:
+    """A judge with a classifier for each fold; None where no image can be left out.
+
+    Args:
+        network, seed: as of task_judge.
+        view: how images are seen, if not as they are.
+    """
     own = runtime.place(copy.deepcopy(network)).requires_grad_(False)
     numbered = dataclasses.replace(train, labels=np.arange(len(train)))
     with batch_statistics(own.backbone):
-        features, positions = class_features(own, numbered, runtime, SEARCH_IMAGES, seed)
+        features, positions = class_features(own, numbered, runtime, SEARCH_IMAGES, seed, view)
     labels = torch.from_numpy(train.labels)[positions]
     found = cross_validate(features, labels, classes, seed)
     if found is None:
         return None
-    say(
-        f"measuring with a classifier of shrinkage {found.shrinkage:g} and temperature "
-        f"{found.temperature:g}: {found.top1:.1f} % and a loss of {found.loss:.2f} on images "
-        "left out"
-    )
     judging = copy.deepcopy(own)
     _set_head(own, found.whole, runtime)
     _set_head(judging, _one_after_the_other(found), runtime)
-    return Judge(judging, _with_rows(train, positions, found, classes), classes, own)
+    about = (
+        f"shrinkage {found.shrinkage:g} and temperature {found.temperature:g}: {found.top1:.1f} % "
+        f"and a loss of {found.loss:.2f} on images left out"
+    )
+    return Judge(judging, _with_rows(train, positions, found, classes), classes, own, about)
 
 
 def _set_head(network: Network, head: nn.Linear, runtime: Runtime) -> None:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from pass_transfer.budgets import Budget, CutNetwork
 from pass_transfer.errors import UsageError
@@ -23,7 +24,12 @@ from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.judge import AUTO, Judge, task_judge
 from pass_transfer.scoring.pretrained import PretrainedHypernet, cut_network
-from pass_transfer.scoring.samples import Samples, task_importance, task_selection
+from pass_transfer.scoring.samples import (
+    Samples,
+    forward_of,
+    task_importance,
+    task_selection,
+)
 from pass_transfer.tasks import Task
 from pass_transfer.training import RunFolder, Runtime
 
@@ -122,6 +128,17 @@ class Context:
         """The order of forward selection on the task, on so many of its training images."""
         judge = self.judge
         return task_selection(judge.network, self.groups, self.samples(images), judge.loss)
+
+    def seen(
+        self, images: int
+    ) -> tuple[nn.Module, ChannelGroups, Samples, Callable[[torch.Tensor], torch.Tensor]]:
+        """The frozen dense backbone, its groups, training images, and how it runs on them.
+
+        For what needs no classifier of the task.
+        """
+        network = self.runtime.place(self.dense.network()).requires_grad_(False)
+        samples = Samples(self.task.train, self.runtime, images, self.seed, size=self.task.size)
+        return network.backbone, self.groups, samples, forward_of(network, self.runtime)
 
     def once(self, name: str, make: Callable[[], Scores]) -> Scores:
         """Scores that take long: kept in the run's folder, and not made again on resume."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pass_transfer.errors import TaskError, UsageError
+from pass_transfer.progress import say
 from pass_transfer.random_streams import stream
 from pass_transfer.settings import shown, whole
 from pass_transfer.tasks.overview import SplitCounts
@@ -49,6 +50,7 @@ def few_images(task: Task, images: int | None, seed: int = 0) -> Task:
         )
     train = _of_each_class(task.train, images, seed, "train")
     held_out = _of_each_class(task.held_out, max(1, images // TRAINED_ON), seed, "held out")
+    say(f"  using {images} training images of each class; {len(held_out)} images are held out")
     return _with_parts(task, train, held_out)
 
 
