@@ -47,7 +47,8 @@ class Job:
         mapping: how the task's classifier is made: "linear", "frequency" or "iterative"; or
             "same" for the network's own, of the same classes.
         measuring: how the classifier is made that channels are measured with (scoring/judge.py).
-        reconstruct: whether kept channels take over what cut ones carried.
+        reconstruct: whether kept channels take over what cut ones carried; or how
+            (shrinking.ShrinkConfig).
         seed: of everything that is drawn.
     """
 
@@ -60,7 +61,7 @@ class Job:
     recipe: FinetuneConfig
     mapping: str = "linear"
     measuring: str = AUTO
-    reconstruct: bool = True
+    reconstruct: bool | str = True
     seed: int = 0
 
     @cached_property

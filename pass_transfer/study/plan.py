@@ -52,8 +52,8 @@ class Study:
         measuring: how the classifier is made that channels are measured with
             (scoring/judge.py), the same for every method.
         train_images: how many training images are used, the same for all; None for all.
-        reconstruct: whether kept channels take over what cut ones carried
-            (shrinking/reconstruct.py), the same for every method.
+        reconstruct: whether kept channels take over what cut ones carried, by least squares, or
+            by a way of shrinking/reconstruct.py; the same for every method.
         round_to: groups keep a multiple of this many channels; with 1, each budget is filled
             up with single channels.
         out: folder of the cells' JSON files.
@@ -68,7 +68,7 @@ class Study:
     batch_size: int = 128
     train_images: int | None = None
     measuring: str = AUTO
-    reconstruct: bool = True
+    reconstruct: bool | str = True
     round_to: int = 1
     out: Path = field(default=Path("study"))
     network: str | None = None

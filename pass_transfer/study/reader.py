@@ -15,6 +15,7 @@ from pass_transfer.networks.named import named_spec
 from pass_transfer.scoring.judge import MEASURING
 from pass_transfer.scoring.registry import choose_method
 from pass_transfer.settings import check_choice, is_whole
+from pass_transfer.shrinking.reconstruct import LEAST_SQUARES, WAYS
 from pass_transfer.study.plan import Study
 from pass_transfer.study.tasks import ALL, Axis, StudyTask, variants
 from pass_transfer.tasks.registry import check_name
@@ -271,10 +272,12 @@ class _Reader:
             raise self.refuse(node, str(error)) from error
         return value
 
-    def _reconstruct(self, node: yaml.Node) -> bool:
-        if not isinstance(self.value(node), bool):
-            raise self.refuse(node, f"reconstruct is {self.value(node)!r}; it is true or false")
-        return self.value(node)
+    def _reconstruct(self, node: yaml.Node) -> bool | str:
+        value, others = self.value(node), [way for way in WAYS if way != LEAST_SQUARES]
+        if not isinstance(value, bool) and value not in others:
+            known = f"true (least squares), false, {', '.join(others[:-1])} or {others[-1]}"
+            raise self.refuse(node, f"reconstruct is {value!r}; it is {known}")
+        return value
 
     def _whole(self, node: yaml.Node, what: str, least: int, value: Any = None) -> int:
         value = self.value(node) if value is None else value
