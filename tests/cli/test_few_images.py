@@ -100,6 +100,10 @@ def test_a_study_makes_its_cells_with_so_many_images_each_search_once(study, cal
     assert before["held_out_top1"] == before["held_out_top1_before"]
     other = cells["few-6-a-class-0-epochs", "taylor", 1]
     assert other["masks"] != before["masks"], "another seed draws other images"
+    assert call("study", "report", path)[0] == 0
+    pictures = {picture.stem for picture in (tmp_path / "cells/report").glob("few-*.png")}
+    assert {"few-0-epochs-0.5-images", "few-1-epochs-0.5-images"} <= pictures
+    assert "few-6-a-class-1-epochs-gain" in pictures
     again = call("study", "run", path, "--device", "cpu", "--json")
     assert json.loads(again[1])["done"] == 16 and "cells to make" not in again[2]
 
