@@ -69,7 +69,7 @@ def _by_images(
     for row in rows:
         planned = study.tasks[row.task]
         if row.top1 is not None and row.task in counted:
-            key = planned.family, planned.epochs, row.budget
+            key = planned.family or row.task, planned.epochs, row.budget
             point = _Point(counted[row.task], row.top1, row.deviation or 0)
             parts.setdefault(key, {}).setdefault(row.method, []).append(point)
     found: list[tuple[str, str, Lines]] = []

@@ -140,6 +140,7 @@ def _settings(study: Study) -> list[tuple[str, Any]]:
         ("batch size", study.batch_size),
         ("training images", study.train_images or "all"),
         ("reconstruction", study.reconstruct),
+        ("measuring", study.measuring),
         ("seeds", ", ".join(map(str, study.seeds))),
     ]
     for name, given in study.methods.items():

@@ -85,16 +85,18 @@ class Study:
 
         Those that share a search stand together.
         """
-        found, searches = [], dict.fromkeys(task.search for task in self.tasks.values())
-        for seed, search, method in itertools.product(self.seeds, searches, self.methods):
-            alike = [called for called, task in self.tasks.items() if task.search == search]
-            for called, budget in itertools.product(alike, self.budgets):
+        alike: dict[str, list[str]] = {}
+        for called, task in self.tasks.items():
+            alike.setdefault(task.search or called, []).append(called)
+        found = []
+        for seed, names, method in itertools.product(self.seeds, alike.values(), self.methods):
+            for called, budget in itertools.product(names, self.budgets):
                 found.append(Cell(called, method, budget, seed))
         return found
 
     def search_of(self, cell: Cell) -> Cell:
         """What stands for all cells that share a search, but for their budgets."""
-        return dataclasses.replace(cell, task=self.tasks[cell.task].search)
+        return dataclasses.replace(cell, task=self.tasks[cell.task].search or cell.task)
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """What decides a cell's result: all settings of the method, the defaults too."""

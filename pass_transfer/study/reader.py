@@ -175,8 +175,7 @@ class _Reader:
                 found |= self.variants(called, place, self.items(given, called))
                 continue
             folder = None if given is None else self.text(given, f"the folder of {called}")
-            name = self.task(place, called)
-            found[called] = StudyTask(name, folder, family=called, search=called)
+            found[called] = StudyTask(self.task(place, called), folder)
         return found
 
     def task(self, place: yaml.Node, name: str) -> str:

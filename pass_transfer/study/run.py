@@ -101,7 +101,8 @@ class _Work:
     def __init__(self, study: Study, given: GivenNetwork, runtime: Runtime, retry_failed: bool):
         self.study, self.given, self.runtime = study, given, runtime
         self.alike = made_with(given, runtime)
-        self.loaded: dict[tuple[str, str | None], Task] = {}
+        self.whole: dict[tuple[str, str | None], Task] = {}
+        self.tasks: dict[tuple[str, int], Task] = {}
         self.again: dict[Cell, int] = {}
         for cell in study.cells() if retry_failed else ():
             if "failed" in (read_cell(study, cell) or {}):
@@ -122,17 +123,20 @@ class _Work:
 
     def task(self, cell: Cell) -> Task:
         """A cell's task with as many training images as the study uses."""
-        planned, images = self.study.tasks[cell.task], self.study.train_images
-        task = self._loaded(planned.name, planned.data)
-        if images is not None and images < len(task.train):
-            task = task.with_train(images)
-        return few_images(task, planned.images_per_class, cell.seed)
+        key = cell.task, cell.seed
+        if key not in self.tasks:
+            planned, images = self.study.tasks[cell.task], self.study.train_images
+            task = self._loaded(planned.name, planned.data)
+            if images is not None and images < len(task.train):
+                task = task.with_train(images)
+            self.tasks[key] = few_images(task, planned.images_per_class, cell.seed)
+        return self.tasks[key]
 
     def _loaded(self, name: str, data: str | None) -> Task:
         """A whole task, loaded once."""
-        if (name, data) not in self.loaded:
-            self.loaded[name, data] = load_task(name, self.given.dense.spec.preprocessing, data)
-        return self.loaded[name, data]
+        if (name, data) not in self.whole:
+            self.whole[name, data] = load_task(name, self.given.dense.spec.preprocessing, data)
+        return self.whole[name, data]
 
     def job(self, cell: Cell, task: Task) -> Job:
         """What a cell makes."""

@@ -21,8 +21,9 @@ class StudyTask:
         images_per_class: training images of each class, drawn by a cell's seed
             (tasks/few_images.py); None for all.
         epochs: of fine-tuning; None for the study's. 0 measures the network as it is before.
-        family: what the study calls it; tasks that differ in images or epochs share it.
-        search: what its searches are called; tasks that differ in epochs alone share them.
+        family: what tasks share that differ in images or epochs; empty for one that stands alone.
+        search: what its searches are called, which tasks share that differ in epochs alone; empty
+            for the task's own name.
     """
 
     name: str

@@ -8,6 +8,7 @@ import pytest
 from pass_transfer.errors import UsageError
 from pass_transfer.scoring.registry import METHODS, choose_method
 from pass_transfer.study import Cell, load_study
+from pass_transfer.study.tasks import StudyTask
 
 GOOD = """\
 hypernet: zoo/r18_tinyimnet
@@ -113,6 +114,13 @@ def test_tasks_that_differ_in_epochs_alone_share_a_search_and_stand_together(tmp
     runs = [key for key, _ in itertools.groupby((c.task, c.method, c.seed) for c in found)]
     assert len(runs) == len(set(runs)) == 4 * 2 * 2
     assert {c.task for c in found} == {"near-2-a-class", "near-50-a-class", "near-all", "digits"}
+
+
+def test_tasks_in_python_have_searches_of_their_own(tmp_path):
+    study = load_study(write(tmp_path, GOOD))
+    own = dataclasses.replace(study, tasks={"a": StudyTask("digits"), "b": StudyTask("digits")})
+    assert {own.search_of(cell).task for cell in own.cells()} == {"a", "b"}
+    assert len(own.cells()) == len(study.cells())
 
 
 def test_a_single_number_needs_no_name_of_its_own(tmp_path):
