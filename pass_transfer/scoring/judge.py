@@ -145,7 +145,8 @@ def _one_after_the_other(found: CrossValidated) -> nn.Linear:
 def _with_rows(train: Split, positions: torch.Tensor, found: CrossValidated, classes: int) -> Split:
     """The images with the rows that are right for them.
 
-    An image of a fold has the row of its fold's classifier, any other one that of the whole.
+    An image of a fold has the row of its fold's classifier, any other one that of the whole,
+    which stands behind those of the folds.
     """
     classifier = np.full(len(train), len(found.of_folds))
     classifier[positions.numpy()] = found.folds.numpy()

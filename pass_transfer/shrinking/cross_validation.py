@@ -30,7 +30,8 @@ class CrossValidated:
     Fields:
         shrinkage, temperature: with the least loss on the images that were left out.
         loss, top1: mean cross-entropy and per cent right, of the left-out images.
-        folds: (N,), the fold of each image, 0 to FOLDS - 1.
+        folds: (N,), the fold of each image, 0 to FOLDS - 1; FOLDS for one that is alone in its
+            class, which no other fold knows.
         of_folds: of each fold, Linear(D, classes) made without its images.
         whole: Linear(D, classes) made from all images.
     """
@@ -72,7 +73,8 @@ def cross_validate(
                 best, least = (shrinkage, temperature), (loss, 100 * right)
     of_folds = [part.moments.head(*best) for part in parts]
     whole = ClassMoments.of(x, labels, classes).head(*best)
-    return CrossValidated(*best, *least, folds, of_folds, whole)
+    alone = torch.bincount(labels, minlength=classes)[labels] == 1
+    return CrossValidated(*best, *least, folds.masked_fill(alone, FOLDS), of_folds, whole)
 
 
 def deal(labels: torch.Tensor, seed: int) -> torch.Tensor:

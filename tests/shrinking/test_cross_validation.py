@@ -102,6 +102,7 @@ def test_where_no_image_can_be_left_out_nothing_is_chosen():
     labels = torch.tensor([0, 0, 1, 2])  # those of the last two classes cannot be judged
     found = cross_validate(torch.randn(4, 3), labels, 3)
     assert found is not None and np.isfinite(found.loss)
+    assert (found.folds[:2] < FOLDS).all() and (found.folds[2:] == FOLDS).all()
 
 
 def test_the_same_seed_gives_the_same_choice():
