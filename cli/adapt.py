@@ -24,6 +24,15 @@ def adapt(
     method: Annotated[str | None, Option("--method", help=options.METHOD_HELP)] = None,
     set_: options.Settings = None,
     budget: Any = None,
+    images_per_class: Annotated[
+        int | None,
+        Option(
+            "--images-per-class",
+            metavar="N",
+            help="Use N training images of each class, drawn by the seed, and a ninth as many to "
+            "choose epochs by. All without it.",
+        ),
+    ] = None,
     effort: Annotated[str, Option("--effort", help="quick or full training.")] = "quick",
     epochs: Annotated[
         int | None, Option("--epochs", help="Fine-tuning epochs, instead of what --effort gives.")
@@ -36,6 +45,14 @@ def adapt(
     label_mapping: Annotated[
         str,
         Option("--label-mapping", help="auto, linear (a new classifier), frequency or iterative."),
+    ] = "auto",
+    measuring: Annotated[
+        str,
+        Option(
+            "--measuring",
+            help="The classifier that channels are measured with: fixed, cross-validated (chosen "
+            "on images left out), or auto: cross-validated where a class has few images.",
+        ),
     ] = "auto",
     dense_epochs: Annotated[
         int,
@@ -120,12 +137,14 @@ def adapt(
         dense=dense,
         method=method,
         settings=options.settings(set_),
+        images_per_class=images_per_class,
         effort=effort,
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
         weight_decay=weight_decay,
         label_mapping=label_mapping,
+        measuring=measuring,
         reconstruct=reconstruct,
         dense_epochs=dense_epochs,
         distill=distill,

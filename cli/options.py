@@ -18,9 +18,9 @@ ROUND_TO = 8  # pass_transfer.budgets.ROUND_TO, which would import torch; a test
 METHOD_HELP = (
     "How channels are chosen. prompt: tune a prompt on the task. mask: the source task's masks. "
     "selection: forward selection on the task. Or random, group_l1, group_l2, uniform_l1, taylor, "
-    "uniform_taylor, taylor_l1, source_selection, learned_score, vpns, pass_from_scratch, slim, "
-    "group_l1_sparse, growreg, depgraph, abc. The default is prompt, or selection "
-    "with --network or --from."
+    "uniform_taylor, taylor_l1, chip, variance, source_selection, nearest_tasks, fused, "
+    "learned_score, vpns, pass_from_scratch, slim, group_l1_sparse, growreg, depgraph, abc. The "
+    "default is prompt, or selection with --network or --from."
 )
 
 Task = Annotated[

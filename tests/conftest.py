@@ -36,9 +36,9 @@ settings.load_profile("suite")
 # Files whose tests run whole commands, train networks or compile; make check leaves them out.
 SLOW = {
     "cli": (
-        "again bench build command data_verbs dense_first distill documents export hub image_size "
-        "inspect making_an_entry methods named_network own_backbone package prior refusals report "
-        "results set_up stopping study"
+        "again bench build command data_verbs dense_first distill documents export few_images hub "
+        "image_size inspect making_an_entry methods named_network own_backbone package prior "
+        "refusals report results set_up stopping study"
     ),
     "masking": "forward",
     "networks": "architectures checkpoints named removal",

@@ -43,10 +43,12 @@ from pass_transfer.recipes.pipeline import Job, check_budget
 from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.runs.dense import find_dense
 from pass_transfer.runs.files import MASKS, check_resumable, modern_config
+from pass_transfer.scoring.judge import FIXED, choose_measuring
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.task_prior import keep_prior
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
+from pass_transfer.tasks.few_images import few_images
 from pass_transfer.tasks.registry import check_name
 from pass_transfer.training import RunFolder, Runtime, choose_runtime
 from pass_transfer.training.run_folder import check_free
@@ -98,7 +100,7 @@ def adapt(
     whole_groups(given.dense.groups, config.budget.keep_layers)  # before images are read
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
-    data = load_task(task, given.dense.spec.preprocessing, data_dir)
+    data = _images(task, given, config, data_dir)
     if where.resume:
         check_data(out, data)
     job = _job(given, data, config, runtime)
@@ -162,6 +164,11 @@ def _refuse_early(
     return task
 
 
+def _images(task: str, given: GivenNetwork, config: AdaptConfig, data_dir: str | None) -> Task:
+    whole = load_task(task, given.dense.spec.preprocessing, data_dir)
+    return few_images(whole, config.images_per_class, config.seed)
+
+
 def _given_dense(
     dense: str | Path | None, given: GivenNetwork, task: Task, emptied: str | Path | None
 ) -> Path | None:
@@ -174,7 +181,8 @@ def _folder(
     again = {"resume": where.resume, "force": where.force}
 
     def upgrade(config: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"preprocessing": identity["preprocessing"]} | modern_config(config)
+        before = {"preprocessing": identity["preprocessing"], "measuring": FIXED}
+        return before | modern_config(config)
 
     return RunFolder(out, identity, started=started, upgrade=upgrade, **again)
 
@@ -189,6 +197,7 @@ def _job(given: GivenNetwork, task: Task, config: AdaptConfig, runtime: Runtime)
         config.budget,
         config.recipe(len(task.train)),
         given.mapping(config.label_mapping, task),
+        choose_measuring(config.measuring, task),
         config.reconstruct,
         config.seed,
     )
@@ -213,7 +222,7 @@ def _identity(
     }
     if config.distill or config.dense_epochs:
         identity["teacher"] = None if teacher_run is None else sha256(teacher_run / WEIGHTS)
-    return identity | config.identity_fields()
+    return identity | config.identity_fields() | {"measuring": job.measuring}
 
 
 def _named(files: Mapping[str, str | Path | None]) -> dict[str, str | None]:

@@ -11,10 +11,12 @@ from pass_transfer.budgets import Budget
 from pass_transfer.errors import UsageError
 from pass_transfer.label_mapping import KINDS
 from pass_transfer.recipes.options import DEFAULT_MACS, EFFORTS
+from pass_transfer.scoring.judge import AUTO, MEASURING
 from pass_transfer.scoring.registry import ChosenMethod, choose_method
 from pass_transfer.settings import check_choice, check_positive, check_whole
 from pass_transfer.shrinking.distill import TEMPERATURE
 from pass_transfer.shrinking.finetune import FinetuneConfig
+from pass_transfer.tasks.few_images import check_images_per_class
 
 # Training work an effort may spend on fine-tuning, in MACs of the small network's forward
 # pass. ResNet-18 at 64 pixels and half the MACs trains at 430 images/s on two AVX512-BF16
@@ -33,9 +35,13 @@ class AdaptConfig:
         method, settings: how channels are chosen (scoring/registry.py), and what of the
             method's settings is not the default.
         budget: how large the small network may be.
+        images_per_class: training images of each class that are used, and a ninth as many
+            held-out ones (tasks/few_images.py); None for all.
         effort: "quick" or "full" training; `epochs` overrides it.
         batch_size, lr, weight_decay: of fine-tuning.
         label_mapping: "auto", "linear", "frequency" or "iterative".
+        measuring: how the classifier is made that channels are measured with: "fixed",
+            "cross-validated", or "auto", by the number of images a class (scoring/judge.py).
         reconstruct: whether kept channels take over what cut ones carried (reconstruct.py).
         dense_epochs: epochs of the dense network on the task before it is scored and cut; 0 cuts
             it as it comes.
@@ -48,12 +54,14 @@ class AdaptConfig:
     method: str = DEFAULT_METHOD
     settings: Mapping[str, Any] = field(default_factory=dict)
     budget: Budget = field(default_factory=lambda: Budget(macs=DEFAULT_MACS))
+    images_per_class: int | None = None
     effort: str = "quick"
     epochs: int | None = None
     batch_size: int = 128
     lr: float = 0.03
     weight_decay: float = 5e-4
     label_mapping: str = "auto"
+    measuring: str = AUTO
     reconstruct: bool = True
     dense_epochs: int = 0
     distill: float = 0.0
@@ -68,8 +76,10 @@ class AdaptConfig:
             check_is(name, getattr(self, name), bool, "True or False")
         for name in ("batch_size", "dense_epochs", "seed"):
             check_is(name, getattr(self, name), int, "a whole number")
+        check_images_per_class(self.images_per_class)
         check_choice("effort", self.effort, EFFORTS)
         check_choice("label_mapping", self.label_mapping, KINDS)
+        check_choice("measuring", self.measuring, MEASURING)
         check_whole(self, epochs=1, batch_size=2, dense_epochs=0, seed=0)
         check_positive(self, "lr", "temperature")
         check_positive(self, "weight_decay", "distill", zero=True)
@@ -99,6 +109,7 @@ class AdaptConfig:
         idle = {"with_dense", "method", "settings", "budget"}
         idle |= set() if self.distill else {"distill", "temperature"}
         idle |= set() if self.dense_epochs else {"dense_epochs"}
+        idle |= {"images_per_class"} if self.images_per_class is None else set()
         fields = {name: value for name, value in vars(self).items() if name not in idle}
         method = settings.pop("method")
         return {"method": method, "settings": settings, "budget": self.budget.saved()} | fields

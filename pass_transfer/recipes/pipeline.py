@@ -21,6 +21,7 @@ from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.progress import say
 from pass_transfer.random_streams import seed_layers
+from pass_transfer.scoring.judge import AUTO
 from pass_transfer.scoring.method import Context, Found
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.random import random_scores
@@ -45,7 +46,9 @@ class Job:
         recipe: how it is fine-tuned.
         mapping: how the task's classifier is made: "linear", "frequency" or "iterative"; or
             "same" for the network's own, of the same classes.
-        reconstruct: whether kept channels take over what cut ones carried.
+        measuring: how the classifier is made that channels are measured with (scoring/judge.py).
+        reconstruct: whether kept channels take over what cut ones carried; or how
+            (shrinking.ShrinkConfig).
         seed: of everything that is drawn.
     """
 
@@ -57,7 +60,8 @@ class Job:
     budget: Budget
     recipe: FinetuneConfig
     mapping: str = "linear"
-    reconstruct: bool = True
+    measuring: str = AUTO
+    reconstruct: bool | str = True
     seed: int = 0
 
     @cached_property
@@ -80,6 +84,7 @@ class Job:
             budget=self.budget,
             uniform=self.chosen.uniform,
             mapping=self.mapping,
+            measuring=self.measuring,
             batch_size=self.recipe.batch_size,
             seed=self.seed,
             run=run,

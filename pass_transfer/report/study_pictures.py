@@ -97,7 +97,7 @@ class _Look:
     fillstyle: str
 
 
-def _looks(methods: Iterable[str]) -> dict[str, _Look]:
+def looks_of(methods: Iterable[str]) -> dict[str, _Look]:
     """The look of each method.
 
     Where there are more methods than colours, a colour comes again with another marker,
@@ -117,7 +117,7 @@ def _looks(methods: Iterable[str]) -> dict[str, _Look]:
 
 def _accuracy(name: str, task: str, part: Sequence[_Measured]) -> Picture:
     """Accuracy against MACs, one line a method, with the deviation over seeds."""
-    looks = _looks(row.method for row in part)
+    looks = looks_of(row.method for row in part)
 
     def draw(theme: Theme) -> Figure:
         figure = new_figure(3.6 + 0.2 * (len(looks) // 3), WIDE)
@@ -147,7 +147,7 @@ def _search(name: str, task: str, part: Sequence[_Measured]) -> Picture:
     budgets = [row.budget for row in part]
     budget = max(dict.fromkeys(budgets), key=budgets.count)
     shown = [row for row in part if row.budget == budget]
-    looks = _looks(row.method for row in part)  # as in the other picture
+    looks = looks_of(row.method for row in part)  # as in the other picture
 
     def draw(theme: Theme) -> Figure:
         figure = new_figure(3.6 + 0.2 * (len(shown) // 3), WIDE)

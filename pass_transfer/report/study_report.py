@@ -11,6 +11,7 @@ from pass_transfer.errors import UsageError
 from pass_transfer.files import make_folder, write_bytes
 from pass_transfer.report.damage import damage_refused
 from pass_transfer.report.drawing import Picture
+from pass_transfer.report.few_pictures import few_pictures
 from pass_transfer.report.page import Html, card, command, element, facts, figure, page, table
 from pass_transfer.report.study_pictures import study_pictures
 from pass_transfer.report.study_tables import StudyTable, study_csv, study_tables
@@ -23,6 +24,8 @@ CAPTIONS = {
     "search": "Accuracy against the cost of the search",
     "channels": "Channels kept by group (%)",
     "shared": "Channels in common (%)",
+    "images": "Accuracy against images of a class",
+    "gain": "Gain over L1 against MACs",
 }
 
 Cells = Sequence[Mapping[str, Any]]
@@ -52,7 +55,7 @@ def study_report(
     cells = read_cells(study)
     with damage_refused(f"a cell in {study.out} is damaged or of another version"):
         found = rows(cells, list(study.methods))
-        pictures = study_pictures(found, cells, study)
+        pictures = study_pictures(found, cells, study) | few_pictures(found, cells, study)
         drawn = {name: picture.png() for name, picture in pictures.items()}
         gained = None if against is None else gains(cells, against)
         tables = study_tables(found, against, gained)
@@ -137,6 +140,7 @@ def _settings(study: Study) -> list[tuple[str, Any]]:
         ("batch size", study.batch_size),
         ("training images", study.train_images or "all"),
         ("reconstruction", study.reconstruct),
+        ("measuring", study.measuring),
         ("seeds", ", ".join(map(str, study.seeds))),
     ]
     for name, given in study.methods.items():

@@ -114,6 +114,8 @@ CONFIG_MAY_HAVE = {
     "inputs": OBJECT,
     "weights_given": maybe(TEXT),
     "threads": SIZE,
+    "measuring": TEXT,
+    "images_per_class": SIZE,
     "data": FINGERPRINTS,
 }
 

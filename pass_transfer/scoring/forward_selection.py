@@ -22,6 +22,7 @@ from pass_transfer.masking import batch_statistics
 from pass_transfer.networks import ChannelGroups, kind_of
 from pass_transfer.networks.labels import NONE
 from pass_transfer.progress import progress_bar
+from pass_transfer.scoring.judge import Loss, summed_loss
 
 PLACES = 16  # of every map that are looked at: neighbours say the same
 RIDGE = 1e-2  # of the mean variance
@@ -36,6 +37,7 @@ def forward_selection(
     samples: Iterable[tuple[torch.Tensor, torch.Tensor]],
     forward: Callable[[torch.Tensor], torch.Tensor],
     draw: torch.Generator,
+    loss: Loss = summed_loss,
 ) -> dict[str, torch.Tensor]:
     """Scores (width,) of every group: the first channel's is the width, the last one's 1.
 
@@ -44,6 +46,7 @@ def forward_selection(
         samples: batches of images (B, 3, S, S) in [0, 1] and labels (B,), on the backbone's device.
         forward: images to logits (B, classes), through the backbone.
         draw: of the places of a map that are looked at, on the CPU.
+        loss: logits and labels to the loss, summed over the batch.
 
     Raises:
         BackboneError: a group that only convolutions with groups of their own read.
@@ -59,7 +62,7 @@ def forward_selection(
         with batch_statistics(backbone):
             for images, labels in samples:
                 logits = forward(images.requires_grad_()).float()
-                nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+                loss(logits, labels).backward()
     finally:
         for handle in handles:
             handle.remove()

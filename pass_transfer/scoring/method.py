@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from pass_transfer.budgets import Budget, CutNetwork
 from pass_transfer.errors import UsageError
@@ -21,9 +22,14 @@ from pass_transfer.networks import ChannelGroups, CostTable
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.prompts import Prompt
+from pass_transfer.scoring.judge import AUTO, Judge, task_judge
 from pass_transfer.scoring.pretrained import PretrainedHypernet, cut_network
-from pass_transfer.scoring.samples import Samples
-from pass_transfer.shrinking.classifier import with_task_head
+from pass_transfer.scoring.samples import (
+    Samples,
+    forward_of,
+    task_importance,
+    task_selection,
+)
 from pass_transfer.tasks import Task
 from pass_transfer.training import RunFolder, Runtime
 
@@ -58,6 +64,7 @@ class Context:
         budget: for a method that searches anew for every budget.
         uniform: whether the budget will be shared out equally over the groups.
         mapping: how the source's classes become the task's while scores are found.
+        measuring: how the classifier is made that channels are measured with (judge.MEASURING).
         run: where checkpoints and what takes long are kept, if there is a run.
     """
 
@@ -70,6 +77,7 @@ class Context:
     budget: Budget | None = None
     uniform: bool = False
     mapping: str = "linear"
+    measuring: str = AUTO
     batch_size: int = 128
     seed: int = 0
     run: RunFolder | None = None
@@ -94,16 +102,43 @@ class Context:
         return dataclasses.replace(whole, groups=self.groups, table=self.table)
 
     @cached_property
-    def task_network(self) -> Network:
-        """The frozen dense network with a classifier for the task, made once; copy it to train."""
+    def judge(self) -> Judge:
+        """The frozen dense network as it judges the task's training images, made once."""
         network, task = self.dense.network(), self.task
         if self.mapping == "same":
-            return self.runtime.place(network).requires_grad_(False)
-        return with_task_head(network, task.train, task.classes, self.runtime, self.seed)
+            own = self.runtime.place(network).requires_grad_(False)
+            return Judge(own, task.train, task.classes, own)
+        return task_judge(network, task, self.runtime, self.seed, self.measuring)
+
+    @property
+    def task_network(self) -> Network:
+        """The frozen dense network with a classifier for the task; copy it to train."""
+        return self.judge.network_of_all
 
     def samples(self, images: int) -> Samples:
-        """Training images to measure channels on."""
-        return Samples(self.task.train, self.runtime, images, self.seed, size=self.task.size)
+        """Training images to measure channels on, labelled as the judge has them."""
+        return Samples(self.judge.split, self.runtime, images, self.seed, size=self.task.size)
+
+    def importance(self, images: int) -> Scores:
+        """First-order Taylor importance to the task, on so many of its training images."""
+        judge = self.judge
+        return task_importance(judge.network, self.groups, self.samples(images), judge.loss)
+
+    def selection(self, images: int) -> Scores:
+        """The order of forward selection on the task, on so many of its training images."""
+        judge = self.judge
+        return task_selection(judge.network, self.groups, self.samples(images), judge.loss)
+
+    def seen(
+        self, images: int
+    ) -> tuple[nn.Module, ChannelGroups, Samples, Callable[[torch.Tensor], torch.Tensor]]:
+        """The frozen dense backbone, its groups, training images, and how it runs on them.
+
+        For what needs no classifier of the task.
+        """
+        network = self.runtime.place(self.dense.network()).requires_grad_(False)
+        samples = Samples(self.task.train, self.runtime, images, self.seed, size=self.task.size)
+        return network.backbone, self.groups, samples, forward_of(network, self.runtime)
 
     def once(self, name: str, make: Callable[[], Scores]) -> Scores:
         """Scores that take long: kept in the run's folder, and not made again on resume."""

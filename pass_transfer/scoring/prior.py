@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -33,6 +33,17 @@ def blend(*parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     total = dict(first)
     for part in others:
         total = {name: values + part[name] for name, values in total.items()}
+    return standardise(total)
+
+
+def mix(
+    parts: Sequence[tuple[float, Mapping[str, torch.Tensor]]],
+) -> dict[str, torch.Tensor]:
+    """Several scorings (width,) of each group by weights, standardised alone and together."""
+    total: dict[str, torch.Tensor] = {}
+    for weight, part in parts:
+        for name, values in standardise(part).items():
+            total[name] = total.get(name, torch.zeros_like(values)) + weight * values
     return standardise(total)
 
 

@@ -11,14 +11,13 @@ from pass_transfer.networks import ChannelGroups
 from pass_transfer.networks.network import Network
 from pass_transfer.random_streams import stream
 from pass_transfer.scoring.forward_selection import forward_selection
+from pass_transfer.scoring.judge import Loss, View, summed_loss
 from pass_transfer.scoring.taylor import taylor
 from pass_transfer.tasks import Split
 from pass_transfer.training import Runtime, batches, to_images
 
 BATCH = 128
 PIXELS = 32 * 224**2  # of a batch: gradients of more take more memory than a laptop has
-
-View = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Samples:
 
 
 def task_importance(
-    task_network: Network, groups: ChannelGroups, samples: Samples
+    task_network: Network, groups: ChannelGroups, samples: Samples, loss: Loss = summed_loss
 ) -> dict[str, torch.Tensor]:
     """Taylor importance (width,) of every channel group for a task.
 
@@ -62,20 +61,24 @@ def task_importance(
             means, under the statistics of its own batches (with_task_head). An importance
             that is measured with another kind of classifier differs more than that of
             another task does.
+        loss: logits and labels to the loss, summed over the batch (Judge.loss).
     """
-    return taylor(task_network.backbone, groups, samples, _forward(task_network, samples.runtime))
+    forward = forward_of(task_network, samples.runtime)
+    return taylor(task_network.backbone, groups, samples, forward, loss)
 
 
 def task_selection(
-    task_network: Network, groups: ChannelGroups, samples: Samples
+    task_network: Network, groups: ChannelGroups, samples: Samples, loss: Loss = summed_loss
 ) -> dict[str, torch.Tensor]:
     """The order of forward selection, as scores (width,); arguments as of task_importance."""
-    forward = _forward(task_network, samples.runtime)
+    forward = forward_of(task_network, samples.runtime)
     places = stream(samples.seed, "forward selection places")
-    return forward_selection(task_network.backbone, groups, samples, forward, places)
+    return forward_selection(task_network.backbone, groups, samples, forward, places, loss)
 
 
-def _forward(network: Network, runtime: Runtime) -> Callable[[torch.Tensor], torch.Tensor]:
+def forward_of(network: Network, runtime: Runtime) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A network on images in [0, 1], in the runtime's precision."""
+
     def forward(seen: torch.Tensor) -> torch.Tensor:
         with runtime.autocast():
             return network(seen)

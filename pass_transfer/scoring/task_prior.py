@@ -6,6 +6,8 @@ backbone's weights, and importance from the training images of the task.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from pass_transfer.files import write_tensors
@@ -14,7 +16,6 @@ from pass_transfer.scoring.given_task import given_task
 from pass_transfer.scoring.method import Context
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.prior import make_prior
-from pass_transfer.scoring.samples import task_importance
 from pass_transfer.scoring.search import SearchConfig
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task
@@ -64,10 +65,10 @@ def task_prior(hypernet: PretrainedHypernet, context: Context) -> dict[str, torc
     """The prior (width,) of every channel group, of the entry's kind, for a context's task."""
     groups = hypernet.groups
 
-    def importance() -> dict[str, torch.Tensor]:
+    def importance() -> Mapping[str, torch.Tensor]:
         images = min(IMAGES, len(context.task.train))
         say(f"measuring every channel's importance on {images} images of {context.task.name}")
-        return task_importance(context.task_network, groups, context.samples(IMAGES))
+        return context.importance(IMAGES)
 
     kind = hypernet.net.config.prior
     found = make_prior(kind, hypernet.backbone(), groups, importance)

@@ -15,6 +15,7 @@ from torch import nn
 from pass_transfer.errors import BackboneError
 from pass_transfer.masking import batch_statistics, masked
 from pass_transfer.networks import ChannelGroups
+from pass_transfer.scoring.judge import Loss, summed_loss
 
 
 def taylor(
@@ -22,6 +23,7 @@ def taylor(
     groups: ChannelGroups,
     samples: Iterable[tuple[torch.Tensor, torch.Tensor]],
     forward: Callable[[torch.Tensor], torch.Tensor],
+    loss: Loss = summed_loss,
 ) -> dict[str, torch.Tensor]:
     """Scores (width,) of every group: mean squared gate gradient over samples.
 
@@ -29,6 +31,7 @@ def taylor(
         backbone: the network `forward` runs; its parameters need no gradient.
         samples: batches of images (B, 3, S, S) in [0, 1] and labels (B,), on the backbone's device.
         forward: images to logits (B, classes), through the backbone.
+        loss: logits and labels to the loss, summed over the batch.
 
     Raises:
         BackboneError: logits that do not depend on any group.
@@ -39,7 +42,7 @@ def taylor(
         parts = dict(zip(groups, gates.split([g.width for g in groups.values()], dim=1)))
         with batch_statistics(backbone), masked(backbone, groups, parts):
             logits = forward(images).float()
-        nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+        loss(logits, labels).backward()
         if gates.grad is None:
             raise BackboneError("the logits do not depend on any channel group")
         total += gates.grad.double().square().sum(0).cpu()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -82,24 +83,56 @@ def class_mean_head(features: torch.Tensor, labels: torch.Tensor, classes: int) 
         Linear(D, classes) whose logits are calibrated on these features.
     """
     x = features.double()
-    one_hot = torch.nn.functional.one_hot(labels, classes).double()
-    counts = one_hot.sum(0)
-    means = one_hot.T @ x / counts.clamp(min=1)[:, None]
-    centred = x - means[labels]
-    covariance = centred.T @ centred / max(1, len(x) - classes)
-    identity = torch.eye(x.shape[1], dtype=x.dtype)
-    scale = covariance.diagonal().mean()
-    weight = torch.linalg.solve(
-        (1 - SHRINKAGE) * covariance + (SHRINKAGE * scale + 1e-8) * identity, means.T
-    ).T
-    bias = -0.5 * (weight * means).sum(1)
+    weight, bias = ClassMoments.of(x, labels, classes).discriminant(SHRINKAGE)
     logits = x @ weight.T + bias
     losses = [torch.nn.functional.cross_entropy(t * logits, labels).item() for t in TEMPERATURES]
     best = TEMPERATURES[losses.index(min(losses))]
-    head = nn.Linear(x.shape[1], classes)
+    return linear_head(best * weight, best * bias)
+
+
+@dataclass(frozen=True)
+class ClassMoments:
+    """What a linear discriminant is made from: (classes, D) means, (D, D) covariance inside them.
+
+    All float64. The mean of a class without an image is zero.
+    """
+
+    means: torch.Tensor
+    covariance: torch.Tensor
+
+    @classmethod
+    def of(cls, x: torch.Tensor, labels: torch.Tensor, classes: int) -> ClassMoments:
+        """Moments of features (N, D) float64 with labels (N,) in 0..classes-1."""
+        one_hot = torch.nn.functional.one_hot(labels, classes).double()
+        counts = one_hot.sum(0)
+        means = one_hot.T @ x / counts.clamp(min=1)[:, None]
+        centred = x - means[labels]
+        return cls(means, centred.T @ centred / max(1, len(x) - classes))
+
+    def discriminant(self, shrinkage: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (classes, D) and bias (classes,), not calibrated; zeros where no image was.
+
+        Args:
+            shrinkage: of the covariance towards a multiple of the identity, 0 to 1.
+        """
+        identity = torch.eye(len(self.covariance), dtype=self.covariance.dtype)
+        scale = self.covariance.diagonal().mean()
+        shrunk = (1 - shrinkage) * self.covariance + (shrinkage * scale + 1e-8) * identity
+        weight = torch.linalg.solve(shrunk, self.means.T).T
+        return weight, -0.5 * (weight * self.means).sum(1)
+
+    def head(self, shrinkage: float, temperature: float) -> nn.Linear:
+        """The discriminant as a classifier whose logits are scaled by a temperature."""
+        weight, bias = self.discriminant(shrinkage)
+        return linear_head(temperature * weight, temperature * bias)
+
+
+def linear_head(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
+    """A classifier with these weights (classes, D) and biases (classes,)."""
+    head = nn.Linear(weight.shape[1], len(weight))
     with torch.no_grad():
-        head.weight.copy_(best * weight * (counts > 0)[:, None])
-        head.bias.copy_(best * bias)
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
     return head
 
 

@@ -13,9 +13,16 @@ from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
 from pass_transfer.networks.removal import remove_channels
 from pass_transfer.shrinking.classifier import fit_head
+from pass_transfer.shrinking.folding import folded
 from pass_transfer.shrinking.map_labels import map_labels
 from pass_transfer.shrinking.recalibrate import recalibrate
-from pass_transfer.shrinking.reconstruct import reconstruct_readers
+from pass_transfer.shrinking.reconstruct import (
+    FITS,
+    FOLD,
+    LEAST_SQUARES,
+    Reconstruction,
+    reconstruct_readers,
+)
 from pass_transfer.tasks import Task
 from pass_transfer.training import Runtime
 
@@ -28,12 +35,13 @@ class ShrinkConfig:
         mapping: "linear" for a new classifier from class means; or the source classifier's
             rows, mapped one to one by the predictions of the dense network ("frequency") or
             of the small one itself ("iterative"); or those of the same classes ("same").
-        reconstruct: whether kept channels take over what cut ones carried (reconstruct.py).
+        reconstruct: whether kept channels take over what cut ones carried: True for least
+            squares, or one of reconstruct.WAYS by its name.
         seed: of the images that are looked at.
     """
 
     mapping: str = "linear"
-    reconstruct: bool = True
+    reconstruct: bool | str = True
     seed: int = 0
 
 
@@ -59,17 +67,21 @@ def shrink(
         A Network with BatchNorm recalibrated on training images of the task.
     """
     small, spec, seed = dense.fresh(), dense.spec, config.seed
+    way = LEAST_SQUARES if config.reconstruct is True else config.reconstruct
+    if masks is not None and way == FOLD:
+        small = folded(small, masks, groups)
     under_masks = masks is not None and groups.coupling != "grouped"
     if masks is not None and not under_masks:
         small = remove_channels(small, masks, groups)
     handles = mask_layers(small, groups, masks) if masks is not None and under_masks else []
     network = runtime.place(Network(small, spec.mean, spec.std, prompt))
     whole = network
-    if masks is not None and (config.reconstruct or config.mapping == "frequency"):
+    if masks is not None and (way in FITS or config.mapping == "frequency"):
         whole = runtime.place(Network(dense.fresh(), spec.mean, spec.std, prompt))
         recalibrate(whole, task.train, runtime, seed=seed)
-    if masks is not None and config.reconstruct:
-        reconstruct_readers(whole, small, masks, groups, task.train, runtime, seed=seed)
+    if masks is not None and way in FITS:
+        how = Reconstruction(str(way), seed=seed)
+        reconstruct_readers(whole, small, masks, groups, task.train, runtime, how)
     network.requires_grad_(True)
     recalibrate(network, task.train, runtime, seed=seed)
     if config.mapping == "linear":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ from pass_transfer.recipes.pipeline import Job
 from pass_transfer.scoring.method import Found
 from pass_transfer.scoring.registry import choose_method
 from pass_transfer.study.packing import packed
-from pass_transfer.study.plan import Cell, Study, recipe
+from pass_transfer.study.plan import Cell, Study, epochs_of, recipe
 from pass_transfer.tasks import Task
 from pass_transfer.training import Runtime, evaluate
 
@@ -54,7 +55,8 @@ def job_of(study: Study, cell: Cell, given: GivenNetwork, task: Task, runtime: R
         runtime,
         choose_method(cell.method, study.methods[cell.method]),
         Budget(macs=cell.budget, round_to=study.round_to),
-        recipe(study, cell.seed),
+        recipe(study, cell.task, cell.seed),
+        measuring=study.measuring,
         reconstruct=study.reconstruct,
         seed=cell.seed,
     )
@@ -73,7 +75,8 @@ def make_cell(study: Study, cell: Cell, job: Job, alike: Mapping[str, Any]) -> d
     masks = pipeline.cut(job, found)
     start = clock()
     network, before = pipeline.shrink(job, masks, pipeline.deployed_prompt(job, found))
-    pipeline.train(job, network, before)
+    if epochs_of(study, cell.task):
+        pipeline.train(job, network, before)
     held_out = evaluate(network, task.held_out, runtime)
     measured = pipeline.measure(job, network, masks)
     figures: dict[str, Any] = {}
@@ -84,6 +87,7 @@ def make_cell(study: Study, cell: Cell, job: Job, alike: Mapping[str, Any]) -> d
         "task": cell.task,
         "budget": cell.budget,
         "seed": cell.seed,
+        "images_a_class": len(task.train) / task.classes,
         "macs_share": measured.macs / job.context().table.dense,
         "macs": measured.macs,
         "parameters": measured.parameters,
@@ -115,7 +119,9 @@ def _search(study: Study, cell: Cell, job: Job, alike: Mapping[str, Any]) -> tup
     """
     tensors, note = _search_files(study, cell)
     make_folder(tensors.parent)
-    identity = study.identity(cell) | dict(alike)
+    identity = study.identity(cell) | {"task": study.search_of(cell).task} | dict(alike)
+    if study.tasks[cell.task].epochs is not None:
+        del identity["epochs"]
     if not job.chosen.method.each_budget:
         del identity["budget"], identity["round_to"]
     known = read_json(note) if note.exists() and tensors.exists() else {}
@@ -132,8 +138,9 @@ def _search(study: Study, cell: Cell, job: Job, alike: Mapping[str, Any]) -> tup
 def _search_files(study: Study, cell: Cell) -> tuple[Path, Path]:
     """Where a search keeps its tensors and the note that vouches for them."""
     method = choose_method(cell.method, study.methods[cell.method]).method
-    alone = Cell(cell.task, cell.method, 0, cell.seed)
-    name = cell.name if method.each_budget else alone.name
+    searched = study.search_of(cell)
+    alone = dataclasses.replace(searched, budget=0)
+    name = searched.name if method.each_budget else alone.name
     folder = study.out / SEARCHES
     return folder / f"{name}.safetensors", folder / f"{name}.json"
 

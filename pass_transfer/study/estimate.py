@@ -25,11 +25,12 @@ from pass_transfer.shrinking import recalibrate, reconstruct
 from pass_transfer.shrinking.classifier import IMAGES as HEAD_IMAGES
 from pass_transfer.shrinking.finetune import FinetuneStage
 from pass_transfer.study.cell import network_of
-from pass_transfer.study.plan import Cell, Study, recipe
+from pass_transfer.study.plan import Cell, Study, epochs_of, recipe
 from pass_transfer.study.run import made_with
 from pass_transfer.study.store import is_missing, read_cell
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
+from pass_transfer.tasks.few_images import few_images
 from pass_transfer.training import Runtime, choose_runtime, evaluate
 
 STEPS = 3  # measured of each kind
@@ -53,8 +54,10 @@ def estimate(
         say("measuring a few training steps on this machine")
     speeds = {}
     for name in {cell.task for cell in missing}:
-        task = load_task(name, given.dense.spec.preprocessing, study.tasks[name])
-        speeds[name] = _Speed(given, task, study, runtime)
+        planned = study.tasks[name]
+        task = load_task(planned.name, given.dense.spec.preprocessing, planned.data)
+        few = few_images(task, planned.images_per_class)
+        speeds[name] = _Speed(given, few, study, name, runtime)
     found: dict[str, dict[str, float]] = {}
     searched = set()
     for cell in missing:
@@ -75,7 +78,8 @@ def estimate(
 def _search_key(study: Study, cell: Cell) -> tuple[Any, ...]:
     """What cells have in common that share one search."""
     method = choose_method(cell.method, study.methods[cell.method]).method
-    return cell.task, cell.method, cell.seed, cell.budget if method.each_budget else None
+    searched = study.search_of(cell).task
+    return searched, cell.method, cell.seed, cell.budget if method.each_budget else None
 
 
 def _search_seconds(study: Study, cell: Cell, speed: _Speed) -> float:
@@ -93,8 +97,11 @@ def _search_seconds(study: Study, cell: Cell, speed: _Speed) -> float:
 class _Speed:
     """Seconds of a training step on the dense network and on cut ones, and of an evaluation."""
 
-    def __init__(self, given: GivenNetwork, task: Task, study: Study, runtime: Runtime):
+    def __init__(
+        self, given: GivenNetwork, task: Task, study: Study, called: str, runtime: Runtime
+    ):
         self.given, self.task, self.study, self.runtime = given, task, study, runtime
+        self.epochs, self.recipe = epochs_of(study, called), recipe(study, called, 0)
         self.step = self._step(None)
         self.known: dict[float, float] = {}
 
@@ -108,8 +115,8 @@ class _Speed:
         study, task = self.study, self.task
         masks = self._masks(budget)
         images = min(len(task.train), study.train_images or len(task.train))
-        steps = study.epochs * max(1, images // study.batch_size)
-        checks = (study.epochs + 2) * len(task.held_out) + len(task.test)
+        steps = self.epochs * max(1, images // study.batch_size)
+        checks = (self.epochs + 2) * len(task.held_out) + len(task.test)
         dense = min(images, recalibrate.IMAGES)
         dense += min(images, reconstruct.IMAGES) if study.reconstruct else 0
         small = checks + min(images, recalibrate.IMAGES) + min(images, HEAD_IMAGES)
@@ -127,7 +134,7 @@ class _Speed:
     def _step(self, masks: ChannelMasks | None) -> float:
         """Median seconds of a training step."""
         batch = min(self.study.batch_size, len(self.task.train))
-        config = dataclasses.replace(recipe(self.study, 0), batch_size=batch)
+        config = dataclasses.replace(self.recipe, batch_size=batch)
         stage = FinetuneStage(self._network(masks), self.task, config, self.runtime)
         pixels, labels = self.task.train.uncropped().__getitems__(range(batch))
         stage.start_epoch(0, 0)

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pass_transfer.scoring.judge import AUTO
 from pass_transfer.scoring.registry import choose_method
 from pass_transfer.shrinking.finetune import FinetuneConfig
+from pass_transfer.study.tasks import StudyTask
 
 
 @dataclass(frozen=True)
@@ -40,29 +42,33 @@ class Study:
         hypernet: zoo entry whose backbone every method starts from; or None for a network.
         network, weights, image_size: the network by its name that they start from; see
             load_network.
-        tasks: task name to the folder of its data, or None.
+        tasks: by what the study calls them.
         methods: name to settings (fields that differ from the defaults); a name of one's own
             stands for the method in its settings' `method`.
         budgets: shares of the dense network's MACs to keep.
         seeds: of search, fine-tuning and initial values.
-        epochs, batch_size: of fine-tuning, the same for every method.
+        epochs, batch_size: of fine-tuning, the same for every method; a task may have epochs of
+            its own.
+        measuring: how the classifier is made that channels are measured with
+            (scoring/judge.py), the same for every method.
         train_images: how many training images are used, the same for all; None for all.
-        reconstruct: whether kept channels take over what cut ones carried
-            (shrinking/reconstruct.py), the same for every method.
+        reconstruct: whether kept channels take over what cut ones carried, by least squares, or
+            by a way of shrinking/reconstruct.py; the same for every method.
         round_to: groups keep a multiple of this many channels; with 1, each budget is filled
             up with single channels.
         out: folder of the cells' JSON files.
     """
 
     hypernet: str | None
-    tasks: Mapping[str, str | None]
+    tasks: Mapping[str, StudyTask]
     methods: Mapping[str, Mapping[str, Any]]
     budgets: tuple[float, ...]
     seeds: tuple[int, ...]
     epochs: int = 1
     batch_size: int = 128
     train_images: int | None = None
-    reconstruct: bool = True
+    measuring: str = AUTO
+    reconstruct: bool | str = True
     round_to: int = 1
     out: Path = field(default=Path("study"))
     network: str | None = None
@@ -75,26 +81,47 @@ class Study:
         return str(self.network or self.hypernet)
 
     def cells(self) -> list[Cell]:
-        """All cells, one seed after the other: a study that is stopped early has whole columns."""
-        product = itertools.product(self.seeds, self.tasks, self.methods, self.budgets)
-        return [Cell(task, method, budget, seed) for seed, task, method, budget in product]
+        """All cells, one seed after the other: a study that is stopped early has whole columns.
+
+        Those that share a search stand together.
+        """
+        alike: dict[str, list[str]] = {}
+        for called, task in self.tasks.items():
+            alike.setdefault(task.search or called, []).append(called)
+        found = []
+        for seed, names, method in itertools.product(self.seeds, alike.values(), self.methods):
+            for called, budget in itertools.product(names, self.budgets):
+                found.append(Cell(called, method, budget, seed))
+        return found
+
+    def search_of(self, cell: Cell) -> Cell:
+        """What stands for all cells that share a search, but for their budgets."""
+        return dataclasses.replace(cell, task=self.tasks[cell.task].search or cell.task)
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """What decides a cell's result: all settings of the method, the defaults too."""
         network = {"network": self.network, "image_size": self.image_size}
+        measuring = {} if self.measuring == AUTO else {"measuring": self.measuring}
         return {
             **({"hypernet": self.hypernet} if self.network is None else network),
-            "data": self.tasks[cell.task],
+            **self.tasks[cell.task].identity(cell.task, self.epochs),
             **dataclasses.asdict(cell),
             "settings": choose_method(cell.method, self.methods[cell.method]).saved(),
-            "epochs": self.epochs,
             "batch_size": self.batch_size,
             "train_images": self.train_images,
             "reconstruct": self.reconstruct,
             "round_to": self.round_to,
+            **measuring,
         }
 
 
-def recipe(study: Study, seed: int) -> FinetuneConfig:
-    """The fine-tuning that every method's network gets."""
-    return FinetuneConfig(epochs=study.epochs, batch_size=study.batch_size, seed=seed)
+def epochs_of(study: Study, task: str) -> int:
+    """Epochs of fine-tuning on one of a study's tasks."""
+    own = study.tasks[task].epochs
+    return study.epochs if own is None else own
+
+
+def recipe(study: Study, task: str, seed: int) -> FinetuneConfig:
+    """The fine-tuning that every method's network gets, where it gets any."""
+    epochs = max(1, epochs_of(study, task))
+    return FinetuneConfig(epochs=epochs, batch_size=study.batch_size, seed=seed)

@@ -12,9 +12,12 @@ import yaml
 from pass_transfer.errors import PassTransferError, UsageError
 from pass_transfer.files import read_text
 from pass_transfer.networks.named import named_spec
+from pass_transfer.scoring.judge import MEASURING
 from pass_transfer.scoring.registry import choose_method
-from pass_transfer.settings import is_whole
+from pass_transfer.settings import check_choice, is_whole
+from pass_transfer.shrinking.reconstruct import LEAST_SQUARES, WAYS
 from pass_transfer.study.plan import Study
+from pass_transfer.study.tasks import ALL, Axis, StudyTask, variants
 from pass_transfer.tasks.registry import check_name
 
 FIELDS = (
@@ -29,10 +32,12 @@ FIELDS = (
     "epochs",
     "batch_size",
     "train_images",
+    "measuring",
     "reconstruct",
     "round_to",
     "out",
 )
+TASK_FIELDS = ("task", "data", "images_per_class", "epochs")
 Parts = Mapping[str, tuple[yaml.Node, yaml.Node]]  # by field: its name's node and its value's
 NAME = r"[A-Za-z0-9_]+"  # of a method: it becomes part of a file's name
 NEEDED = ("tasks", "methods", "budgets", "seeds")
@@ -163,15 +168,47 @@ class _Reader:
             raise self.refuse(node, f"{what} has to hold every name once")
         return {name: (item, None) for name, item in names}
 
-    def _tasks(self, node: yaml.Node) -> dict[str, str | None]:
-        found = {}
-        for name, (place, folder) in self._named(node, "tasks").items():
-            try:
-                check_name(name)
-            except UsageError as error:
-                raise self.refuse(place, str(error)) from error
-            found[name] = None if folder is None else self.text(folder, f"the folder of {name}")
+    def _tasks(self, node: yaml.Node) -> dict[str, StudyTask]:
+        found: dict[str, StudyTask] = {}
+        for called, (place, given) in self._named(node, "tasks").items():
+            if isinstance(given, yaml.MappingNode):
+                found |= self.variants(called, place, self.items(given, called))
+                continue
+            folder = None if given is None else self.text(given, f"the folder of {called}")
+            found[called] = StudyTask(self.task(place, called), folder)
         return found
+
+    def task(self, place: yaml.Node, name: str) -> str:
+        try:
+            check_name(name)
+        except UsageError as error:
+            raise self.refuse(place, str(error)) from error
+        return name
+
+    def variants(self, called: str, place: yaml.Node, parts: Parts) -> dict[str, StudyTask]:
+        """A task with each of its numbers of images a class and of epochs."""
+        for name, (key, _) in parts.items():
+            if name not in TASK_FIELDS:
+                known = ", ".join(TASK_FIELDS)
+                raise self.refuse(key, f"unknown field {name!r}; a task has {known}")
+        name = self.text(parts["task"][1], "task") if "task" in parts else called
+        self.task(parts["task"][1] if "task" in parts else place, name)
+        data = self.text(parts["data"][1], f"the folder of {called}") if "data" in parts else None
+        images = self.axis(parts, "images_per_class", 2, ALL)
+        epochs = self.axis(parts, "epochs", 0, None)
+        return variants(StudyTask(name, data, family=called), images, epochs)
+
+    def axis(self, parts: Parts, what: str, least: int, word: str | None) -> Axis:
+        """A number, or several as a list; a word stands for None."""
+        if what not in parts:
+            return None
+        node = parts[what][1]
+        found: list[int | None] = []
+        for place, value in self._list(node, what):
+            is_word = value == word and word is not None
+            found.append(None if is_word else self._whole(place, what, least, value))
+        self.once(node, what, list(map(str, found)))
+        return found if isinstance(node, yaml.SequenceNode) else found[0]
 
     def _methods(self, node: yaml.Node) -> dict[str, dict[str, Any]]:
         found = {}
@@ -226,10 +263,20 @@ class _Reader:
     def _round_to(self, node: yaml.Node) -> int:
         return self._whole(node, "round_to", 1)
 
-    def _reconstruct(self, node: yaml.Node) -> bool:
-        if not isinstance(self.value(node), bool):
-            raise self.refuse(node, f"reconstruct is {self.value(node)!r}; it is true or false")
-        return self.value(node)
+    def _measuring(self, node: yaml.Node) -> str:
+        value = self.value(node)
+        try:
+            check_choice("measuring", value, MEASURING)
+        except UsageError as error:
+            raise self.refuse(node, str(error)) from error
+        return value
+
+    def _reconstruct(self, node: yaml.Node) -> bool | str:
+        value, others = self.value(node), [way for way in WAYS if way != LEAST_SQUARES]
+        if not isinstance(value, bool) and value not in others:
+            known = f"true (least squares), false, {', '.join(others[:-1])} or {others[-1]}"
+            raise self.refuse(node, f"reconstruct is {value!r}; it is {known}")
+        return value
 
     def _whole(self, node: yaml.Node, what: str, least: int, value: Any = None) -> int:
         value = self.value(node) if value is None else value

@@ -27,6 +27,7 @@ from pass_transfer.study.plan import Cell, Study
 from pass_transfer.study.store import IMAGES, is_missing, path_of, read_cell
 from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
+from pass_transfer.tasks.few_images import few_images
 from pass_transfer.training import Runtime, choose_runtime
 
 LOCKS = "locks"
@@ -100,6 +101,8 @@ class _Work:
     def __init__(self, study: Study, given: GivenNetwork, runtime: Runtime, retry_failed: bool):
         self.study, self.given, self.runtime = study, given, runtime
         self.alike = made_with(given, runtime)
+        self.whole: dict[tuple[str, str | None], Task] = {}
+        self.tasks: dict[tuple[str, int], Task] = {}
         self.again: dict[Cell, int] = {}
         for cell in study.cells() if retry_failed else ():
             if "failed" in (read_cell(study, cell) or {}):
@@ -118,13 +121,22 @@ class _Work:
         """What decides a task's cells besides the study's settings: its images too."""
         return {**self.alike, IMAGES: task.record.fingerprint()}
 
-    def task(self, name: str) -> Task:
-        """A task with as many training images as the study uses."""
-        spec, images = self.given.dense.spec, self.study.train_images
-        task = load_task(name, spec.preprocessing, self.study.tasks[name])
-        if images is None or images >= len(task.train):
-            return task
-        return task.with_train(images)
+    def task(self, cell: Cell) -> Task:
+        """A cell's task with as many training images as the study uses."""
+        key = cell.task, cell.seed
+        if key not in self.tasks:
+            planned, images = self.study.tasks[cell.task], self.study.train_images
+            task = self._loaded(planned.name, planned.data)
+            if images is not None and images < len(task.train):
+                task = task.with_train(images)
+            self.tasks[key] = few_images(task, planned.images_per_class, cell.seed)
+        return self.tasks[key]
+
+    def _loaded(self, name: str, data: str | None) -> Task:
+        """A whole task, loaded once."""
+        if (name, data) not in self.whole:
+            self.whole[name, data] = load_task(name, self.given.dense.spec.preprocessing, data)
+        return self.whole[name, data]
 
     def job(self, cell: Cell, task: Task) -> Job:
         """What a cell makes."""
@@ -134,19 +146,19 @@ class _Work:
 def _make(work: _Work, todo: list[Cell]) -> None:
     """Make cells, search by search, as far as no other process does."""
     study = work.study
-    tasks = {name: work.task(name) for name in {cell.task for cell in todo}}
+    names = {cell.task for cell in todo}
     for cell in study.cells():
-        if cell.task in tasks:
-            read_cell(study, cell, work.made_from(tasks[cell.task]))
+        if cell.task in names:
+            read_cell(study, cell, work.made_from(work.task(cell)))
     for cell in {(cell.task, cell.method, cell.budget): cell for cell in todo}.values():
-        check_budget(work.job(cell, tasks[cell.task]))
+        check_budget(work.job(cell, work.task(cell)))
     say(f"{len(todo)} of {len(study.cells())} cells to make, on {work.runtime.reason}")
     try:
         for cells in _mine(study, todo):
             for cell in filter(work.missing, cells):
                 if cell in work.again:
                     drop_search(study, cell)
-                _settle(work, cell, tasks[cell.task])
+                _settle(work, cell, work.task(cell))
     except KeyboardInterrupt as stop:
         kept = f"finished cells are kept in {study.out}, continue with the same command"
         raise KeyboardInterrupt(f"{stop or 'interrupted'}; {kept}") from stop
@@ -158,9 +170,8 @@ def _mine(study: Study, cells: list[Cell]) -> Iterator[list[Cell]]:
     What another process holds is left to it.
     """
     folder = make_folder(study.out / LOCKS)
-    for key, group in itertools.groupby(cells, key=lambda c: (c.seed, c.task, c.method)):
-        seed, task, method = key
-        lock = FileLock(folder / f"{Cell(task, method, 0, seed).name}.lock")
+    for searched, group in itertools.groupby(cells, key=lambda cell: _search(study, cell)):
+        lock = FileLock(folder / f"{searched.name}.lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -169,6 +180,11 @@ def _mine(study: Study, cells: list[Cell]) -> Iterator[list[Cell]]:
             yield list(group)
         finally:
             lock.release()
+
+
+def _search(study: Study, cell: Cell) -> Cell:
+    """What stands for a cell's search, whatever the budget."""
+    return dataclasses.replace(study.search_of(cell), budget=0)
 
 
 def _settle(work: _Work, cell: Cell, task: Task) -> None:

@@ -15,9 +15,11 @@ TINY = {
     "learned_score": [*ONE_STEP, "start=l1"],
     "vpns": [*ONE_STEP, "start=none"],
     "abc": ["sources=2", "cycles=1"],
+    "nearest_tasks": [*FEW_IMAGES, "tasks=2", "nearest=1"],
 }
 TINY |= {name: ONE_STEP for name in ("slim", "group_l1_sparse", "growreg", "depgraph")}
 MEASURED = ("taylor", "uniform_taylor", "taylor_l1", "selection", "source_selection")
+MEASURED += ("chip", "variance", "fused")
 TINY |= {name: FEW_IMAGES for name in MEASURED}
 WITH_PROMPT = {"prompt", "mask", "vpns", "pass_from_scratch"}
 

@@ -37,6 +37,10 @@ TINY = {
     "source_selection": {"images": 64},
     "selection": {"images": 64},
     "abc": {"sources": 2, "cycles": 1},
+    "chip": {"images": 8},
+    "variance": {"images": 64},
+    "fused": {"images": 64},
+    "nearest_tasks": {"images": 40, "tasks": 2, "nearest": 1},
     **{name: {"steps": 1} for name in ("slim", "group_l1_sparse", "growreg", "depgraph")},
 }
 

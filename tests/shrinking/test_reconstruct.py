@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pass_transfer.networks import kind_of
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.removal import remove_channels
+from pass_transfer.shrinking.fits import RIDGE, FitOfPlaces, LeastSquares
 from pass_transfer.shrinking.recalibrate import recalibrate
-from pass_transfer.shrinking.reconstruct import RIDGE, _Fit, _FitOfPlaces, reconstruct_readers
+from pass_transfer.shrinking.reconstruct import Reconstruction, reconstruct_readers
 from pass_transfer.tasks import load_task
 from pass_transfer.training import choose_runtime, to_images
 
@@ -37,7 +38,7 @@ def test_it_is_ridge_regression_of_the_lost_part(seed, kept, size):
     rows = torch.randn(200, weight[0].numel(), generator=draw, dtype=torch.float64) + 1
     channels = torch.zeros(8, dtype=torch.bool)
     channels[torch.randperm(8, generator=draw)[:kept]] = True
-    fit = _Fit(weight, channels)
+    fit = LeastSquares(weight, channels)
     for part in rows.split(64):
         fit.add(part)
     added, shift = fit.solve()
@@ -62,11 +63,11 @@ def test_behind_a_flattening_every_place_has_the_regression_of_the_channels():
     maps[:, 4] = 2 * maps[:, 1] - 3 * maps[:, 2] + 0.5  # a cut channel that others repeat
     mask = torch.tensor([True, True, True, False, False, True])
     inputs = torch.arange(channels * places).view(channels, places)
-    fit = _FitOfPlaces(weight, mask, inputs)
+    fit = FitOfPlaces(weight, mask, inputs, LeastSquares)
     for part in maps.flatten(1).split(64):
         fit.add(part)
     added, shift = fit.solve()
-    of_channels = _Fit(torch.eye(channels, dtype=torch.float64), mask)
+    of_channels = LeastSquares(torch.eye(channels, dtype=torch.float64), mask)
     of_channels.add(maps.transpose(1, 2).flatten(0, 1))
     stand_in, offset = of_channels.solve()
     assert stand_in[4, 1:3] == pytest.approx([2, -3], rel=0.05)
@@ -117,7 +118,9 @@ def test_a_channel_that_another_repeats_is_not_missed(resnet18, groups, task, cp
     for repair in (False, True):
         small = Network(remove_channels(dense.backbone, masks, groups), MEAN, STD)
         if repair:
-            reconstruct_readers(dense, small.backbone, masks, groups, task.train, cpu, images=256)
+            reconstruct_readers(
+                dense, small.backbone, masks, groups, task.train, cpu, Reconstruction(images=256)
+            )
         with torch.no_grad():
             errors[repair] = (
                 (small.eval()(images) - dense(images)).norm() / dense(images).norm()
@@ -134,7 +137,7 @@ def test_only_layers_that_lost_inputs_change_and_the_dense_network_does_not(
     before = copy.deepcopy(dense.state_dict())
     plain = remove_channels(dense.backbone, masks, groups)
     small = copy.deepcopy(plain)
-    reconstruct_readers(dense, small, masks, groups, task.train, cpu, images=128)
+    reconstruct_readers(dense, small, masks, groups, task.train, cpu, Reconstruction(images=128))
     assert all(torch.equal(t, before[n]) for n, t in dense.state_dict().items())
     changed = {
         n for n, t in small.state_dict().items() if not torch.equal(t, plain.state_dict()[n])
@@ -153,7 +156,9 @@ def test_it_is_the_same_every_time(resnet18, groups, random_masks, task, cpu):
     found = []
     for _ in range(2):
         small = remove_channels(dense.backbone, masks, groups)
-        reconstruct_readers(dense, small, masks, groups, task.train, cpu, images=128, seed=5)
+        reconstruct_readers(
+            dense, small, masks, groups, task.train, cpu, Reconstruction(images=128, seed=5)
+        )
         found.append(small.state_dict())
     assert all(torch.equal(t, found[1][n]) for n, t in found[0].items())
 
@@ -166,7 +171,9 @@ def test_mixed_precision_solves_the_same_problem(resnet18, groups, random_masks,
         dense = runtime.place(Network(copy.deepcopy(resnet18), MEAN, STD)).eval()
         recalibrate(dense, task.train, runtime)
         small = Network(remove_channels(dense.backbone, masks, groups), MEAN, STD)
-        reconstruct_readers(dense, small.backbone, masks, groups, task.train, runtime, images=256)
+        reconstruct_readers(
+            dense, small.backbone, masks, groups, task.train, runtime, Reconstruction(images=256)
+        )
         recalibrate(small, task.train, runtime)
         images = to_images(task.held_out.__getitems__(range(16))[0], runtime.device)
         with torch.no_grad():

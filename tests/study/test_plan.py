@@ -1,12 +1,14 @@
 """Study files: what is wrong is refused at once, by file and line."""
 
 import dataclasses
+import itertools
 
 import pytest
 
 from pass_transfer.errors import UsageError
 from pass_transfer.scoring.registry import METHODS, choose_method
 from pass_transfer.study import Cell, load_study
+from pass_transfer.study.tasks import StudyTask
 
 GOOD = """\
 hypernet: zoo/r18_tinyimnet
@@ -32,7 +34,10 @@ def write(tmp_path, text):
 
 def test_a_study_is_all_its_combinations_seed_by_seed(tmp_path):
     study = load_study(write(tmp_path, GOOD))
-    assert study.tasks == {"cifar100": "data/c100", "digits": None}
+    assert {name: task.data for name, task in study.tasks.items()} == {
+        "cifar100": "data/c100",
+        "digits": None,
+    }
     assert study.methods == {"random": {}, "prompt": {"steps": 3}}
     assert (study.budgets, study.seeds) == ((0.5, 0.3), (0, 1))
     assert (study.epochs, str(study.out)) == (2, "results/core")
@@ -78,6 +83,53 @@ def test_a_study_of_version_0_1_is_still_read_as_it_was_meant(tmp_path):
     settings = study.identity(tuned)["settings"]
     assert (settings["method"], settings["steps"]) == ("prompt", 3)
     assert (settings["prior"], settings["deploy_prompt"]) == ("source", False)
+
+
+FEW = """\
+  near:
+    task: cifar100
+    data: data/c100
+    images_per_class: [2, 50, all]
+    epochs: [0, 20]"""
+
+
+def test_a_task_may_have_several_numbers_of_images_and_of_epochs(tmp_path):
+    study = load_study(write(tmp_path, GOOD.replace("  cifar100: data/c100", FEW)))
+    names = [f"near-{a}-{b}-epochs" for a in ("2-a-class", "50-a-class", "all") for b in (0, 20)]
+    assert list(study.tasks) == [*names, "digits"]
+    near = study.tasks["near-50-a-class-20-epochs"]
+    assert (near.name, near.data, near.family) == ("cifar100", "data/c100", "near")
+    assert (near.images_per_class, near.epochs) == (50, 20)
+    assert study.tasks["near-all-0-epochs"].images_per_class is None
+    cells = study.cells()
+    assert len(cells) == len(set(cells)) == 7 * 2 * 2 * 2
+    known = study.identity(cells[0])
+    assert known["task"] == "near-2-a-class-0-epochs" and known["of_task"] == "cifar100"
+    assert (known["images_per_class"], known["epochs"]) == (2, 0)
+
+
+def test_tasks_that_differ_in_epochs_alone_share_a_search_and_stand_together(tmp_path):
+    study = load_study(write(tmp_path, GOOD.replace("  cifar100: data/c100", FEW)))
+    found = [study.search_of(cell) for cell in study.cells()]
+    runs = [key for key, _ in itertools.groupby((c.task, c.method, c.seed) for c in found)]
+    assert len(runs) == len(set(runs)) == 4 * 2 * 2
+    assert {c.task for c in found} == {"near-2-a-class", "near-50-a-class", "near-all", "digits"}
+
+
+def test_tasks_in_python_have_searches_of_their_own(tmp_path):
+    study = load_study(write(tmp_path, GOOD))
+    own = dataclasses.replace(study, tasks={"a": StudyTask("digits"), "b": StudyTask("digits")})
+    assert {own.search_of(cell).task for cell in own.cells()} == {"a", "b"}
+    assert len(own.cells()) == len(study.cells())
+
+
+def test_a_single_number_needs_no_name_of_its_own(tmp_path):
+    text = GOOD.replace("data/c100", "{data: data/c100, images_per_class: 10}")
+    study = load_study(write(tmp_path, text + "measuring: fixed\n"))
+    assert study.tasks["cifar100"].images_per_class == 10
+    known = study.identity(study.cells()[0])
+    assert known["images_per_class"] == 10 and known["epochs"] == 2
+    assert known["measuring"] == study.measuring == "fixed" and "of_task" not in known
 
 
 def test_what_channels_are_rounded_to_decides_a_cell(tmp_path):
@@ -142,7 +194,15 @@ def test_what_channels_are_rounded_to_decides_a_cell(tmp_path):
         ("[0, 1]", "[1, 1]", 10, "every value once"),
         ("out: results/core", "out:", 12, "out is None"),
         ("out: results/core", "out: [a]", 12, "out is ['a']"),
-        ("data/c100", "{a: 1}", 3, "folder of cifar100 is"),
+        ("data/c100", "{a: 1}", 3, "unknown field 'a'; a task has task, data, images_per_class"),
+        ("data/c100", "[a]", 3, "folder of cifar100 is"),
+        ("data/c100", "{images_per_class: 1}", 3, "images_per_class is 1; it is a whole number"),
+        ("data/c100", "{images_per_class: [5, 5]}", 3, "every value once"),
+        ("data/c100", "{images_per_class: [5, some]}", 3, "images_per_class is 'some'"),
+        ("data/c100", "{epochs: all}", 3, "epochs is 'all'"),
+        ("data/c100", "{task: cifar101}", 3, "Did you mean cifar10"),
+        ("  cifar100: data/c100", "  mine: {data: a}", 3, "unknown task 'mine'"),
+        ("epochs: 2", "measuring: often", 11, "measuring is 'often'; choose one of auto"),
         ("data/c100", "{a: 1, a: 2}", 3, "'a' is given twice"),
         ("seeds: [0, 1]\n", "", 1, "seeds is missing"),
     ],

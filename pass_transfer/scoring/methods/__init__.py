@@ -2,11 +2,14 @@
 
 from pass_transfer.scoring.method import METHODS
 from pass_transfer.scoring.methods import (
+    activations,
     bee_colony,
     criteria,
     from_scratch,
+    fused,
     learned_scores,
     mask,
+    nearest_tasks,
     prompt,
     selection,
     sparse_training,
@@ -14,11 +17,14 @@ from pass_transfer.scoring.methods import (
 
 __all__ = [
     "METHODS",
+    "activations",
     "bee_colony",
     "criteria",
     "from_scratch",
+    "fused",
     "learned_scores",
     "mask",
+    "nearest_tasks",
     "prompt",
     "selection",
     "sparse_training",

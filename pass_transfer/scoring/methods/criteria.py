@@ -8,7 +8,6 @@ from pass_transfer.scoring.magnitude import group_l1, group_l2
 from pass_transfer.scoring.method import Context, Scores, register
 from pass_transfer.scoring.prior import blend, standardise
 from pass_transfer.scoring.random import random_scores
-from pass_transfer.scoring.samples import task_importance
 from pass_transfer.settings import check_whole
 
 STEP_IMAGES = 128
@@ -56,8 +55,7 @@ def uniform_l1(context: Context) -> Scores:
 @register("taylor", ImageSettings, steps=image_steps)
 def taylor(context: Context) -> Scores:
     """First-order Taylor importance to the task."""
-    samples = context.samples(context.settings.images)
-    return task_importance(context.task_network, context.groups, samples)
+    return context.importance(context.settings.images)
 
 
 @register("uniform_taylor", ImageSettings, steps=image_steps)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from pass_transfer.random_streams import seed_layers
 from pass_transfer.scoring.hypernet import Hypernet, HypernetConfig
 from pass_transfer.scoring.method import Context, Found, register
 from pass_transfer.scoring.pretrained import prompt_scores
 from pass_transfer.scoring.prior import make_prior
-from pass_transfer.scoring.samples import task_importance
 from pass_transfer.scoring.search import SearchConfig, search
 from pass_transfer.settings import check_whole
 
@@ -86,11 +83,9 @@ def from_scratch(context: Context) -> Found:
     """Stage 1 of arXiv 2407.17412 on the target task, with a prior measured on that task."""
     settings, backbone = context.settings, context.dense.fresh()
 
-    def importance() -> dict[str, torch.Tensor]:
-        samples = context.samples(settings.images)
-        return task_importance(context.task_network, context.groups, samples)
-
-    prior = make_prior(settings.prior, backbone, context.groups, importance)
+    prior = make_prior(
+        settings.prior, backbone, context.groups, lambda: context.importance(settings.images)
+    )
     seed_layers(context.seed, context.runtime.device)
     net = Hypernet(settings.shape(), backbone, context.groups, prior)
     config = settings.search(context.batch_size, context.seed, context.uniform)

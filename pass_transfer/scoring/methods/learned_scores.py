@@ -24,7 +24,6 @@ from pass_transfer.scoring.magnitude import group_l1
 from pass_transfer.scoring.masked_loss import DensityRange, straight_through_masks
 from pass_transfer.scoring.method import Context, Found, Scores, register
 from pass_transfer.scoring.prior import blend, standardise
-from pass_transfer.scoring.samples import task_importance
 from pass_transfer.settings import check_choice, check_densities, check_positive, check_whole
 from pass_transfer.training import LoopConfig, Stage, run_stage
 from pass_transfer.training.augmentation import augmented
@@ -151,8 +150,7 @@ def initial_scores(context: Context, start: str) -> Scores:
     magnitude = group_l1(context.dense.fresh(), groups)
     if start == "l1":
         return standardise(magnitude)
-    samples = context.samples(START_IMAGES)
-    return blend(magnitude, task_importance(context.task_network, groups, samples))
+    return blend(magnitude, context.importance(START_IMAGES))
 
 
 def _learn(context: Context, prompt: Prompt | None) -> Found:

@@ -26,10 +26,7 @@ def selection(context: Context) -> Scores:
     """Channels in the order in which they explain most of what their readers compute."""
     images = min(context.settings.images, len(context.task.train))
     say(f"forward selection of the channels on {images} images of {context.task.name}")
-    samples = context.samples(context.settings.images)
-    order = context.once(
-        "selection", lambda: task_selection(context.task_network, context.groups, samples)
-    )
+    order = context.once("selection", lambda: context.selection(context.settings.images))
     return standardise(order)
 
 
