@@ -223,7 +223,9 @@ def _unit(group: ChannelGroup) -> str:
 
 def _channels(group: ChannelGroup) -> int:
     """How many channels of a layer a unit has."""
-    of_layers = [int((units >= 0).sum()) for units in (group.writes | group.reads).values()]
+    of_layers = [
+        int((units >= 0).sum()) for units in [*group.writes.values(), *group.reads.values()]
+    ]
     return max(1, min(of_layers) // group.width)
 
 
