@@ -37,7 +37,7 @@ settings.load_profile("suite")
 SLOW = {
     "cli": (
         "again bench build command data_verbs dense_first distill documents export hub image_size "
-        "inspect making_an_entry methods named_network own_backbone package prior refusals report "
+        "inspect making_an_entry methods named_network own_backbone package prior processes refusals report "
         "results set_up stopping study"
     ),
     "masking": "forward",
@@ -47,7 +47,7 @@ SLOW = {
     "scoring": "search sparse_training transformers",
     "shrinking": "classifier distill reconstruct shrink",
     "tasks": "streaming",
-    "training": "replicas",
+    "training": "processes replicas",
     "": "examples guest mutants pruned",
 }
 SLOW_FILES = {

@@ -19,6 +19,7 @@ from pass_transfer.networks.network import Network
 from pass_transfer.random_streams import stream
 from pass_transfer.tasks import Split
 from pass_transfer.training import Runtime, batches, to_images
+from pass_transfer.training.processes import Processes
 
 IMAGES = 4096
 BATCH = 128
@@ -61,6 +62,7 @@ def reconstruct_readers(
             fits[name] = _fit_of(name, layer, masks, groups, kept, outputs.get(name))
     _observe(fits, dense, split, runtime, images, seed)
     for name, fit in fits.items():
+        fit.join(runtime.processes)
         added, shift = fit.solve()
         if not removed:
             added = added.new_zeros(len(added), len(fit.kept)).index_copy(
@@ -112,14 +114,21 @@ class _Fit:
         self.kept = kept.repeat_interleave(weight[0, 0].numel())
         self.lost_weight = weight.flatten(1)[:, ~self.kept]
         self.count = 0
-        self.sums: list[torch.Tensor] = []
+        ins, outs = int(self.kept.sum()), len(weight)
+        shapes = (ins,), (outs,), (ins, ins), (ins, outs)
+        self.sums = [torch.zeros(shape, device=weight.device) for shape in shapes]
 
     def add(self, rows: torch.Tensor) -> None:
         """Rows (N, D) of inputs."""
         x, y = rows[:, self.kept], rows[:, ~self.kept] @ self.lost_weight.T.to(rows)
         sums = [x.sum(0), y.sum(0), x.T @ x, x.T @ y]
-        self.sums = [a + b for a, b in zip(self.sums, sums)] if self.sums else sums
+        self.sums = [a + b for a, b in zip(self.sums, sums)]
         self.count += len(rows)
+
+    def join(self, processes: Processes) -> None:
+        """Take in what the other processes saw."""
+        processes.add_up(self.sums)
+        self.count = sum(processes.gathered([self.count]))
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What to add to the weights of the kept inputs, (O, K), and to the bias, (O,)."""
@@ -154,6 +163,10 @@ class _FitOfPlaces:
         of_channels = rows[:, self.inputs]  # (N, C, P)
         self.fit.add(of_channels.transpose(1, 2).flatten(0, 1))
 
+    def join(self, processes: Processes) -> None:
+        """Take in what the other processes saw."""
+        self.fit.join(processes)
+
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What to add to the weights of the kept inputs, (O, K), and to the bias, (O,)."""
         of_lost, shift = self.fit.solve()  # (C, kept channels) and (C,)
@@ -180,10 +193,14 @@ def _observe(
     chosen = order[:images]
     places = math.ceil(ROWS / len(chosen))
 
+    mine = True
+
     def look(fit: _Fit | _FitOfPlaces, layer: nn.Module, given: torch.Tensor) -> None:
         # Sums of products rounded to 16 bits would solve another problem.
         with torch.autocast(runtime.device.type, enabled=False):
-            fit.add(kind_of(layer).rows(layer, given.float(), places, draw))
+            rows = kind_of(layer).rows(layer, given.float(), places, draw)
+            if mine:
+                fit.add(rows)
 
     handles = [
         network.backbone.get_submodule(name).register_forward_pre_hook(
@@ -192,7 +209,10 @@ def _observe(
         for name, fit in fits.items()
     ]
     try:
-        for pixels, _ in batches(split, BATCH, order=chosen.split(BATCH)).shown("least squares"):
+        shares = runtime.processes.shares(chosen.split(BATCH))
+        looked_at = batches(split, BATCH, order=[share.positions for share in shares])
+        for share, (pixels, _) in zip(shares, looked_at.shown("least squares")):
+            mine = share.mine
             with runtime.autocast():
                 network(to_images(pixels, runtime.device))
     finally:
