@@ -54,8 +54,8 @@ def test_what_is_refused_is_said_once_and_leaves_the_run_as_it_is(of_two):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
-@pytest.mark.parametrize("rank", ["0", "1"])
-def test_a_killed_process_takes_the_other_with_it_and_one_alone_goes_on(tmp_path, rank):
+def test_a_killed_process_takes_the_other_with_it_and_one_alone_goes_on(tmp_path):
+    """The one that is killed is that which writes."""
     out = tmp_path / "run"
     job = subprocess.Popen([*TWO, *adapt(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     workers = {}
@@ -66,7 +66,7 @@ def test_a_killed_process_takes_the_other_with_it_and_one_alone_goes_on(tmp_path
             if number is not None:
                 workers[number] = child
         time.sleep(0.2)
-    os.kill(workers[rank].pid, signal.SIGKILL)
+    os.kill(workers["0"].pid, signal.SIGKILL)
     job.wait(timeout=60)
     gone, alive = psutil.wait_procs(workers.values(), timeout=30)
     assert not alive and job.returncode != 0
