@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from typing import Any
 
 import typer
@@ -27,6 +29,7 @@ from pass_transfer.cli import (
 )
 from pass_transfer.cli.words import RENAMED, in_flags
 from pass_transfer.errors import PassTransferError
+from pass_transfer.first_process import is_first
 from pass_transfer.memory import keep_freed_memory
 
 # ClickException: of click, or of the copy that newer typers carry.
@@ -36,6 +39,9 @@ OUT_OF_MEMORY = (
     "some"
 )
 
+
+ANOTHER_ENDED = "another process of this job has ended; continue with --resume"
+ALONE_SECONDS = 10.0  # after which a process that is not the first one speaks for itself
 
 HELP = """Prune a pretrained vision network for your own images, by transfer from a hypernetwork.
 
@@ -92,6 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
     Exits 0 when done, 1 with one clear message, 2 for wrong usage, 130 when interrupted.
     """
     keep_freed_memory()
+    if not is_first():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # the first process says it all
     sys.exit(run(arguments))
 
 
@@ -111,7 +119,9 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(OUT_OF_MEMORY, 1)
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
-    except RuntimeError as error:  # torch has no kind of its own for this on the CPU
+    except RuntimeError as error:  # torch has no kinds of its own for these
+        if "gloo" in str(error).lower():
+            return _fail(ANOTHER_ENDED, 1)
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         return _fail(OUT_OF_MEMORY, 1)
@@ -137,6 +147,9 @@ def _wrong_usage(error: Any) -> int:
 
 
 def _fail(message: str, code: int, kind: str = "error: ") -> int:
+    if not is_first():  # what all find wrong, the first process says, and this one is ended
+        time.sleep(ALONE_SECONDS)
+        kind = f"process {os.environ['RANK']}: {kind}"
     print(f"{kind}{message}", file=sys.stderr)
     return code
 

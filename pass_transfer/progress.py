@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pass_transfer.first_process import is_first
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -16,7 +18,9 @@ LINE_SECONDS = 30.0
 
 
 def say(message: str) -> None:
-    """One line of progress or explanation on stderr."""
+    """One line of progress or explanation on stderr, by the first process of a job alone."""
+    if not is_first():
+        return
     print(message, file=sys.stderr, flush=True)
 
 
@@ -62,7 +66,7 @@ class _Bar:
 @contextmanager
 def progress_bar(title: str, total: int, unit: str) -> Iterator[_Bar | _Lines]:
     """Show progress over `total` units; the value has advance(count, note="")."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not is_first():
         yield _Lines(title, total, unit)
         return
     from rich.console import Console

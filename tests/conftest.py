@@ -38,7 +38,7 @@ SLOW = {
     "cli": (
         "again bench build command data_verbs dense_first distill documents export few_images hub "
         "image_size inspect making_an_entry methods named_network own_backbone package prior "
-        "refusals report results set_up stopping study"
+        "processes refusals report results set_up stopping study"
     ),
     "masking": "forward",
     "networks": "architectures checkpoints named removal",
@@ -47,7 +47,7 @@ SLOW = {
     "scoring": "search sparse_training transformers",
     "shrinking": "classifier distill reconstruct shrink",
     "tasks": "streaming",
-    "training": "replicas",
+    "training": "processes replicas",
     "": "examples guest mutants pruned",
 }
 SLOW_FILES = {

@@ -21,6 +21,7 @@ from pass_transfer.budgets import Budget
 from pass_transfer.budgets.ranking import whole_groups
 from pass_transfer.errors import UsageError
 from pass_transfer.files import sha256
+from pass_transfer.first_process import is_first
 from pass_transfer.progress import say
 from pass_transfer.pruned.folder import WEIGHTS
 from pass_transfer.recipes.adapt_config import DEFAULT_METHOD, METHOD_AGAIN, AdaptConfig
@@ -51,7 +52,9 @@ from pass_transfer.tasks import Task, load_task
 from pass_transfer.tasks.few_images import few_images
 from pass_transfer.tasks.registry import check_name
 from pass_transfer.training import RunFolder, Runtime, choose_runtime
+from pass_transfer.training.processes import Processes
 from pass_transfer.training.run_folder import check_free
+from pass_transfer.training.shared_folder import open_folder
 
 
 @as_guest
@@ -104,12 +107,12 @@ def adapt(
     if where.resume:
         check_data(out, data)
     job = _job(given, data, config, runtime)
-    if not (where.resume and (Path(out) / MASKS).exists()):  # else it has met its budget
+    if is_first() and not (where.resume and (Path(out) / MASKS).exists()):  # else it was met
         check_budget(job)
     teacher_run = _given_dense(dense, given, data, out if where.force else None)
     files = _named({"data_dir": data_dir, "backbone_file": backbone, "dense_run": dense})
     identity = _identity(given, job, task, config, teacher_run) | files
-    run = _folder(out, identity, where, started)
+    run = _folder(out, identity, where, started, runtime.processes)
     keep_data(run.path, data)
     entry = given.hypernet
     if entry is not None and entry.own_weights and backbone is None:
@@ -120,7 +123,8 @@ def adapt(
 def _finish(adapter: Adapter) -> dict[str, Any]:
     """What a run is to do; Ctrl-C says how to continue."""
     try:
-        return adapter.run()
+        result = adapter.run()
+        return adapter.job.runtime.processes.as_first(lambda: result)
     except KeyboardInterrupt as stop:
         where = adapter.folder.path
         saved = f"interrupted; what is finished is saved in {where}, continue with resume=True"
@@ -157,9 +161,9 @@ def _refuse_early(
         message = f"batch is {budget.batch}; it goes with a budget in milliseconds (latency_ms)"
         raise UsageError(message, "batch")
     check_free(out, resume=where.resume, force=where.force)
-    if where.resume:
+    if where.resume and is_first():
         check_resumable(Path(out))
-    if where.force and from_run is not None:
+    if where.force and is_first() and from_run is not None:
         check_apart(from_run, Path(out))
     return task
 
@@ -176,7 +180,11 @@ def _given_dense(
 
 
 def _folder(
-    out: str | Path, identity: Mapping[str, Any], where: RunOptions, started: float
+    out: str | Path,
+    identity: Mapping[str, Any],
+    where: RunOptions,
+    started: float,
+    processes: Processes,
 ) -> RunFolder:
     again = {"resume": where.resume, "force": where.force}
 
@@ -184,7 +192,7 @@ def _folder(
         before = {"preprocessing": identity["preprocessing"], "measuring": FIXED}
         return before | modern_config(config)
 
-    return RunFolder(out, identity, started=started, upgrade=upgrade, **again)
+    return open_folder(out, identity, processes, started=started, upgrade=upgrade, **again)
 
 
 def _job(given: GivenNetwork, task: Task, config: AdaptConfig, runtime: Runtime) -> Job:

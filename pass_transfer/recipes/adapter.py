@@ -103,7 +103,7 @@ class Adapter:
         path = self.folder.path / MASKS
         if path.exists() and self.job.budget.kind == "latency_ms":
             return self._stored_masks()
-        masks = pipeline.cut(self.job, found)
+        masks = self.job.runtime.processes.as_first(lambda: pipeline.cut(self.job, found))
         masks.save(path)
         return masks
 
@@ -130,7 +130,7 @@ class Adapter:
         Evaluation.of(job.task.test, predictions, job.task.classes).save(folder)
         say("measuring the latency of both networks")
         batches = sorted({*LATENCY_BATCHES, job.budget.batch})
-        latency = measure_latency({"small": network, "dense": dense}, size, batches)
+        latency = self._latency({"small": network, "dense": dense}, batches)
         spec = dataclasses.replace(job.dense.spec, classes=job.task.classes)
         kept = job.dense.units(masks)
         PrunedModel(network.cpu(), spec, job.task.class_names, kept).save(folder)
@@ -142,6 +142,13 @@ class Adapter:
             "search_seconds": round(search_seconds, 1),
             "seconds": round(self.folder.seconds, 1),
         }
+
+    def _latency(
+        self, networks: dict[str, nn.Module], batches: list[int]
+    ) -> dict[str, dict[int, float]]:
+        """Milliseconds by network and batch size, on the first process's machine."""
+        size = self.job.dense.spec.image_size
+        return self.job.runtime.processes.as_first(lambda: measure_latency(networks, size, batches))
 
     def _result(self, measured: Measured, masks: ChannelMasks) -> dict[str, Any]:
         """What was asked, and the small network's figures."""

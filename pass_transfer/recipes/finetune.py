@@ -29,6 +29,7 @@ from pass_transfer.tasks import Task, load_task
 from pass_transfer.tasks.registry import check_name
 from pass_transfer.training import RunFolder, Runtime, choose_runtime, evaluate
 from pass_transfer.training.run_folder import check_free
+from pass_transfer.training.shared_folder import open_folder
 
 FINAL_IMAGES = 16384  # for a finished backbone's statistics: unaugmented images, as it will see
 DEFAULT = FinetuneConfig(epochs=6)
@@ -76,7 +77,8 @@ def finetune(
     left = load_weights(network.backbone, spec, weights)
     settings = _made_from(spec, weights) | {"task": task, "data": data.record.fingerprints()}
     identity = settings | dataclasses.asdict(config)
-    run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)
+    again = {"resume": where.resume, "force": where.force}
+    run = open_folder(out, identity, runtime.processes, started=started, **again)
     keep_data(run.path, data)
     if run.resumed and (run.path / NOTE).exists():
         say(f"{run.path} is already finished")
@@ -87,7 +89,9 @@ def finetune(
     train(network, data, config, runtime, run)
     recalibrate(network, data.train, runtime, images=FINAL_IMAGES, seed=config.seed)
     said = {"spec": dataclasses.asdict(spec), "classes": list(data.class_names), "task": task}
-    return _save(run, network, data, runtime, said | {"config": identity})
+    result = _save(run, network, data, runtime, said | {"config": identity})
+    runtime.processes.wait()  # the files of the first process are there
+    return result
 
 
 def _made_from(spec: BackboneSpec, weights: str | Path | None) -> dict[str, Any]:

@@ -101,16 +101,14 @@ def inspect(
         classes: of the task, if not the run's, or the source's without one.
         latency, device: whether to measure both networks side by side, and where.
         options: network=, weights= and image_size= in place of hypernet, as of adapt; the
-            budget, as budget= or as the arguments of Budget; half of the multiply-accumulates
-            without one.
+            budget, as budget= or as the arguments of Budget (default: macs=0.5).
 
     Returns:
         "hypernet" (or null), "network" (where named), "image_size", "preprocessing" (what the
         network makes of an image), "groups" (name, kept, width, unit, channels of a unit,
         layers), "kept_whole" (why channels cannot go, by the layer that makes them), "layers"
         (name, positions, inputs, outputs, macs, parameters, and each with dense_ before it),
-        totals as in result.json, "estimated_speed_up", "latency_ms" by batch size or null,
-        "warnings".
+        totals as in result.json, "estimated_speed_up", "latency_ms" or null, "warnings".
 
     Raises:
         UsageError, MaskError: see AskedNetwork, Budget and Budget.cut.

@@ -40,6 +40,7 @@ from pass_transfer.surroundings import as_guest
 from pass_transfer.tasks import Task, load_task
 from pass_transfer.training import RunFolder, Runtime, choose_runtime
 from pass_transfer.training.run_folder import check_free
+from pass_transfer.training.shared_folder import open_folder
 from pass_transfer.zoo.entry import EntryNotes, save_entry
 
 IMPORTANCE = "importance.safetensors"  # among the checkpoints
@@ -157,7 +158,8 @@ def search(
     recipe = {"search": dataclasses.asdict(config), "hypernet": dataclasses.asdict(shape)}
     identity = {"recipe": "search", "fingerprint": fingerprint(stored)} | recipe
     identity["data"] = data.record.fingerprints()
-    run = RunFolder(out, identity, resume=where.resume, force=where.force, started=started)
+    again = {"resume": where.resume, "force": where.force}
+    run = open_folder(out, identity, runtime.processes, started=started, **again)
     keep_data(run.path, data)
     if run.resumed and (run.path / RESULT).exists():
         return _finished(run)

@@ -23,6 +23,7 @@ from pass_transfer.networks import ChannelGroups, kind_of
 from pass_transfer.networks.labels import NONE
 from pass_transfer.progress import progress_bar
 from pass_transfer.scoring.judge import Loss, summed_loss
+from pass_transfer.training.processes import ALONE, Processes
 
 PLACES = 16  # of every map that are looked at: neighbours say the same
 RIDGE = 1e-2  # of the mean variance
@@ -34,19 +35,22 @@ IN_CACHE = 2**17  # numbers that are squared at once
 def forward_selection(
     backbone: nn.Module,
     groups: ChannelGroups,
-    samples: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    samples: Iterable[tuple[torch.Tensor, torch.Tensor, bool]],
     forward: Callable[[torch.Tensor], torch.Tensor],
     draw: torch.Generator,
     loss: Loss = summed_loss,
+    processes: Processes = ALONE,
 ) -> dict[str, torch.Tensor]:
     """Scores (width,) of every group: the first channel's is the width, the last one's 1.
 
     Args:
         backbone: the network `forward` runs; its parameters need no gradient.
-        samples: batches of images (B, 3, S, S) in [0, 1] and labels (B,), on the backbone's device.
+        samples: batches of images (B, 3, S, S) in [0, 1] and labels (B,), on the backbone's device,
+            and whether each is this process's own; else the places of its maps are drawn alone.
         forward: images to logits (B, classes), through the backbone.
         draw: of the places of a map that are looked at, on the CPU.
         loss: logits and labels to the loss, summed over the batch.
+        processes: whose samples are added up.
 
     Raises:
         BackboneError: a group that only convolutions with groups of their own read.
@@ -60,12 +64,17 @@ def forward_selection(
     ]
     try:
         with batch_statistics(backbone):
-            for images, labels in samples:
-                logits = forward(images.requires_grad_()).float()
-                loss(logits, labels).backward()
+            for images, labels, mine in samples:
+                for reader in readers.values():
+                    reader.idle = not mine
+                logits = forward(images.requires_grad_(mine)).float()
+                if mine:
+                    loss(logits, labels).backward()
     finally:
         for handle in handles:
             handle.remove()
+    for reader in readers.values():
+        reader.join(processes)
     found = {}
     with progress_bar("forward selection", groups.total, "channels") as bar:
         for name, group in groups.items():
@@ -118,7 +127,7 @@ class _Reader:
         weight = self.kind.weight_by_input(layer)
         by_unit = weight[:, self.inputs.to(weight.device)].reshape(len(weight), columns, -1)
         self.weight = to_float64(by_unit)  # (outputs, columns, the rest)
-        self.count = 0
+        self.count, self.idle = 0, False
         self.columns, self.flattened = columns, flattened
         self.sums = self.weight.new_zeros(columns)
         self.products = self.weight.new_zeros(columns, columns)
@@ -130,6 +139,8 @@ class _Reader:
             channels = self.kind.channels_first(given.detach())
             maps = self._maps(channels)
             places = torch.randperm(maps.shape[2], generator=draw)[:PLACES].to(given.device)
+            if self.idle:
+                return
             seen = maps[:, :, places]
             if not self.flattened:  # few places before all channels: less to copy
                 seen = seen[:, self.inputs.to(given.device)]
@@ -152,6 +163,11 @@ class _Reader:
             squares = to_float64(part).square()
             added = squares.flatten(2).sum((0, 2)) if squares.ndim > 2 else squares.sum(0)
             self.slopes = self.slopes + added
+
+    def join(self, processes: Processes) -> None:
+        """Take in what the other processes saw."""
+        processes.add_up([self.sums, self.products, self.slopes])
+        self.count = sum(processes.gathered([self.count]))
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Covariance (C, C) of the inputs, and what their errors cost, (C, C).

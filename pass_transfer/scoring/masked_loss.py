@@ -20,6 +20,7 @@ from pass_transfer.networks.network import Network
 from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.hypernet import Hypernet
 from pass_transfer.training import Runtime
+from pass_transfer.training.processes import ALONE, Processes
 
 MARGIN = 0.1  # of all channels
 
@@ -90,11 +91,15 @@ class PromptGradient:
         self.as_image = prompt.frame().detach().requires_grad_()
         self.as_condition = prompt.frame().detach().requires_grad_()
 
-    def join(self) -> None:
+    def join(self, processes: Processes = ALONE, weight: float = 1.0) -> None:
         """Set prompt.values.grad to the weighted sum of both gradients.
 
         Each is scaled to a root mean square of 1 first.
+
+        Args:
+            processes, weight: whose gradients are averaged before; see Processes.average.
         """
+        processes.average([self.as_image.grad, self.as_condition.grad], weight)
         pixels = self.prompt.border.sum() * 3
         total = torch.zeros_like(self.prompt.values)
         parts = ((self.image_share, self.as_image), (1 - self.image_share, self.as_condition))
@@ -148,6 +153,7 @@ class MaskedStep:
         labels: torch.Tensor,
         density: float,
         rows: torch.Tensor | None = None,
+        weight: float = 1.0,
     ) -> dict[str, float]:
         """Take one step.
 
@@ -155,6 +161,7 @@ class MaskedStep:
             images: (B, 3, S, S) in [0, 1]; labels: (B,), both on the runtime's device.
             density: share of channels kept in this step.
             rows: the classifier's rows that the task's classes are, if not all of them.
+            weight: of this process's images (Part.weight).
 
         Returns:
             "loss" and "top1" (per cent) of the batch.
@@ -166,7 +173,7 @@ class MaskedStep:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        roles.join()
+        roles.join(self.runtime.processes, weight)
         for optimizer in self.optimizers.values():
             optimizer.step()
         hits = logits.argmax(1).eq(labels).cpu().double()

@@ -137,7 +137,8 @@ class Context:
         For what needs no classifier of the task.
         """
         network = self.runtime.place(self.dense.network()).requires_grad_(False)
-        samples = Samples(self.task.train, self.runtime, images, self.seed, size=self.task.size)
+        split, runtime, size = self.task.train, self.runtime, self.task.size
+        samples = Samples(split, runtime, images, self.seed, size=size, shared_out=False)
         return network.backbone, self.groups, samples, forward_of(network, self.runtime)
 
     def once(self, name: str, make: Callable[[], Scores]) -> Scores:

@@ -148,9 +148,10 @@ class TunePromptStage(Stage):
         self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int
     ) -> dict[str, float]:
         """One step on uint8 images (B, 3, S, S)."""
-        images = augmented(pixels, draw, self.task, self.runtime.device)
+        images = augmented(pixels, draw, self.task, self.runtime.device, self.part)
         labels = labels.to(self.runtime.device)
-        return self.masked_step(self.prompt, images, labels, self.densities.draw(draw))
+        density, weight = self.densities.draw(draw), self.part.weight(len(labels))
+        return self.masked_step(self.prompt, images, labels, density, weight=weight)
 
     def evaluate(self) -> dict[str, float]:
         """Nothing: a prompt is used as it ends."""

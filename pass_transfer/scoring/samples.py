@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,7 @@ class Samples:
         view: how images are seen, if not as they are.
         size: side of an image in pixels, by which batches are as large as memory allows.
         shown: whether progress over them is shown.
+        shared_out: whether several processes share them out; else each sees all of them.
     """
 
     split: Split
@@ -40,12 +41,27 @@ class Samples:
     view: View | None = None
     size: int = 64
     shown: bool = True
+    shared_out: bool = True
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """This process's share of the batches, or all of them."""
+        order = self._order()
+        return self._read(self.runtime.processes.mine(order) if self.shared_out else order)
+
+    def with_glimpses(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, bool]]:
+        """Every batch, and whether it is this process's own (Processes.shares)."""
+        shares = self.runtime.processes.shares(self._order())
+        read = self._read([share.positions for share in shares])
+        for share, (images, labels) in zip(shares, read):
+            yield images, labels, share.mine
+
+    def _order(self) -> Sequence[torch.Tensor]:
         shuffled = torch.randperm(len(self.split), generator=stream(self.seed, "importance"))
-        chosen = shuffled[: self.images]
-        device, batch = self.runtime.device, min(BATCH, PIXELS // self.size**2)
-        looked_at = batches(self.split, batch, order=chosen.split(batch))
+        return shuffled[: self.images].split(min(BATCH, PIXELS // self.size**2))
+
+    def _read(self, order: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        device = self.runtime.device
+        looked_at = batches(self.split, BATCH, order=order)
         for pixels, labels in looked_at.shown("measuring channels") if self.shown else looked_at:
             seen = to_images(pixels, device)
             yield self.view(seen) if self.view else seen, labels.to(device)
@@ -63,8 +79,8 @@ def task_importance(
             another task does.
         loss: logits and labels to the loss, summed over the batch (Judge.loss).
     """
-    forward = forward_of(task_network, samples.runtime)
-    return taylor(task_network.backbone, groups, samples, forward, loss)
+    forward, others = forward_of(task_network, samples.runtime), samples.runtime.processes
+    return taylor(task_network.backbone, groups, samples, forward, loss, others)
 
 
 def task_selection(
@@ -73,7 +89,15 @@ def task_selection(
     """The order of forward selection, as scores (width,); arguments as of task_importance."""
     forward = forward_of(task_network, samples.runtime)
     places = stream(samples.seed, "forward selection places")
-    return forward_selection(task_network.backbone, groups, samples, forward, places, loss)
+    return forward_selection(
+        task_network.backbone,
+        groups,
+        samples.with_glimpses(),
+        forward,
+        places,
+        loss,
+        samples.runtime.processes,
+    )
 
 
 def forward_of(network: Network, runtime: Runtime) -> Callable[[torch.Tensor], torch.Tensor]:

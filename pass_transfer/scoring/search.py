@@ -149,10 +149,12 @@ class SearchStage(Stage):
         """One step of one source task on uint8 images (B, 3, S, S)."""
         index = self.source_of(self.epoch, number)
         source, rows = self.sources[index], torch.tensor(self.sources[index].classes)
-        images = see(augmented(pixels, draw, self.task, self.runtime.device), source.view)
+        seen = augmented(pixels, draw, self.task, self.runtime.device, self.part)
+        images = see(seen, source.view)
         labels = torch.searchsorted(rows, labels).to(self.runtime.device)
         density = self.densities.draw(draw)
-        return self.masked_step(self.prompts[index], images, labels, density, rows)
+        weight = self.part.weight(len(labels))
+        return self.masked_step(self.prompts[index], images, labels, density, rows, weight)
 
     def evaluate(self) -> dict[str, float]:
         """Nothing: the hypernetwork is used as it ends."""

@@ -16,6 +16,7 @@ from pass_transfer.errors import BackboneError
 from pass_transfer.masking import batch_statistics, masked
 from pass_transfer.networks import ChannelGroups
 from pass_transfer.scoring.judge import Loss, summed_loss
+from pass_transfer.training.processes import ALONE, Processes
 
 
 def taylor(
@@ -24,6 +25,7 @@ def taylor(
     samples: Iterable[tuple[torch.Tensor, torch.Tensor]],
     forward: Callable[[torch.Tensor], torch.Tensor],
     loss: Loss = summed_loss,
+    processes: Processes = ALONE,
 ) -> dict[str, torch.Tensor]:
     """Scores (width,) of every group: mean squared gate gradient over samples.
 
@@ -32,6 +34,7 @@ def taylor(
         samples: batches of images (B, 3, S, S) in [0, 1] and labels (B,), on the backbone's device.
         forward: images to logits (B, classes), through the backbone.
         loss: logits and labels to the loss, summed over the batch.
+        processes: whose samples are added up.
 
     Raises:
         BackboneError: logits that do not depend on any group.
@@ -47,4 +50,5 @@ def taylor(
             raise BackboneError("the logits do not depend on any channel group")
         total += gates.grad.double().square().sum(0).cpu()
         count += len(images)
-    return groups.split(total / count)
+    processes.add_up([total])
+    return groups.split(total / sum(processes.gathered([count])))

@@ -20,6 +20,7 @@ from pass_transfer.networks.network import Network
 from pass_transfer.random_streams import stream
 from pass_transfer.tasks import Split
 from pass_transfer.training.batches import Batches, batches, to_images
+from pass_transfer.training.processes import Processes
 from pass_transfer.training.runtime import Runtime
 
 # 200 for each of 100 classes: the means of 512 features are then known to 0.07 standard deviations.
@@ -33,10 +34,13 @@ TRAINING_NORM = 2.0
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 
 
-def some_batches(split: Split, images: int, seed: int) -> Batches:
-    """Batches of `images` images of a split, rounded up to whole batches; at most all of them."""
+def some_batches(split: Split, images: int, seed: int, processes: Processes) -> Batches:
+    """Batches of `images` images of a split, rounded up to whole batches; at most all of them.
+
+    Several processes share them out.
+    """
     order = torch.randperm(len(split), generator=stream(seed, "classifier")).split(BATCH)
-    return batches(split, BATCH, order=order[: math.ceil(images / BATCH)])
+    return batches(split, BATCH, order=processes.mine(order[: math.ceil(images / BATCH)]))
 
 
 @torch.no_grad()
@@ -62,14 +66,15 @@ def class_features(
     network.eval()
     kept = []
     try:
-        for pixels, labels in some_batches(split, images, seed):
+        for pixels, labels in some_batches(split, images, seed, runtime.processes):
             seen = to_images(pixels, runtime.device)
             with runtime.autocast():
                 network(view(seen) if view else seen)
             kept.append(labels)
     finally:
         handle.remove()
-    return torch.cat(caught), torch.cat(kept)
+    made = runtime.processes.gathered(list(zip(caught, kept)))
+    return torch.cat([features for features, _ in made]), torch.cat([labels for _, labels in made])
 
 
 def class_mean_head(features: torch.Tensor, labels: torch.Tensor, classes: int) -> nn.Linear:

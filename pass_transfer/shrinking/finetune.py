@@ -27,8 +27,10 @@ from pass_transfer.training import (
     run_stage,
 )
 from pass_transfer.training.augmentation import augmented
+from pass_transfer.training.processes import ALONE
 from pass_transfer.training.replicas import Replicas
 from pass_transfer.training.schedule import DECAYS
+from pass_transfer.training.shared_statistics import shared_statistics
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class FinetuneConfig:
         label_smoothing: of the cross-entropy.
         warmup, decay: how the learning rate rises and falls (training/schedule.py).
         whole_batch: BatchNorm sees the whole batch also where CPU threads could share it out
-            (training/replicas.py), so that the number of threads decides nothing.
+            (training/replicas.py), or processes do, so that their number decides nothing.
         mixup: parameter of the Beta distribution that images are blended by in pairs
             (arXiv 1710.09412), against overfitting in long training; 0 leaves it out.
     """
@@ -91,6 +93,7 @@ class FinetuneStage(Stage):
         self.name, self.task, self.config = name, task, config
         self.runtime, self.teacher = runtime, teacher
         self.network = runtime.place(network)
+        self.joined = runtime.processes.count > 1
         self.model = runtime.processes.joined(self.network)
         self.replicas = None
         if not config.whole_batch:
@@ -108,7 +111,7 @@ class FinetuneStage(Stage):
         self, pixels: torch.Tensor, labels: torch.Tensor, draw: torch.Generator, number: int
     ) -> dict[str, float]:
         """One SGD step on uint8 images (B, 3, S, S)."""
-        images = augmented(pixels, draw, self.task, self.runtime.device)
+        images = augmented(pixels, draw, self.task, self.runtime.device, self.part)
         labels = labels.to(self.runtime.device)
         share, partner = self._blend(len(labels), draw)
         if share < 1:
@@ -130,7 +133,7 @@ class FinetuneStage(Stage):
         optimizer.zero_grad(set_to_none=True)
         if self.replicas is None:
             loss, hits = work(self.model, images, labels, labels[partner])
-            loss.backward()
+            (self.part.weight(len(labels)) * loss).backward()
         else:
             loss, hits = self.replicas.backward(work, images, labels, labels[partner])
         self.regularise()
@@ -156,6 +159,8 @@ class FinetuneStage(Stage):
     def evaluate(self) -> dict[str, float]:
         """Accuracy on the held-out images."""
         self.network.eval()
+        statistics = [one for one in self.network.buffers() if one.is_floating_point()]
+        self.runtime.processes.average(statistics)
         accuracy = evaluate(self.network, self.task.held_out, self.runtime)
         return {"top1": accuracy.top1, "top5": accuracy.top5, "loss": accuracy.loss}
 
@@ -198,6 +203,8 @@ def finetune(
     """
     stage = FinetuneStage(network, task, config, runtime, name, teacher)
     start_top1 = None if start is None else start.top1
-    rows = run_stage(stage, task.train, config.loop(), runtime, run, start_top1)
+    sharing = runtime.processes if config.whole_batch else ALONE
+    with shared_statistics(network, sharing):
+        rows = run_stage(stage, task.train, config.loop(), runtime, run, start_top1)
     network.eval()
     return rows

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 
 from pass_transfer.float64 import to_float64
+from pass_transfer.training.processes import Processes
 
 RIDGE = 1e-2  # of the mean variance: what the kept inputs hardly explain is left as it was
 GRAM_RIDGE = 1e-3  # of the mean square of the kept channels
@@ -22,6 +23,9 @@ class Fit(Protocol):
 
     def add(self, rows: torch.Tensor) -> None:
         """Rows (N, D) of inputs."""
+
+    def join(self, processes: Processes) -> None:
+        """Take in what the other processes saw."""
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What to add to the weights of the kept inputs, (O, K), and to the bias, (O,)."""
@@ -48,14 +52,21 @@ class LeastSquares:
         self.kept = kept.repeat_interleave(weight[0, 0].numel())
         self.lost_weight = weight.flatten(1)[:, ~self.kept]
         self.count = 0
-        self.sums: list[torch.Tensor] = []
+        ins, outs = int(self.kept.sum()), len(weight)
+        shapes = (ins,), (outs,), (ins, ins), (ins, outs)
+        self.sums = [torch.zeros(shape, device=weight.device) for shape in shapes]
 
     def add(self, rows: torch.Tensor) -> None:
         """Rows (N, D) of inputs."""
         x, y = rows[:, self.kept], rows[:, ~self.kept] @ self.lost_weight.T.to(rows)
         sums = [x.sum(0), y.sum(0), x.T @ x, x.T @ y]
-        self.sums = [a + b for a, b in zip(self.sums, sums)] if self.sums else sums
+        self.sums = [a + b for a, b in zip(self.sums, sums)]
         self.count += len(rows)
+
+    def join(self, processes: Processes) -> None:
+        """Take in what the other processes saw."""
+        processes.add_up(self.sums)
+        self.count = sum(processes.gathered([self.count]))
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What to add to the weights of the kept inputs, (O, K), and to the bias, (O,)."""
@@ -90,18 +101,19 @@ class GramRidge:
     def __init__(self, weight: torch.Tensor, kept: torch.Tensor):
         self.weight, self.channels = weight.reshape(*weight.shape[:2], -1), kept
         self.kept = kept.repeat_interleave(self.weight.shape[2])
-        self.gram: torch.Tensor | None = None
+        self.gram = to_float64(weight.new_zeros(len(kept), len(kept)))
 
     def add(self, rows: torch.Tensor) -> None:
         """Rows (N, D) of inputs."""
         by_channel = rows.view(len(rows), len(self.channels), -1).transpose(1, 2).flatten(0, 1)
-        product = to_float64(by_channel.T @ by_channel)
-        self.gram = product if self.gram is None else self.gram + product
+        self.gram = self.gram + to_float64(by_channel.T @ by_channel)
+
+    def join(self, processes: Processes) -> None:
+        """Take in what the other processes saw."""
+        processes.add_up([self.gram])
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What to add to the weights of the kept inputs, (O, K), and to the bias, (O,)."""
-        if self.gram is None:
-            raise ValueError("a fit was shown no rows")
         weight, among = to_float64(self.weight), self.gram[self.channels][:, self.channels]
         among.diagonal().add_(GRAM_RIDGE * among.diagonal().mean().clamp(min=1e-12))
         mixing = torch.linalg.solve(among, self.gram[self.channels]).T  # (C, kept channels)
@@ -135,6 +147,10 @@ class FitOfPlaces:
         """Rows (N, D) of inputs."""
         of_channels = rows[:, self.inputs]  # (N, C, P)
         self.fit.add(of_channels.transpose(1, 2).flatten(0, 1))
+
+    def join(self, processes: Processes) -> None:
+        """Take in what the other processes saw."""
+        self.fit.join(processes)
 
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What to add to the weights of the kept inputs, (O, K), and to the bias, (O,)."""

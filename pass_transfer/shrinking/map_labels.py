@@ -34,9 +34,10 @@ def map_labels(
         A classifier (features to classes), on the runtime's device.
     """
     total = torch.zeros(task.classes, kind_of(source).output_channels(source), dtype=torch.int64)
-    for pixels, labels in some_batches(task.train, IMAGES, seed):
+    for pixels, labels in some_batches(task.train, IMAGES, seed, runtime.processes):
         with runtime.autocast():
             total += count_predictions(
                 predict(to_images(pixels, runtime.device)).float().cpu(), labels, task.classes
             )
+    runtime.processes.add_up([total])
     return runtime.place(mapped_classifier(source, frequency_mapping(total)))

@@ -87,6 +87,7 @@ def reconstruct_readers(
             fits[name] = _fit_of(name, layer, masks, groups, cut, FITS[how.way])
     _observe(fits, dense, split, runtime, how)
     for name, fit in fits.items():
+        fit.join(runtime.processes)
         added, shift = fit.solve()
         if not removed:
             added = added.new_zeros(len(added), len(fit.kept)).index_copy(
@@ -138,10 +139,14 @@ def _observe(
     chosen = order[: how.images]
     places = math.ceil(ROWS / len(chosen))
 
+    mine = True
+
     def look(fit: Fit, layer: nn.Module, given: torch.Tensor) -> None:
         # Sums of products rounded to 16 bits would solve another problem.
         with torch.autocast(runtime.device.type, enabled=False):
-            fit.add(kind_of(layer).rows(layer, given.float(), places, draw))
+            rows = kind_of(layer).rows(layer, given.float(), places, draw)
+            if mine:
+                fit.add(rows)
 
     handles = [
         network.backbone.get_submodule(name).register_forward_pre_hook(
@@ -150,7 +155,10 @@ def _observe(
         for name, fit in fits.items()
     ]
     try:
-        for pixels, _ in batches(split, BATCH, order=chosen.split(BATCH)).shown("least squares"):
+        shares = runtime.processes.shares(chosen.split(BATCH))
+        looked_at = batches(split, BATCH, order=[share.positions for share in shares])
+        for share, (pixels, _) in zip(shares, looked_at.shown("least squares")):
+            mine = share.mine
             with runtime.autocast():
                 network(to_images(pixels, runtime.device))
     finally:

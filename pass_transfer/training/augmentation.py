@@ -14,13 +14,18 @@ import torch
 from pass_transfer.preprocessing import SMALL, Preprocessing
 from pass_transfer.tasks import Task
 from pass_transfer.training.batches import to_images
+from pass_transfer.training.processes import WHOLE, Part
 
 CROP_SHARE = 1 / 8  # padding for random crops, as a share of the side: 4 pixels at 32, 8 at 64
 LEAST_AREA = 0.25  # of what is kept of an image; torchvision's 0.08 is for training from scratch
 
 
 def augmented(
-    pixels: torch.Tensor, draw: torch.Generator, task: Task, device: torch.device
+    pixels: torch.Tensor,
+    draw: torch.Generator,
+    task: Task,
+    device: torch.device,
+    part: Part = WHOLE,
 ) -> torch.Tensor:
     """What a training step sees of a task's images.
 
@@ -28,17 +33,22 @@ def augmented(
         pixels: uint8 (B, 3, K, K), with all that is kept of them (Split.uncropped).
         draw: the source of randomness, on the CPU, so that a seed has the same crops everywhere.
         task: says how its network sees images, and whether they may be flipped.
+        part: which of the batch's images these are, where several processes share it. What is drawn
+            for an image does not depend on how many they are.
 
     Returns:
         float32 (B, 3, S, S) in [0, 1] on the device.
     """
     pixels = pixels.to(device)
     if task.size > SMALL:
-        return to_images(resized_crops(pixels, draw, task.preprocessing, task.mirrored), device)
-    return to_images(augment(pixels, draw, task.mirrored), device)
+        crops = resized_crops(pixels, draw, task.preprocessing, task.mirrored, part)
+        return to_images(crops, device)
+    return to_images(augment(pixels, draw, task.mirrored, part), device)
 
 
-def augment(pixels: torch.Tensor, draw: torch.Generator, flip: bool = True) -> torch.Tensor:
+def augment(
+    pixels: torch.Tensor, draw: torch.Generator, flip: bool = True, part: Part = WHOLE
+) -> torch.Tensor:
     """A random crop and a horizontal flip of each image.
 
     Before the crop the image is padded by reflection, by an eighth of its side.
@@ -47,13 +57,15 @@ def augment(pixels: torch.Tensor, draw: torch.Generator, flip: bool = True) -> t
         pixels: uint8 (B, 3, S, S), channels_last, on any device.
         draw: the source of randomness, on the CPU.
         flip: leave flips out where left and right matter (digits).
+        part: as of augmented.
     """
     count, _, side, _ = pixels.shape
-    pad = max(1, round(side * CROP_SHARE))
-    rows = torch.arange(side) + torch.randint(0, 2 * pad + 1, (count, 1), generator=draw) - pad
-    columns = torch.arange(side) + torch.randint(0, 2 * pad + 1, (count, 1), generator=draw) - pad
+    pad, whole = max(1, round(side * CROP_SHARE)), (part.images or count, 1)
+    down, across = (torch.randint(0, 2 * pad + 1, whole, generator=draw) for _ in range(2))
+    rows = torch.arange(side) + part.of(down) - pad
+    columns = torch.arange(side) + part.of(across) - pad
     if flip:
-        mirrored = torch.rand(count, 1, generator=draw) < 0.5
+        mirrored = part.of(torch.rand(*whole, generator=draw) < 0.5)
         columns = torch.where(mirrored, columns.flip(1), columns)
     rows, columns = _reflect(rows, side), _reflect(columns, side)
     device = pixels.device
@@ -69,7 +81,11 @@ def _reflect(index: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def resized_crops(
-    pixels: torch.Tensor, draw: torch.Generator, preprocessing: Preprocessing, flip: bool = True
+    pixels: torch.Tensor,
+    draw: torch.Generator,
+    preprocessing: Preprocessing,
+    flip: bool = True,
+    part: Part = WHOLE,
 ) -> torch.Tensor:
     """A random part of each image at the network's size, and a horizontal flip; as of augment.
 
@@ -83,10 +99,16 @@ def resized_crops(
 
     filter = InterpolationMode(preprocessing.interpolation)
     size, area = preprocessing.size, (LEAST_AREA, 1.0)
-    steps = [v2.RandomResizedCrop(size, area, interpolation=filter, antialias=True)]
-    transform = v2.Compose([*steps, v2.RandomHorizontalFlip(0.5 if flip else 0.0)])
+    crop = v2.RandomResizedCrop(size, area, interpolation=filter, antialias=True)
+    mirror = v2.RandomHorizontalFlip(0.5 if flip else 0.0)
+    crops, left = [], iter(pixels)
     with _drawing_from(draw):
-        crops = [transform(image) for image in pixels]
+        for number in range(part.images or len(pixels)):
+            if number % part.count == part.rank:
+                crops.append(mirror(crop(next(left))))
+            else:  # another process's image, which draws as much
+                crop.make_params([pixels[0]])
+                torch.rand(1)
     return torch.stack(crops) if crops else pixels.new_empty(0, 3, size, size)
 
 

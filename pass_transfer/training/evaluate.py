@@ -38,20 +38,25 @@ def evaluate(
 
     The caller puts the network in eval mode and on the runtime's device.
     """
-    sums = torch.zeros(3, dtype=torch.float64)
-    predictions = []
-    for pixels, labels in batches(split, EVALUATION_BATCH):
+    processes = runtime.processes
+    order = processes.mine(torch.arange(len(split)).split(EVALUATION_BATCH))
+    made = []
+    for pixels, labels in batches(split, EVALUATION_BATCH, order=order):
         with runtime.autocast():
             logits = network(to_images(pixels, runtime.device)).float().cpu()
         likeliest = logits.topk(min(5, logits.shape[1]), dim=1).indices
         hits = likeliest.eq(labels[:, None])
-        predictions.append(likeliest[:, 0])
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-        sums += torch.stack([hits[:, 0].sum(), hits.sum(), loss]).double()
+        sums = torch.stack([hits[:, 0].sum(), hits.sum(), loss]).double()
+        made.append((sums, likeliest[:, 0]))
+    found = processes.gathered(made)
     whole = split.whole()
-    top1, top5, mean_loss = (sums / len(whole)).tolist()
+    total = torch.zeros(3, dtype=torch.float64)
+    for sums, _ in found:
+        total += sums
+    top1, top5, mean_loss = (total / len(whole)).tolist()
     in_place = torch.full((len(split),), -1)
-    in_place[torch.from_numpy(whole)] = torch.cat(predictions)
+    in_place[torch.from_numpy(whole)] = torch.cat([predicted for _, predicted in found])
     return Accuracy(100 * top1, 100 * top5, mean_loss, len(whole), in_place)
 
 

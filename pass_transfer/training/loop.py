@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,18 +108,21 @@ class _Loop:
         self.done = _Progress()
         self.base_rates = {name: _rates(one) for name, one in stage.optimizers.items()}
         self.saved_at = time.monotonic()
-        self.interrupt = Interrupt()
+        self.interrupt, self.stopping = Interrupt(), False
+        stage.part = runtime.processes.part(min(config.batch_size, len(train)))
 
     def run(self) -> list[dict[str, Any]]:
         self._restore()
         done = self.done
         if self.start_top1 is not None and done.best is None and done.epoch == 0:
             done.best_top1, done.best = self.start_top1, self._state()
-        with self.interrupt:
+        with self.interrupt, self._averaging():
             while done.epoch < self.config.epochs:
                 self._run_epoch()
                 self._stop_if_asked()
         self._take_best()
+        for module in self.stage.modules.values():
+            self.runtime.processes.align(module)
         return done.rows
 
     def _take_best(self) -> None:
@@ -138,27 +143,60 @@ class _Loop:
     def _run_epoch(self) -> None:
         config, stage, done = self.config, self.stage, self.done
         stage.start_epoch(done.epoch, done.step)
-        rank = self.runtime.processes.rank
         loader = self._batches()
         start = time.monotonic() - done.epoch_seconds
         images_left = (self.steps - done.step) * config.batch_size
         with progress_bar(self._title(), images_left, "images") as bar:
             for pixels, labels in loader:
                 self._set_learning_rate()
-                place = (done.epoch, done.step, rank)
-                draw = stream(config.seed, "augmentation", *place)
-                seed_layers(stream_seed(config.seed, "dropout", *place), self.runtime.device)
-                metrics = stage.step(pixels, labels, draw, done.step)
+                place = (done.epoch, done.step)
+                draw = stream(config.seed, "augmentation", *place, 0)
+                layers = stream_seed(config.seed, "dropout", *place, stage.part.rank)
+                seed_layers(layers, self.runtime.device)
+                self.here = len(labels)
+                metrics = self._over_all(stage.step(pixels, labels, draw, done.step))
                 self._check_finite(metrics, f"epoch {done.epoch + 1}, step {done.step + 1}")
                 done.note(metrics)
                 bar.advance(config.batch_size, f"loss {done.running['loss'] / done.step:.3f}")
                 done.epoch_seconds = time.monotonic() - start
                 if done.step >= self.steps:
                     break
-                if self.interrupt.asked or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+                if self.stopping or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
                     self._save()
                 self._stop_if_asked()
         self._end_epoch(start)
+
+    @contextmanager
+    def _averaging(self) -> Iterator[None]:
+        """Optimizers step by the mean of all processes' gradients."""
+        stage, processes = self.stage, self.runtime.processes
+
+        def average(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            learned = [one for group in optimizer.param_groups for one in group["params"]]
+            weight = stage.part.weight(self.here)
+            processes.average([parameter.grad for parameter in learned], weight)
+
+        alone = processes.count == 1 or stage.joined
+        optimizers = [] if alone else stage.optimizers.values()
+        handles = [optimizer.register_step_pre_hook(average) for optimizer in optimizers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _over_all(self, metrics: dict[str, float]) -> dict[str, float]:
+        """A step's metrics over all processes; all stop where one was asked to."""
+        processes = self.runtime.processes
+        if processes.count == 1:
+            self.stopping = self.interrupt.asked
+            return metrics
+        weight = self.stage.part.weight(self.here) / processes.count
+        shared = torch.tensor([float(self.interrupt.asked), *metrics.values()]).double()
+        shared[1:] *= weight
+        processes.add_up([shared])
+        self.stopping = bool(shared[0])
+        return dict(zip(metrics, shared[1:].tolist()))
 
     def _title(self) -> str:
         return f"{self.stage.name} {self.done.epoch + 1}/{self.config.epochs}"
@@ -178,7 +216,7 @@ class _Loop:
         )
 
     def _stop_if_asked(self) -> None:
-        if not self.interrupt.asked:
+        if not self.stopping:
             return
         epoch = min(self.done.epoch + 1, self.config.epochs)
         saved = "" if self.run_folder is None else "; everything is saved, continue it (resume)"

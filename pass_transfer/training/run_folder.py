@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from pass_transfer.files import (
     write_bytes,
     write_json,
 )
+from pass_transfer.first_process import is_first
 from pass_transfer.settings import TEXT, Kind, check_fields, named, number, shown, whole
 from pass_transfer.training.checkpoints import has_state, load_state, save_state
 
@@ -155,7 +155,7 @@ class RunFolder:
 
         Of several processes that train together, the first one does this for all.
         """
-        if os.environ.get("RANK", "0") != "0":
+        if not is_first():
             return
         self._held = FileLock(self.work / LOCK, is_singleton=True)
         try:
@@ -262,8 +262,13 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def check_free(path: str | Path, *, resume: bool = False, force: bool = False) -> None:
-    """Refuse a folder that a run may not use, before any work is done for it. Raises RunError."""
+    """Refuse a folder that a run may not use, before any work is done for it. Raises RunError.
+
+    Of several processes the first one asks; to the others it may be there already.
+    """
     check_path("out", path)
+    if not is_first():
+        return
     path = Path(path)
     if resume and force:
         raise UsageError(

@@ -8,11 +8,19 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from pass_transfer.training.processes import WHOLE, Part
+
 
 class Stage(ABC):
-    """One stage of training. `modules` and `optimizers` hold all the state it has."""
+    """One stage of training. `modules` and `optimizers` hold all the state it has.
+
+    Of several processes, each has a `part` of every batch. Gradients are averaged before an
+    optimizer steps, but where backward has done so (`joined`).
+    """
 
     name: str
+    part: Part = WHOLE
+    joined: bool = False
     modules: Mapping[str, nn.Module]
     optimizers: Mapping[str, torch.optim.Optimizer]
 

@@ -54,7 +54,7 @@ def test_channels_that_others_stand_in_for_and_that_nobody_reads_come_last():
     first.weight[5] = first.weight[2]  # twins: one explains the other
     second.weight[:, 7] = 0  # nobody listens
     groups = find_groups(network, 12)
-    samples = [(torch.rand(16, 3, 12, 12), torch.arange(16) % 4) for _ in range(3)]
+    samples = [(torch.rand(16, 3, 12, 12), torch.arange(16) % 4, True) for _ in range(3)]
     scores = forward_selection(network, groups, samples, network, torch.Generator().manual_seed(1))
     assert {name: len(values) for name, values in scores.items()} == {
         name: group.width for name, group in groups.items()

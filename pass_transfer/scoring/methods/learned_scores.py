@@ -120,7 +120,7 @@ class ScoreStage(Stage):
     ) -> dict[str, float]:
         """One step on uint8 images (B, 3, S, S)."""
         network, labels = self.network, labels.to(self.runtime.device)
-        images = augmented(pixels, draw, self.task, self.runtime.device)
+        images = augmented(pixels, draw, self.task, self.runtime.device, self.part)
         masks = straight_through_masks(self.scores(), self.groups, self.densities.draw(draw))
         prompt = network.prompt if self.prompt is None else self.prompt
         seen = images if prompt is None else prompt(images)
