@@ -22,6 +22,7 @@ from pass_transfer.cli import (
     inspect,
     methods,
     predict,
+    push,
     report,
     search,
     study,
@@ -85,6 +86,7 @@ app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
 app.command("methods")(methods.methods)
 app.command("convert")(convert.convert)
+app.command("push")(push.push)
 app.command("report")(report.report)
 app.command("env")(env.env)
 app.add_typer(study.app, name="study")

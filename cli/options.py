@@ -54,6 +54,18 @@ Seed = Annotated[
 Resume = Annotated[bool, Option("--resume", help="Continue the run in --out.")]
 Force = Annotated[bool, Option("--force", help="Replace the run in --out.")]
 Json = Annotated[bool, Option("--json", help="Print the result as one JSON object on stdout.")]
+Repository = Annotated[
+    str, typer.Argument(help="owner/name on the Hugging Face hub.", metavar="OWNER/NAME")
+]
+Private = Annotated[bool, Option("--private", help="Make the repository a private one.")]
+License = Annotated[
+    str | None,
+    Option(
+        "--license",
+        help="License of the weights as the hub names it, such as mit. Without it, that of the "
+        "card, or unknown.",
+    ),
+]
 HYPERNET = Option("--hypernet", help="Zoo entry: a name, a folder, or hf-hub:owner/name.")
 Hypernet = Annotated[str, HYPERNET]
 OptionalHypernet = Annotated[str | None, HYPERNET]

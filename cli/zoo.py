@@ -12,7 +12,7 @@ from pass_transfer.cli import options
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Pretrained hypernetworks: list, show, verify.\n\nExample: pass-transfer zoo ls",
+    help="Pretrained hypernetworks: list, show, verify, share.\n\nExample: pass-transfer zoo ls",
     rich_markup_mode=None,
 )
 Name = Annotated[
@@ -78,3 +78,52 @@ def add(
 
     add_entry(folder, to, read_text(card))
     print(f"{to} is written; check it with pass-transfer zoo verify {to}")
+
+
+@app.command("push")
+def push(
+    name: Name,
+    repository: options.Repository,
+    private: options.Private = False,
+    license: options.License = None,
+    as_json: options.Json = False,
+) -> None:
+    """Put an entry on the Hugging Face hub.
+
+    Its files are compared with what is there afterwards. Log in first: hf auth login, or HF_TOKEN.
+
+    Example: pass-transfer zoo push runs/search/entry me/entry --private
+    """
+    from pass_transfer.report import pushed
+    from pass_transfer.zoo.share import push_entry
+
+    done = push_entry(name, repository, private=private, license=license)
+    print(json.dumps(done) if as_json else pushed(done))
+
+
+@app.command("pull")
+def pull(
+    repository: options.Repository,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Branch, tag or commit, if not the newest.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="New folder for a copy, such as zoo/NAME.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Fetch an entry from the Hugging Face hub and check it.
+
+    It is in the hub's cache then, and serves without a network.
+
+    Examples:
+
+    \b
+      pass-transfer zoo pull me/entry
+      pass-transfer adapt --hypernet hf-hub:me/entry --task digits --out runs/digits
+    """
+    from pass_transfer.zoo.share import pull_entry
+
+    done = pull_entry(repository, revision=revision, to=to)
+    said = f"all files are what the manifest says; use it with --hypernet {done['entry']}"
+    print(json.dumps(done) if as_json else f"{done['folder']}\n{said}")

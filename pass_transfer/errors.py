@@ -53,6 +53,10 @@ class RunError(PassTransferError):
     """A run folder cannot be used: it exists, is not a run, or belongs to other settings."""
 
 
+class HubError(PassTransferError):
+    """The Hugging Face hub refused, could not be reached, or did not keep what it was sent."""
+
+
 class DivergedError(PassTransferError, ArithmeticError):
     """Training produced a loss that is not a finite number."""
 

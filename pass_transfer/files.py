@@ -29,12 +29,12 @@ DEEPEST = 100  # objects and lists in one another; ours have five
 
 def sha256(path: str | os.PathLike) -> str:
     """Hexadecimal sha-256 of a file's content. Raises StorageError if it cannot be read."""
-    with _os_errors(f"cannot read {path}", path), open(path, "rb") as file:
+    with os_errors(f"cannot read {path}", path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
-def _os_errors(failure: str, path: str | os.PathLike) -> Iterator[None]:
+def os_errors(failure: str, path: str | os.PathLike) -> Iterator[None]:
     """Turn what the system refuses into a StorageError that says what failed, and why."""
     try:
         yield
@@ -47,7 +47,7 @@ def _os_errors(failure: str, path: str | os.PathLike) -> Iterator[None]:
 def make_folder(path: str | os.PathLike) -> Path:
     """Create a folder and its parents. Raises StorageError where that is not allowed."""
     path = Path(path)
-    with _os_errors(f"cannot create the folder {path}", path):
+    with os_errors(f"cannot create the folder {path}", path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -96,13 +96,18 @@ def _flush_folder(folder: Path) -> None:
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write a value as indented JSON, atomically. NaN and infinity are refused (ValueError)."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What write_json writes."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def read_text(path: str | os.PathLike) -> str:
     """Read a text file. Raises StorageError if it is missing or not UTF-8."""
     try:
-        with _os_errors(f"cannot read {path}", path):
+        with os_errors(f"cannot read {path}", path):
             return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise StorageError(f"{path} is not a text file ({error})") from error
@@ -184,7 +189,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        with _os_errors(f"cannot read {path}", path):
+        with os_errors(f"cannot read {path}", path):
             return load_file(path)
     except SafetensorError as error:
         raise StorageError(f"{path} is not a whole safetensors file ({error})") from error

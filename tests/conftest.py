@@ -37,8 +37,8 @@ settings.load_profile("suite")
 SLOW = {
     "cli": (
         "again bench build command data_verbs dense_first distill documents export few_images hub "
-        "image_size inspect making_an_entry methods named_network own_backbone package prior "
-        "processes refusals report results set_up stopping study"
+        "image_size inspect making_an_entry methods named_network no_network own_backbone package "
+        "prior processes refusals report results set_up stopping study"
     ),
     "masking": "forward",
     "networks": "architectures checkpoints named removal",

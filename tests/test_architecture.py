@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 # Ground floor first; rooms of one line do not know each other. docs/architecture.md draws the same.
 FLOORS = (
     ("errors", "first_process", "python_state"),
-    ("arguments", "files", "float64", "hub", "memory", "ops", "progress", "provenance")
+    ("arguments", "files", "float64", "memory", "ops", "progress", "provenance")
     + ("random_streams", "settings", "surroundings"),
-    ("preprocessing",),
+    ("hub", "preprocessing"),
     ("networks", "tasks"),
     ("prompts", "label_mapping", "masking", "latency"),
     ("masks",),

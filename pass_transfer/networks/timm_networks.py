@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +17,7 @@ import torch
 from torch import nn
 
 from pass_transfer.errors import BackboneError, UsageError
-from pass_transfer.hub import in_words
+from pass_transfer.hub import in_words, quiet
 from pass_transfer.networks.source import meant
 from pass_transfer.networks.spec import BackboneSpec
 
@@ -80,7 +78,7 @@ def pretrained(spec: BackboneSpec, weights: str | None) -> Mapping[str, torch.Te
         )
     name = f"{spec.architecture}.{config.tag}" if config.tag else spec.architecture
     try:
-        with _quiet():
+        with quiet():
             return _created(name, spec.image_size, pretrained=True).state_dict()
     except Exception as error:  # huggingface_hub and timm raise many kinds
         raise BackboneError(
@@ -104,18 +102,6 @@ def adjusted(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, to
         return dict(bring(dict(state), network))
     except Exception:  # of tensors that are not this network's: they are refused by name and shape
         return state
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the hub client's lines on every try; an error says what there is to say."""
-    log = logging.getLogger("huggingface_hub")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
 
 
 def _timm() -> ModuleType:

@@ -21,7 +21,7 @@ from pass_transfer.files import (
     write_json,
     write_tensors,
 )
-from pass_transfer.hub import HUB_PREFIX, download
+from pass_transfer.hub import HUB_PREFIX, download, dropped_if_damaged
 from pass_transfer.networks import BackboneSpec, build_backbone, kind_of
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.outline import check_images, check_tensors, load_tensors, outline
@@ -93,7 +93,7 @@ def write_folder(folder: str | Path, model: DeployedNetwork) -> None:
 def read_folder(folder: str | Path) -> DeployedNetwork:
     """Read and check both files, and rebuild the network; see load_pruned for what is raised."""
     if str(folder).startswith(HUB_PREFIX):
-        folder = download(str(folder), RunError, (DESCRIPTION, WEIGHTS))
+        folder = _fetched(str(folder))
     folder = Path(folder)
     if not (folder / DESCRIPTION).is_file():
         what = "is no folder, so it is not a finished run"
@@ -117,13 +117,29 @@ def read_folder(folder: str | Path) -> DeployedNetwork:
         raise StorageError(f"{folder / DESCRIPTION} {said}") from error
 
 
+def _fetched(name: str) -> Path:
+    """The folder of a model on the hub, whose weights are those that its description names."""
+    folder = download(name, RunError, (DESCRIPTION, WEIGHTS))
+    if (folder / DESCRIPTION).is_file():
+        with dropped_if_damaged(name, folder):
+            _check_weights(folder, read_object(folder / DESCRIPTION))
+    return folder
+
+
+def _check_weights(folder: Path, note: Mapping[str, Any]) -> None:
+    """Refuse weights that the description does not vouch for."""
+    path, vouched = folder / WEIGHTS, note.get("sha256")
+    digest = vouched.get(WEIGHTS) if isinstance(vouched, dict) else None
+    if not path.is_file() or sha256(path) != digest:
+        raise StorageError(
+            f"{path} is missing or not the file that was saved (its sha-256 differs)"
+        )
+
+
 def _rebuild(folder: Path, note: dict[str, Any]) -> DeployedNetwork:
     where = folder / DESCRIPTION
     _check_format(where, note)
-    if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != note["sha256"].get(WEIGHTS):
-        raise StorageError(
-            f"{folder / WEIGHTS} is missing or not the file that was saved (its sha-256 differs)"
-        )
+    _check_weights(folder, note)
     spec, names = BackboneSpec.from_saved(note["backbone"]), note["class_names"]
     if len(names) != spec.classes:
         raise StorageError(f"{where} does not name the {spec.classes} classes of its network")

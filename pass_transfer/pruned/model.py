@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import torch
 
 from pass_transfer.arguments import check_is, check_path
 from pass_transfer.errors import UsageError
-from pass_transfer.hub import HUB_PREFIX
+from pass_transfer.hub import HUB_PREFIX, pinned
 from pass_transfer.progress import say
 from pass_transfer.pruned.deployed import DeployedNetwork
 from pass_transfer.pruned.export import export_model
@@ -140,21 +141,59 @@ class PrunedModel(DeployedNetwork):
         check_path("folder", folder)
         write_folder(folder, self)
 
+    @as_guest
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        license: str | None = None,
+        result: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Put it on the Hugging Face hub, where load_pruned("hf-hub:owner/name") finds it.
+
+        Three files: those that `save` writes, and a model card. Nothing of the images goes along.
+
+        Args:
+            repository: "owner/name"; it is made where there is none.
+            private: whether it is to be private.
+            license: of the weights, as the hub names it; "unknown" without one.
+            result: what a run measured, as its result.json has it, for the card.
+
+        Returns:
+            "repository", "commit" (a revision for load_pruned), "url", and "files": name to
+            sha-256, as they are on the hub.
+
+        Raises:
+            UsageError: what can be no repository's name.
+            HubError: what the hub refused, or did not keep as it was sent.
+        """
+        from pass_transfer.pruned.share import push_folder
+
+        with tempfile.TemporaryDirectory() as aside:
+            self.save(aside)
+            return push_folder(
+                Path(aside), self, repository, private=private, license=license, result=result
+            )
+
 
 @as_guest
-def load_pruned(folder: str | Path) -> PrunedModel:
+def load_pruned(folder: str | Path, revision: str | None = None) -> PrunedModel:
     """Load the model of a run, in eval mode, on the CPU, in float32.
 
     Args:
         folder: a run folder of adapt, what PrunedModel.save wrote, or hf-hub:owner/name
-            with these two files.
+            with these two files, perhaps with @revision behind it.
+        revision: of hf-hub:owner/name: a branch, a tag or a commit; the newest by default.
 
     Raises:
+        UsageError: a revision of anything else.
         RunError: no model there, or not to be had from the hub.
         StorageError: a file that is damaged, altered, does not fit its description, or
             does not belong to it.
     """
     check_path("folder", folder)
+    folder = pinned(folder, revision)
     saved = read_folder(folder)
     model = PrunedModel(saved.network, saved.spec, saved.class_names, saved.kept)
     model.folder = None if str(folder).startswith(HUB_PREFIX) else Path(folder)

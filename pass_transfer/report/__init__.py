@@ -2,7 +2,7 @@
 
 from pass_transfer.report.bench import bench_table
 from pass_transfer.report.data import data_table
-from pass_transfer.report.lists import cache_table, conversion, predictions
+from pass_transfer.report.lists import cache_table, conversion, predictions, pushed
 from pass_transfer.report.preview import check_picture, preview_picture, preview_table
 from pass_transfer.report.run_report import write_report
 from pass_transfer.report.study_report import study_report
@@ -19,6 +19,7 @@ __all__ = [
     "predictions",
     "preview_picture",
     "preview_table",
+    "pushed",
     "study_report",
     "summary",
     "write_report",

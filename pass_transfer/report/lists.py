@@ -1,4 +1,4 @@
-"""What predict, cache and convert print."""
+"""What predict, cache, convert and push print."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ def conversion(found: Mapping[str, Any]) -> str:
     taken = f"{found['new']}: {found['tensors']} tensors, {millions}, {', '.join(found['dtypes'])}"
     left = [f"{name} ({what})" for name, what in found["left"].items()]
     return f"{taken}\nleft out: {', '.join(left) or 'nothing'}"
+
+
+def pushed(done: Mapping[str, Any]) -> str:
+    """Where files are on the hub now (hub/upload.py)."""
+    lines = [f"{digest}  {file}" for file, digest in done["files"].items()]
+    said = f"the hub has these files; {done['url']} at {done['commit']}"
+    return "\n".join([*lines, said])
 
 
 def _megabytes(count: int) -> str:

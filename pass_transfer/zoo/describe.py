@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pass_transfer.errors import ZooError
+from pass_transfer.hub.card import without_metadata
 from pass_transfer.zoo.catalogue import find_entry, installed_entries
 from pass_transfer.zoo.config import read_config
 
@@ -34,8 +35,8 @@ def configuration(name: str | Path) -> dict[str, Any]:
 
 
 def card(name: str) -> str:
-    """An entry's model card, markdown. Raises ZooError."""
+    """An entry's model card, markdown, without the hub's metadata. Raises ZooError."""
     path = find_entry(name) / "README.md"
     if not path.is_file():
         raise ZooError(f"{path} is missing; the entry is incomplete")
-    return path.read_text(encoding="utf-8").rstrip()
+    return without_metadata(path.read_text(encoding="utf-8")).rstrip()

@@ -22,6 +22,7 @@ from pass_transfer.files import (
     write_json,
     write_tensors,
 )
+from pass_transfer.hub import dropped_if_damaged, pinned
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import BackboneSpec, build_backbone, find_groups
 from pass_transfer.networks.outline import check_images, check_tensors, load_tensors, outline
@@ -57,19 +58,23 @@ class EntryNotes:
 
 
 @as_guest
-def load_hypernet(name: str | Path) -> PretrainedHypernet:
+def load_hypernet(name: str | Path, revision: str | None = None) -> PretrainedHypernet:
     """Verify and load a zoo entry.
 
     Args:
         name: a folder, an installed entry's name (with or without "zoo/"), or
-            hf-hub:owner/name.
+            hf-hub:owner/name, perhaps with @revision behind it.
+        revision: of hf-hub:owner/name: a branch, a tag or a commit; the newest by default.
 
     Raises:
         ZooError: unknown, incomplete, altered, or with parts that do not belong together.
+        UsageError: a revision of anything else.
     """
     check_path("hypernet", name)
+    name = pinned(name, revision)
     folder = find_entry(name)
-    verify_files(folder)
+    with dropped_if_damaged(name, folder):
+        verify_files(folder)
     config = read_config(folder)
     try:
         return _load(folder, config, str(name))

@@ -5,7 +5,10 @@ Imports no torch.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pass_transfer.errors import StorageError, UsageError, ZooError
 from pass_transfer.files import make_folder, read_object, sha256, write_bytes, write_json
@@ -26,6 +29,17 @@ FILES = (
 def write_manifest(folder: Path) -> None:
     """Record the sha-256 of every file of an entry."""
     write_json(folder / MANIFEST, {"files": {name: sha256(folder / name) for name in FILES}})
+
+
+def manifest_with(digests: Mapping[str, str], card: bytes) -> dict[str, Any]:
+    """The manifest of an entry with these files, but for its model card."""
+    return {"files": {**digests, CARD: hashlib.sha256(card).hexdigest()}}
+
+
+def check_free(destination: Path) -> None:
+    """Raises ZooError where something is there already."""
+    if destination.exists():
+        raise ZooError(f"{destination} exists already; remove it first, or choose another name")
 
 
 def verify_files(folder: Path) -> dict[str, str]:
@@ -70,8 +84,7 @@ def add_entry(folder: Path, destination: Path, card: str) -> None:
         ZooError: the entry is damaged, or the destination exists.
     """
     verify_files(folder)
-    if destination.exists():
-        raise ZooError(f"{destination} exists already; remove it first, or choose another name")
+    check_free(destination)
     make_folder(destination)
     for name in FILES:
         write_bytes(
