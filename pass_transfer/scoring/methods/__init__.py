@@ -1,6 +1,6 @@
 """One small file a method, or a family of them; each registers itself when it is imported here."""
 
-from pass_transfer.scoring.method import METHODS
+from pass_transfer.scoring.method import METHODS, WEIGHT_METHODS
 from pass_transfer.scoring.methods import (
     bee_colony,
     criteria,
@@ -10,10 +10,15 @@ from pass_transfer.scoring.methods import (
     prompt,
     selection,
     sparse_training,
+    weight_criteria,
+    weight_rounds,
+    weight_scores,
+    weight_transfer,
 )
 
 __all__ = [
     "METHODS",
+    "WEIGHT_METHODS",
     "bee_colony",
     "criteria",
     "from_scratch",
@@ -22,4 +27,8 @@ __all__ = [
     "prompt",
     "selection",
     "sparse_training",
+    "weight_criteria",
+    "weight_rounds",
+    "weight_scores",
+    "weight_transfer",
 ]
