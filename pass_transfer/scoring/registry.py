@@ -10,7 +10,9 @@ from typing import Any
 
 from pass_transfer.errors import DivergedError, UsageError
 from pass_transfer.networks import COUPLINGS
-from pass_transfer.scoring.method import CHANNEL, METHODS_OF, UNITS, Context, Found, Method
+from pass_transfer.scoring.method import CHANNEL, UNITS, Context, Found, Method
+from pass_transfer.scoring.methods import METHODS as METHODS
+from pass_transfer.scoring.methods import METHODS_OF
 from pass_transfer.settings import shown
 
 VARIANT_OF = "method"  # the setting that names the method, where a study calls it something else
@@ -124,7 +126,7 @@ def _unknown(kind: object, unit: str) -> str:
     """Why a name is no method of a unit, and which are."""
     known = f"choose one of {', '.join(METHODS_OF[unit])}"
     for other, methods in METHODS_OF.items():
-        if other != unit and kind in methods:
+        if other != unit and isinstance(kind, str) and kind in methods:
             return f"method {kind} scores the unit {other}, not the unit {unit}; {known}"
     return f"unknown method {shown(kind)}; {known}"
 

@@ -43,7 +43,7 @@ def test_adapt_runs_by_every_method_and_zeros_stay(
     call, adapting, few_photos, tmp_path, magnitude, method
 ):
     given = settings(method)
-    if method == "transfer_mask":
+    if method == "mask":
         given = ["--set", f"masks={magnitude / 'masks.safetensors'}"]
     asked = adapting("--task", few_photos, *NINE_TENTHS, "--method", method, "--batch-size", "8")
     code, _, err = call(*asked, *given, "--report")
@@ -59,7 +59,7 @@ def test_adapt_runs_by_every_method_and_zeros_stay(
     found = dict(model.network.backbone.named_parameters())
     assert all((found[name][~mask] == 0).all() for name, mask in masks.items())
     assert result["dense_parameters"] - result["parameters"] == masks.dropped
-    if method == "transfer_mask":
+    if method == "mask":
         assert masks == WeightMasks.load(magnitude / "masks.safetensors")
 
 

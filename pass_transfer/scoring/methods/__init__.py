@@ -1,6 +1,6 @@
 """One small file a method, or a family of them; each registers itself when it is imported here."""
 
-from pass_transfer.scoring.method import METHODS, WEIGHT_METHODS
+from pass_transfer.scoring.method import METHODS, METHODS_OF, WEIGHT_METHODS
 from pass_transfer.scoring.methods import (
     bee_colony,
     criteria,
@@ -18,6 +18,7 @@ from pass_transfer.scoring.methods import (
 
 __all__ = [
     "METHODS",
+    "METHODS_OF",
     "WEIGHT_METHODS",
     "bee_colony",
     "criteria",

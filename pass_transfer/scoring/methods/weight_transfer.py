@@ -20,15 +20,15 @@ class GivenMasksSettings:
     masks: str = ""
 
 
-@register("transfer_mask", GivenMasksSettings, unit=WEIGHT)
-def transfer_mask(context: Context) -> Scores:
+@register("mask", GivenMasksSettings, unit=WEIGHT)
+def mask(context: Context) -> Scores:
     """The masks of another run, such as one on the source's task; by magnitude beside them."""
     path = context.settings.masks
     if not path:
         raise UsageError("setting masks is missing; give a run's masks.safetensors", "masks")
-    masks = WeightMasks.load(path, context.weights)
+    given = WeightMasks.load(path, context.weights)
     scores = {}
     for name, weight in context.weights.items():
         size = weight.abs().contiguous()
-        scores[name] = size / (2 * size.max().clamp(min=1e-12)) + masks[name]
+        scores[name] = size / (2 * size.max().clamp(min=1e-12)) + given[name]
     return scores
