@@ -62,6 +62,25 @@ def test_global_topk(benchmark, implementation, n):
     timed(benchmark, lambda: ops.global_topk_mask(scores, offsets, n // 2, floors))
 
 
+# The weights of ResNet-18, ResNet-50 and VGG-16 that may go, in tensors like theirs.
+@pytest.mark.parametrize("density", [0.1, 0.5])
+@pytest.mark.parametrize("millions", [11, 25, 138])
+def test_global_topk_weights(benchmark, implementation, millions, density):
+    each = 2_359_296  # 512 x 512 x 3 x 3
+    sizes = [each] * (millions * 10**6 // each)
+    scores = [torch.randn(size, device=DEVICE) for size in sizes]
+    k = round(sum(sizes) * density)
+    timed(benchmark, lambda: ops.global_topk_weights(scores, k, magnitude=True))
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5])
+@pytest.mark.parametrize("millions", [11, 25])
+def test_torch_topk(benchmark, millions, density):
+    """What global_topk_weights takes the place of."""
+    scores = torch.randn(millions * 10**6, device=DEVICE)
+    timed(benchmark, lambda: scores.abs().topk(round(len(scores) * density), sorted=False))
+
+
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 @pytest.mark.parametrize("channels, side", CONVOLUTIONS)
 def test_mask_channels(benchmark, implementation, channels, side, layout):

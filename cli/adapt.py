@@ -33,6 +33,22 @@ def adapt(
             "choose epochs by. All without it.",
         ),
     ] = None,
+    unit: Annotated[
+        str,
+        Option(
+            "--unit",
+            help="What goes: channel, or weight for single weights, which become zeros: a smaller "
+            "file, and no faster network by itself.",
+        ),
+    ] = "channel",
+    sparsity: Annotated[
+        float | None,
+        Option("--sparsity", help="Share of single weights that goes, such as 0.9."),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        Option("--pattern", help="Single weights kept of every few, such as 2:4."),
+    ] = None,
     effort: Annotated[str, Option("--effort", help="quick or full training.")] = "quick",
     epochs: Annotated[
         int | None, Option("--epochs", help="Fine-tuning epochs, instead of what --effort gives.")
@@ -121,6 +137,8 @@ def adapt(
           --method taylor --set images=512 --macs 0.4 --out runs/taylor
       pass-transfer adapt --from runs/c100 --task cifar100 \\
           --data-dir data/cifar100 --macs 0.5 --out runs/smaller
+      pass-transfer adapt --hypernet zoo/r18_tinyimnet --task digits \\
+          --unit weight --method vpns --sparsity 0.9 --out runs/sparse
     """
     from pass_transfer.recipes.adapt import adapt as run
 
@@ -138,6 +156,9 @@ def adapt(
         method=method,
         settings=options.settings(set_),
         images_per_class=images_per_class,
+        unit=unit,
+        sparsity=sparsity,
+        pattern=pattern,
         effort=effort,
         epochs=epochs,
         batch_size=batch_size,

@@ -8,6 +8,7 @@ TORCH_LIBRARY(pass_transfer, m) {
   m.def(
       "global_topk_mask(Tensor scores, Tensor offsets, int k, Tensor floors) -> "
       "(Tensor mask, Tensor threshold, Tensor kept, Tensor order)");
+  m.def("global_topk_weights(Tensor[] scores, int k, bool magnitude) -> Tensor[] masks");
   m.def("mask_channels(Tensor x, Tensor mask) -> Tensor");
   m.def(
       "mask_channels_backward(Tensor grad, Tensor x, Tensor mask) -> "

@@ -1,6 +1,7 @@
 // Global top-k in one launch of one block.
 // Mask, threshold, counts and index lists stay on the device.
 #include "common.h"
+#include "radix.h"
 
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGraphsC10Utils.h>
@@ -17,17 +18,6 @@ namespace {
 constexpr int THREADS = 1024;
 constexpr int WARPS = THREADS / 32;
 constexpr int RADIX = 256;
-
-// Unsigned keys in the order of the values; both zeros have one key.
-__device__ inline uint64_t key_of(double value) {
-  const uint64_t bits = static_cast<uint64_t>(__double_as_longlong(value == 0.0 ? 0.0 : value));
-  return bits & 0x8000000000000000ull ? ~bits : bits | 0x8000000000000000ull;
-}
-
-__device__ inline uint32_t key_of(float value) {
-  const uint32_t bits = __float_as_uint(value == 0.0f ? 0.0f : value);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
 
 // Sum over a warp, in every lane.
 __device__ inline int64_t warp_sum(int64_t value) {

@@ -27,6 +27,8 @@ _HOMES = {
     "Preprocessing": "pass_transfer.preprocessing",
     "PretrainedHypernet": "pass_transfer.scoring.pretrained",
     "PrunedModel": "pass_transfer.pruned",
+    "Sparsity": "pass_transfer.budgets",
+    "WeightMasks": "pass_transfer.weight_masks",
     "adapt": "pass_transfer.recipes.adapt",
     "load_hypernet": "pass_transfer.zoo.entry",
     "load_pruned": "pass_transfer.pruned",

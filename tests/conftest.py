@@ -38,7 +38,7 @@ SLOW = {
     "cli": (
         "again bench build command data_verbs dense_first distill documents export few_images hub "
         "image_size inspect making_an_entry methods named_network no_network own_backbone package "
-        "prior processes refusals report results set_up stopping study"
+        "prior processes refusals report results set_up single_weights stopping study"
     ),
     "masking": "forward",
     "networks": "architectures checkpoints named removal",

@@ -15,7 +15,7 @@ FLOORS = (
     ("hub", "preprocessing"),
     ("networks", "tasks"),
     ("prompts", "label_mapping", "masking", "latency"),
-    ("masks",),
+    ("masks", "weight_masks"),
     ("budgets", "training"),
     ("shrinking",),
     ("scoring",),

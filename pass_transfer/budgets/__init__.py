@@ -10,6 +10,7 @@ from pass_transfer.budgets.kinds import (
     register_budget_kind,
 )
 from pass_transfer.budgets.ranking import RankedCuts, top_share
+from pass_transfer.budgets.sparsity import Sparsity
 
 __all__ = [
     "BUDGET_KINDS",
@@ -19,6 +20,7 @@ __all__ = [
     "CountedKind",
     "CutNetwork",
     "RankedCuts",
+    "Sparsity",
     "choose_budget",
     "latency",
     "register_budget_kind",

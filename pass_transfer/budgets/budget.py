@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from pass_transfer.budgets.kinds import BUDGET_KINDS, BudgetKind, CutNetwork
-from pass_transfer.budgets.ranking import RankedCuts
+from pass_transfer.budgets.ranking import RankedCuts, layer_names
 from pass_transfer.errors import UsageError
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.settings import is_whole
@@ -65,16 +65,12 @@ class Budget:
             raise UsageError(message, "round_to")
         if fill and round_to > 1:
             raise UsageError(f"fill keeps single channels; it cannot go with round_to {round_to}")
-        listed = isinstance(keep_layers, Iterable) and not isinstance(keep_layers, str)
-        if not listed or not all(isinstance(name, str) for name in keep_layers):
-            message = f"keep_layers is {keep_layers!r}; it is a list of names or patterns"
-            raise UsageError(message, "keep_layers")
         fields = {
             "kind": kind,
             "value": BUDGET_KINDS[kind].parse(bound[kind]),
             "batch": batch,
             "round_to": round_to,
-            "keep_layers": tuple(keep_layers),
+            "keep_layers": layer_names(keep_layers),
             "uniform": uniform,
             "fill": fill,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
@@ -128,6 +128,16 @@ class RankedCuts:
         kept = self.kept(count)
         same = self.largest(lambda more: self.kept(more) == kept, low=count)
         return same + 1 if same < self.most else None
+
+
+def layer_names(keep_layers: object) -> tuple[str, ...]:
+    """Names or patterns of layers, as a tuple. Raises UsageError for what is no list of them."""
+    listed = isinstance(keep_layers, Iterable) and not isinstance(keep_layers, str)
+    names = tuple(keep_layers) if isinstance(keep_layers, Iterable) else ()
+    if not listed or not all(isinstance(name, str) for name in names):
+        message = f"keep_layers is {keep_layers!r}; it is a list of names or patterns"
+        raise UsageError(message, "keep_layers")
+    return names
 
 
 def whole_groups(groups: ChannelGroups, keep_layers: Sequence[str]) -> set[str]:

@@ -28,6 +28,7 @@ from pass_transfer.ops.layers import (
 )
 from pass_transfer.ops.ranking import ranking
 from pass_transfer.ops.selection import global_topk_mask
+from pass_transfer.ops.weight_selection import global_topk_weights
 
 __all__ = [
     "GRADIENTS",
@@ -39,6 +40,7 @@ __all__ = [
     "TopK",
     "Window",
     "global_topk_mask",
+    "global_topk_weights",
     "kernels",
     "mask_channels",
     "masked_conv2d",

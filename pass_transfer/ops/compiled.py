@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.machinery
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -52,6 +53,11 @@ def global_topk_mask(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """ops.global_topk_mask by the compiled kernel."""
     return _kernels.global_topk_mask(scores=scores, offsets=offsets, k=k, floors=floors)
+
+
+def global_topk_weights(scores: Sequence[Tensor], k: int, magnitude: bool) -> list[Tensor]:
+    """ops.global_topk_weights by the compiled kernel."""
+    return _kernels.global_topk_weights(scores=scores, k=k, magnitude=magnitude)
 
 
 def mask_channels(x: Tensor, mask: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 OPERATORS = (
     "global_topk_mask",
+    "global_topk_weights",
     "mask_channels",
     "mask_channels_backward",
     "masked_conv2d",

@@ -16,6 +16,7 @@ from pass_transfer.ops import checks
 from pass_transfer.ops.arguments import FusedLayer, MaskedLayer
 from pass_transfer.ops.fused_checks import check_fused
 from pass_transfer.ops.layout import layout_of
+from pass_transfer.ops.radix_select import global_topk_weights as global_topk_weights
 
 
 class _StraightThrough(torch.autograd.Function):

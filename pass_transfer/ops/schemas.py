@@ -41,22 +41,22 @@ def in_order(name: str, **gradients: Tensor | None) -> tuple[Tensor | None, ...]
     return tuple(gradients.get(argument) for argument in ARGUMENTS[name])
 
 
-Shapes = Tensor | Mapping[str, Tensor]
+Shapes = Tensor | list[Tensor] | Mapping[str, Tensor]
 
 
 def without_data(name: str) -> Callable[[Callable[[Any], Shapes]], None]:
     """Registers what an operator returns before it runs.
 
-    The decorated function takes the arguments as attributes and returns a tensor, or the
-    results by name.
+    The decorated function takes the arguments as attributes and returns a tensor, a list of
+    them, or the results by name.
     """
 
     def register(function: Callable[[Any], Shapes]) -> None:
-        def fake(*values: Any, **by_name: Any) -> Tensor | tuple[Tensor, ...]:
+        def fake(*values: Any, **by_name: Any) -> Tensor | list[Tensor] | tuple[Tensor, ...]:
             given = arguments_of(name, values)
             vars(given).update(by_name)
             found = function(given)
-            if isinstance(found, Tensor):
+            if isinstance(found, (Tensor, list)):
                 return found
             return tuple(found[result] for result in RESULTS[name])
 

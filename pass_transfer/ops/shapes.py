@@ -48,6 +48,11 @@ def _(given: Any) -> Shapes:
     }
 
 
+@without_data("global_topk_weights")
+def _(given: Any) -> Shapes:
+    return [part.new_empty(part.shape, dtype=torch.bool) for part in given.scores]
+
+
 @without_data("mask_channels")
 def _(given: Any) -> Shapes:
     return _like(given.x, *given.x.shape)

@@ -11,6 +11,7 @@ from pass_transfer.arguments import check_is
 from pass_transfer.errors import UsageError
 from pass_transfer.networks import BackboneSpec
 from pass_transfer.networks.network import Network
+from pass_transfer.weight_masks import WeightMasks
 
 
 class DeployedNetwork(nn.Module):
@@ -24,6 +25,10 @@ class DeployedNetwork(nn.Module):
         spec: architecture, classes, size and preprocessing.
         class_names: in the order of the logits.
         kept: indices of the units kept in each channel group.
+        masks: of single weights, where some are zeros; by their names in the backbone. They can
+            be held in further training (WeightMasks.hold).
+
+    Raises MaskError where a weight that went is not zero.
     """
 
     def __init__(
@@ -32,10 +37,14 @@ class DeployedNetwork(nn.Module):
         spec: BackboneSpec,
         class_names: Sequence[str],
         kept: Mapping[str, Sequence[int]],
+        masks: WeightMasks | None = None,
     ):
         super().__init__()
         self.network = network
         self.spec, self.class_names = spec, tuple(class_names)
+        self.masks = masks
+        if masks is not None:
+            masks.check_zeros(network.backbone)
         self.kept = {name: list(units) for name, units in kept.items()}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

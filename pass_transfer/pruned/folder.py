@@ -28,6 +28,7 @@ from pass_transfer.networks.outline import check_images, check_tensors, load_ten
 from pass_transfer.networks.removal import resize_like
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned.deployed import DeployedNetwork
+from pass_transfer.pruned.sparse import pack, unpack
 from pass_transfer.settings import (
     OBJECT,
     TEXT,
@@ -39,7 +40,7 @@ from pass_transfer.settings import (
     whole,
 )
 
-FORMAT = 2
+FORMAT, SPARSE_FORMAT = 2, 3  # with single weights that went
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 FIELDS = {
     "format": whole(),
@@ -51,6 +52,7 @@ FIELDS = {
     "kept": OBJECT,
     "sha256": named(TEXT),
 }
+SPARSE = {"sparse": named(listed(whole(1)))}  # shapes of weights that are bits and values
 VOUCHED = {  # a run's own
     WEIGHTS,
     "masks.safetensors",
@@ -69,7 +71,7 @@ def write_folder(folder: str | Path, model: DeployedNetwork) -> None:
     folder = make_folder(folder)
     spec, kept = model.spec, model.kept
     tensors, prompt = model.network.state_dict(), model.network.prompt
-    write_tensors(folder / WEIGHTS, tensors)
+    write_tensors(folder / WEIGHTS, pack(tensors, model.masks))
     sizes = _sizes(spec, kept, tensors)
     widths = {
         name: _width(len(units), small, dense)
@@ -86,6 +88,9 @@ def write_folder(folder: str | Path, model: DeployedNetwork) -> None:
         "kept": kept,
         "sha256": weights_digest,
     }
+    if model.masks is not None:
+        shapes = {name: list(mask.shape) for name, mask in model.masks.items()}
+        note |= {"format": SPARSE_FORMAT, "sparse": shapes}
     digests = weights_digest | {DESCRIPTION: _digest(note)}
     write_json(folder / DESCRIPTION, note | {"sha256": digests})
 
@@ -143,7 +148,7 @@ def _rebuild(folder: Path, note: dict[str, Any]) -> DeployedNetwork:
     spec, names = BackboneSpec.from_saved(note["backbone"]), note["class_names"]
     if len(names) != spec.classes:
         raise StorageError(f"{where} does not name the {spec.classes} classes of its network")
-    tensors = read_tensors(folder / WEIGHTS)
+    tensors, masks = unpack(read_tensors(folder / WEIGHTS), note.get("sparse"))
     _check_kept(where, spec, note["kept"], note["widths"], tensors)
     if note["sha256"].pop(DESCRIPTION, None) != _digest(note):
         raise StorageError(
@@ -158,19 +163,21 @@ def _rebuild(folder: Path, note: dict[str, Any]) -> DeployedNetwork:
     network = _empty(spec, tensors, prompt)
     check_tensors(network.state_dict(), tensors, folder / WEIGHTS)
     load_tensors(network, tensors)
-    return DeployedNetwork(network, spec, names, note["kept"])
+    return DeployedNetwork(network, spec, names, note["kept"], masks)
 
 
 def _check_format(where: Path, note: dict[str, Any]) -> None:
     """Refuse a description of another version, or with a field that is not of its kind."""
     check_fields(note, {"format": whole()})
-    if note["format"] != FORMAT:
+    if note["format"] not in (FORMAT, SPARSE_FORMAT):
         older = note["format"] < FORMAT
         advice = "an earlier version wrote it, adapt again" if older else "upgrade pass-transfer"
         raise StorageError(
-            f"{where} has format {note['format']}, this version reads {FORMAT}: {advice}"
+            f"{where} has format {note['format']}, this version reads {FORMAT} and "
+            f"{SPARSE_FORMAT}: {advice}"
         )
-    check_fields(note, FIELDS, closed=True)
+    own = SPARSE if note["format"] == SPARSE_FORMAT else {}
+    check_fields(note, FIELDS | own, closed=True)
 
 
 def _empty(

@@ -35,6 +35,7 @@ class PrunedModel(DeployedNetwork):
         spec: architecture, classes, size and preprocessing.
         class_names: in the order of the logits.
         kept: indices of the units kept in each channel group.
+        masks: of single weights, where some are zeros.
     """
 
     folder: Path | None = None  # where it was loaded from, with what the run keeps of its images
@@ -195,6 +196,6 @@ def load_pruned(folder: str | Path, revision: str | None = None) -> PrunedModel:
     check_path("folder", folder)
     folder = pinned(folder, revision)
     saved = read_folder(folder)
-    model = PrunedModel(saved.network, saved.spec, saved.class_names, saved.kept)
+    model = PrunedModel(saved.network, saved.spec, saved.class_names, saved.kept, saved.masks)
     model.folder = None if str(folder).startswith(HUB_PREFIX) else Path(folder)
     return model.eval()

@@ -17,14 +17,20 @@ from typing import Any
 import torch
 
 from pass_transfer import __version__
-from pass_transfer.budgets import Budget
+from pass_transfer.budgets import Budget, Sparsity
 from pass_transfer.budgets.ranking import whole_groups
 from pass_transfer.errors import UsageError
 from pass_transfer.files import sha256
 from pass_transfer.first_process import is_first
+from pass_transfer.networks.single_weights import single_weights
 from pass_transfer.progress import say
 from pass_transfer.pruned.folder import WEIGHTS
-from pass_transfer.recipes.adapt_config import DEFAULT_METHOD, METHOD_AGAIN, AdaptConfig
+from pass_transfer.recipes.adapt_config import (
+    DEFAULT_METHOD,
+    METHOD_AGAIN,
+    METHOD_OF_WEIGHTS,
+    AdaptConfig,
+)
 from pass_transfer.recipes.adapter import Adapter
 from pass_transfer.recipes.given_network import (
     AskedNetwork,
@@ -36,15 +42,18 @@ from pass_transfer.recipes.given_network import (
 )
 from pass_transfer.recipes.options import (
     RunOptions,
+    refuse_sparsity,
     refuse_unknown,
     take,
     take_budget,
+    take_sparsity,
 )
 from pass_transfer.recipes.pipeline import Job, check_budget
 from pass_transfer.runs.data import check_data, keep_data
 from pass_transfer.runs.dense import find_dense
 from pass_transfer.runs.files import MASKS, check_resumable, modern_config
 from pass_transfer.scoring.judge import FIXED, choose_measuring
+from pass_transfer.scoring.method import WEIGHT
 from pass_transfer.scoring.pretrained import PretrainedHypernet
 from pass_transfer.scoring.task_prior import keep_prior
 from pass_transfer.surroundings import as_guest
@@ -83,8 +92,8 @@ def adapt(
         options: network= with a name, instead of a hypernet, such as "resnet50" or
             "timm/convnext_tiny"; weights= of it, a file or a name, and image_size=. The budget,
             as budget= or as the arguments of Budget, such as macs=0.4 (default: half of the
-            multiply-accumulates); fields of AdaptConfig, such as method="selection"; device,
-            precision, resume and force of RunOptions.
+            MACs), or with unit="weight" those of Sparsity; fields of AdaptConfig, such as
+            method="selection"; device, precision, resume and force of RunOptions.
 
     Returns:
         The content of result.json; see docs/architecture.md for its fields.
@@ -100,7 +109,7 @@ def adapt(
     task = _refuse_early(task, config.budget, out, where, from_run)
     check_method(config.chosen(), asked)
     given = as_begun(choose_network(asked), out, where.resume)
-    whole_groups(given.dense.groups, config.budget.keep_layers)  # before images are read
+    _check_layers(given, config.budget)  # before images are read
     runtime = choose_runtime(where.device, where.precision)
     say(f"running on {runtime.reason}")
     data = _images(task, given, config, data_dir)
@@ -120,6 +129,14 @@ def adapt(
     return _finish(Adapter(job, config, run, teacher_run))
 
 
+def _check_layers(given: GivenNetwork, budget: Budget | Sparsity) -> None:
+    """Refuse layers to be kept that the network lacks. Raises UsageError."""
+    if isinstance(budget, Sparsity):
+        single_weights(given.dense.module, budget.keep_layers)
+    else:
+        whole_groups(given.dense.groups, budget.keep_layers)
+
+
 def _finish(adapter: Adapter) -> dict[str, Any]:
     """What a run is to do; Ctrl-C says how to continue."""
     try:
@@ -133,7 +150,11 @@ def _finish(adapter: Adapter) -> dict[str, Any]:
 
 def _asked(options: dict[str, Any], method: str) -> tuple[RunOptions, AdaptConfig]:
     """Where it runs and what is made, from adapt's options; a method where none is given."""
-    options["budget"] = take_budget(options)
+    if options.get("unit") == WEIGHT:
+        options["budget"], method = take_sparsity(options), METHOD_OF_WEIGHTS
+    else:
+        refuse_sparsity(options)
+        options["budget"] = take_budget(options)
     if options.get("method") is None:
         options["method"] = method
     where, config = take(RunOptions, options), take(AdaptConfig, options)
@@ -143,7 +164,7 @@ def _asked(options: dict[str, Any], method: str) -> tuple[RunOptions, AdaptConfi
 
 def _refuse_early(
     task: str | None,
-    budget: Budget,
+    budget: Budget | Sparsity,
     out: str | Path,
     where: RunOptions,
     from_run: str | Path | None,

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pass_transfer.arguments import check_is
-from pass_transfer.budgets import Budget
+from pass_transfer.budgets import Budget, Sparsity
 from pass_transfer.errors import UsageError
 from pass_transfer.label_mapping import KINDS
 from pass_transfer.recipes.options import DEFAULT_MACS, EFFORTS
 from pass_transfer.scoring.judge import AUTO, MEASURING
+from pass_transfer.scoring.method import CHANNEL, WEIGHT
 from pass_transfer.scoring.registry import ChosenMethod, choose_method
 from pass_transfer.settings import check_choice, check_positive, check_whole
 from pass_transfer.shrinking.distill import TEMPERATURE
@@ -24,6 +25,7 @@ from pass_transfer.tasks.few_images import check_images_per_class
 WORK = {"cpu": {"quick": 2.75e13, "full": 1.3e14}, "gpu": {"quick": 3.4e14, "full": 4e15}}
 EPOCHS_LEAST, EPOCHS_MOST = 2, {"quick": 30, "full": 100}
 DEFAULT_METHOD, METHOD_AGAIN = "prompt", "selection"  # of a network cut before: no hypernetwork
+METHOD_OF_WEIGHTS = "magnitude"
 STEPS_LEAST = 400  # a small dataset gets more epochs, up to the most, until it has had so many
 
 
@@ -32,9 +34,9 @@ class AdaptConfig:
     """Everything that decides an adapted network, apart from the data.
 
     Fields:
-        method, settings: how channels are chosen (scoring/registry.py), and what of the
-            method's settings is not the default.
-        budget: how large the small network may be.
+        method, settings: how units are chosen (scoring/registry.py), and what of the method's
+            settings is not the default.
+        budget: how large the small network may be; a Sparsity for single weights.
         images_per_class: training images of each class that are used, and a ninth as many
             held-out ones (tasks/few_images.py); None for all.
         effort: "quick" or "full" training; `epochs` overrides it.
@@ -49,11 +51,12 @@ class AdaptConfig:
             dense one says, which is fine-tuned first then; and what softens that (distill.py).
         with_dense: whether the dense network is fine-tuned too, by the same recipe and for as
             long, for comparison.
+        unit: what goes: "channel", or "weight" for single weights.
     """
 
     method: str = DEFAULT_METHOD
     settings: Mapping[str, Any] = field(default_factory=dict)
-    budget: Budget = field(default_factory=lambda: Budget(macs=DEFAULT_MACS))
+    budget: Budget | Sparsity = field(default_factory=lambda: Budget(macs=DEFAULT_MACS))
     images_per_class: int | None = None
     effort: str = "quick"
     epochs: int | None = None
@@ -68,10 +71,14 @@ class AdaptConfig:
     temperature: float = TEMPERATURE
     with_dense: bool = False
     seed: int = 0
+    unit: str = CHANNEL
 
     def __post_init__(self) -> None:
         self.chosen()
-        check_is("budget", self.budget, Budget, "a Budget, such as Budget(macs=0.4)")
+        if self.unit == WEIGHT:
+            check_is("budget", self.budget, Sparsity, "a Sparsity, such as Sparsity(0.9)")
+        else:
+            check_is("budget", self.budget, Budget, "a Budget, such as Budget(macs=0.4)")
         for name in ("reconstruct", "with_dense"):
             check_is(name, getattr(self, name), bool, "True or False")
         for name in ("batch_size", "dense_epochs", "seed"):
@@ -94,7 +101,7 @@ class AdaptConfig:
         if not isinstance(self.settings, Mapping):
             message = f"settings is {self.settings!r}; it is a dict of the method's settings"
             raise UsageError(message, "settings")
-        chosen = choose_method(self.method, self.settings)
+        chosen = choose_method(self.method, self.settings, self.unit)
         if chosen.coupling != "grouped":
             raise UsageError(
                 "masks with independent coupling cannot be removed, so adapt cannot use them; a "
@@ -110,6 +117,7 @@ class AdaptConfig:
         idle |= set() if self.distill else {"distill", "temperature"}
         idle |= set() if self.dense_epochs else {"dense_epochs"}
         idle |= {"images_per_class"} if self.images_per_class is None else set()
+        idle |= {"unit"} if self.unit == CHANNEL else set()
         fields = {name: value for name, value in vars(self).items() if name not in idle}
         method = settings.pop("method")
         return {"method": method, "settings": settings, "budget": self.budget.saved()} | fields

@@ -11,21 +11,22 @@ from torch import nn
 
 from pass_transfer.files import read_json, write_json
 from pass_transfer.latency import measure_latency
-from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import build_backbone, count_macs, count_parameters
 from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.prompts import Prompt
 from pass_transfer.pruned import PrunedModel
+from pass_transfer.pruned.folder import WEIGHTS
 from pass_transfer.recipes import pipeline
 from pass_transfer.recipes.adapt_config import AdaptConfig
 from pass_transfer.recipes.dense_network import DenseNetwork, small_epochs
-from pass_transfer.recipes.pipeline import Job, Measured
+from pass_transfer.recipes.pipeline import Job, Masks, Measured
 from pass_transfer.runs.evaluation import Evaluation
 from pass_transfer.runs.files import MASKS, PROMPT, RESULT, SCORED, read_result
 from pass_transfer.runs.found import prompt_like, read_found, stored_prompt, write_found
 from pass_transfer.scoring.method import Found
 from pass_transfer.training import RunFolder
+from pass_transfer.weight_masks import WeightMasks
 
 LATENCY_BATCHES = (1, 32)
 
@@ -98,7 +99,7 @@ class Adapter:
             return like
         return self.job.hypernet.prompt()
 
-    def _masks(self, found: Found) -> ChannelMasks:
+    def _masks(self, found: Found) -> Masks:
         """The masks within the budget; where it is measured, those that were measured first."""
         path = self.folder.path / MASKS
         if path.exists() and self.job.budget.kind == "latency_ms":
@@ -107,8 +108,8 @@ class Adapter:
         masks.save(path)
         return masks
 
-    def _stored_masks(self) -> ChannelMasks:
-        return ChannelMasks.load(self.folder.path / MASKS, self.job.groups)
+    def _stored_masks(self) -> Masks:
+        return self.job.load_masks(self.folder.path / MASKS)
 
     def _dense_prompt(self) -> nn.Module | None:
         """The prompt that the dense network is compared with: the small one's, if it stays."""
@@ -119,7 +120,7 @@ class Adapter:
         return pipeline.deployed_prompt(self.job)
 
     def _measured(
-        self, network: Network, found: Found, masks: ChannelMasks, search_seconds: float
+        self, network: Network, found: Found, masks: Masks, search_seconds: float
     ) -> dict[str, Any]:
         """The network measured and saved; the result but for the dense accuracy."""
         job, folder, size = self.job, self.folder.path, self.job.dense.spec.image_size
@@ -132,15 +133,34 @@ class Adapter:
         batches = sorted({*LATENCY_BATCHES, job.budget.batch})
         latency = self._latency({"small": network, "dense": dense}, batches)
         spec = dataclasses.replace(job.dense.spec, classes=job.task.classes)
-        kept = job.dense.units(masks)
-        PrunedModel(network.cpu(), spec, job.task.class_names, kept).save(folder)
-        return self._result(measured, masks) | {
-            "dense_macs": count_macs(dense.cpu(), size),
-            "dense_parameters": count_parameters(dense.backbone),
-            "latency_ms": {str(batch): ms for batch, ms in latency["small"].items()},
-            "dense_latency_ms": {str(batch): ms for batch, ms in latency["dense"].items()},
-            "search_seconds": round(search_seconds, 1),
-            "seconds": round(self.folder.seconds, 1),
+        sparse = masks if isinstance(masks, WeightMasks) else None
+        kept = job.dense.units(None if isinstance(masks, WeightMasks) else masks)
+        PrunedModel(network.cpu(), spec, job.task.class_names, kept, sparse).save(folder)
+        return (
+            self._result(measured, masks)
+            | self._single_weights(masks, dense)
+            | {
+                "dense_macs": count_macs(dense.cpu(), size),
+                "dense_parameters": count_parameters(dense.backbone),
+                "latency_ms": {str(batch): ms for batch, ms in latency["small"].items()},
+                "dense_latency_ms": {str(batch): ms for batch, ms in latency["dense"].items()},
+                "search_seconds": round(search_seconds, 1),
+                "seconds": round(self.folder.seconds, 1),
+            }
+        )
+
+    def _single_weights(self, masks: Masks, dense: Network) -> dict[str, Any]:
+        """Of single weights, how many are kept of each, and the size of the file."""
+        if not isinstance(masks, WeightMasks):
+            return {}
+        stored = dense.state_dict().values()
+        return {
+            "unit": self.job.chosen.unit,
+            "sparsity": masks.sparsity,
+            "weights_kept": masks.kept,
+            "weights": masks.sizes,
+            "bytes": (self.folder.path / WEIGHTS).stat().st_size,
+            "dense_bytes": sum(tensor.nbytes for tensor in stored),
         }
 
     def _latency(
@@ -150,7 +170,7 @@ class Adapter:
         size = self.job.dense.spec.image_size
         return self.job.runtime.processes.as_first(lambda: measure_latency(networks, size, batches))
 
-    def _result(self, measured: Measured, masks: ChannelMasks) -> dict[str, Any]:
+    def _result(self, measured: Measured, masks: Masks) -> dict[str, Any]:
         """What was asked, and the small network's figures."""
         task, hypernet = self.job.task, self.job.hypernet
         return {
@@ -165,8 +185,8 @@ class Adapter:
             "dense_top1": None,
             "macs": measured.macs,
             "parameters": measured.parameters,
-            "channels_kept": masks.kept,
-            "channels": masks.widths,
+            "channels_kept": self.job.channels_kept(masks),
+            "channels": {name: group.width for name, group in self.job.groups.items()},
             "skipped_images": task.skipped,
             "data": task.overview.saved(),
             "images": measured.test.images,
@@ -188,9 +208,13 @@ class Adapter:
             whole = build_backbone(spec)
         return count_macs(whole, spec.image_size)
 
-    def _kept(self, masks: ChannelMasks) -> str:
+    def _kept(self, masks: Masks) -> str:
         """What is left, in words."""
         dense = self.job.dense
+        if isinstance(masks, WeightMasks):
+            said = f"keeping {1 - masks.sparsity:.1%} of {sum(masks.sizes.values())} weights"
+            lost = f"; nothing is left of {', '.join(masks.empty)}" if masks.empty else ""
+            return f"{said}, the others are zeros, which make nothing faster by themselves{lost}"
         share = dense.macs_share(masks.kept, self.job.task.classes)
         said = f"keeping {masks.density:.1%} of the channels, {share:.1%} of the dense MACs"
         if dense.kept is None:

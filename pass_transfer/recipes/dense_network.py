@@ -13,11 +13,10 @@ from typing import Any
 from torch import nn
 
 from pass_transfer.files import read_json, write_json
-from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks.network import Network
 from pass_transfer.recipes import pipeline
 from pass_transfer.recipes.adapt_config import AdaptConfig, plan_epochs
-from pass_transfer.recipes.pipeline import Job
+from pass_transfer.recipes.pipeline import Job, Masks
 from pass_transfer.runs.dense import DENSE, load_dense, save_dense
 from pass_transfer.runs.files import COMPARED, DENSE_DONE
 from pass_transfer.shrinking.distill import Teacher
@@ -59,7 +58,7 @@ class DenseNetwork:
             self._learn_the_task()
         return pipeline.from_dense(self.job, self._kept())
 
-    def teacher(self, masks: ChannelMasks, prompt: nn.Module | None) -> Teacher | None:
+    def teacher(self, masks: Masks, prompt: nn.Module | None) -> Teacher | None:
         """The dense network as it teaches, if it does; arguments as of figures."""
         if not self.config.distill:
             return None
@@ -68,7 +67,7 @@ class DenseNetwork:
         told = self.config.distill, self.config.temperature, self.job.runtime
         return Teacher.of(self._kept(), *told)
 
-    def figures(self, masks: ChannelMasks, prompt: nn.Module | None) -> dict[str, Any]:
+    def figures(self, masks: Masks, prompt: nn.Module | None) -> dict[str, Any]:
         """Its accuracy by the small network's recipe, and the seconds that took. Made once.
 
         Args:
@@ -88,7 +87,7 @@ class DenseNetwork:
         save_dense(network, job.dense, job.task, folder.path / DENSE)
         write_json(self._note(DENSE_DONE), {})
 
-    def _compared(self, masks: ChannelMasks) -> dict[str, Any]:
+    def _compared(self, masks: Masks) -> dict[str, Any]:
         """The network that was cut, not cut, by the recipe of the small one."""
         start, job = self.folder.begin("compared"), self._for_as_long(self.ready(), masks)
         prompt = pipeline.deployed_prompt(job)
@@ -98,7 +97,7 @@ class DenseNetwork:
         )
         return self._measured(network, start)
 
-    def _alike(self, masks: ChannelMasks, prompt: nn.Module | None) -> dict[str, Any]:
+    def _alike(self, masks: Masks, prompt: nn.Module | None) -> dict[str, Any]:
         """The given network, or one that is trained as long as the small one, and kept."""
         if self.given is not None:
             network = self.job.runtime.place(load_dense(self.given))
@@ -109,7 +108,7 @@ class DenseNetwork:
         save_dense(network, job.dense, job.task, self.folder.path / DENSE)
         return figures
 
-    def _for_as_long(self, job: Job, masks: ChannelMasks) -> Job:
+    def _for_as_long(self, job: Job, masks: Masks) -> Job:
         return pipeline.with_epochs(job, small_epochs(job, self.config, masks))
 
     def _measured(self, network: Network, start: float | None) -> dict[str, Any]:
@@ -124,7 +123,7 @@ class DenseNetwork:
         return self.folder.work / name
 
 
-def small_epochs(job: Job, config: AdaptConfig, masks: ChannelMasks) -> int:
+def small_epochs(job: Job, config: AdaptConfig, masks: Masks) -> int:
     """Epochs that the effort has for a network under masks."""
-    macs = job.dense.table.macs(masks.kept)
+    macs = job.dense.table.macs(job.channels_kept(masks))
     return plan_epochs(config, len(job.task.train), macs, job.runtime.device.type)

@@ -176,7 +176,7 @@ def as_begun(given: GivenNetwork, run: str | Path, resume: bool) -> GivenNetwork
 
 def check_method(chosen: ChosenMethod, asked: AskedNetwork) -> None:
     """Refuse a method that a network without a hypernetwork does not take. Raises UsageError."""
-    needs, fitting = chosen.method.needs_hypernet, methods_without_hypernet()
+    needs, fitting = chosen.method.needs_hypernet, methods_without_hypernet(chosen.unit)
     if asked.hypernet is not None or chosen.name in fitting:
         return
     if asked.network is not None and not needs:

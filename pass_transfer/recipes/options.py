@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pass_transfer.arguments import check_is
-from pass_transfer.budgets import BUDGET_KINDS, Budget, choose_budget
+from pass_transfer.budgets import BUDGET_KINDS, Budget, Sparsity, choose_budget
 from pass_transfer.errors import UsageError
 from pass_transfer.settings import shown, whole
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Fields = TypeVar("Fields", bound="DataclassInstance")
 
 HOW = ("batch", "round_to", "keep_layers")  # arguments of Budget beside the bound
+SPARSITIES = ("sparsity", "pattern")  # arguments of Sparsity
 DEFAULT_MACS = 0.5
 PIXELS = whole(1, 512)
 EFFORTS = ("quick", "full")  # how long training may take
@@ -76,6 +77,32 @@ def take_budget(options: dict[str, Any]) -> Budget:
     how = {name: parts[name] for name in HOW if name in parts}
     bound: dict[str, Any] = bounds or {"macs": DEFAULT_MACS}
     return Budget(**bound | how)
+
+
+def take_sparsity(options: dict[str, Any]) -> Sparsity:
+    """How many single weights go, among the options, which is taken out. Raises UsageError."""
+    given = options.pop("budget", None)
+    parts = {name: options.pop(name, None) for name in SPARSITIES}
+    keep_layers = options.pop("keep_layers", ())
+    for name in ("batch", "round_to"):
+        options.pop(name, None)
+    for name in BUDGET_KINDS:
+        if options.pop(name, None) is not None:
+            message = f"{name} is a budget of channels; for single weights give sparsity or pattern"
+            raise UsageError(message, name)
+    if given is None:
+        return Sparsity(**parts, keep_layers=keep_layers)
+    if not isinstance(given, Sparsity):
+        message = f"budget is {given!r}; for single weights it is a Sparsity, such as Sparsity(0.9)"
+        raise UsageError(message, "budget")
+    return given
+
+
+def refuse_sparsity(options: dict[str, Any]) -> None:
+    """Raise UsageError where channels go, and a share or pattern of single weights is given."""
+    for name in SPARSITIES:
+        if options.pop(name, None) is not None:
+            raise UsageError(f"{name} goes with single weights (unit=weight)", name)
 
 
 def check_image_size(asked: int | None, own: int | None = None, whose: str = "") -> None:

@@ -10,15 +10,18 @@ import copy
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from pass_transfer.budgets import Budget
+from pass_transfer.budgets import Budget, Sparsity
 from pass_transfer.masks import ChannelMasks
 from pass_transfer.networks import ChannelGroups, count_macs, find_groups
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
+from pass_transfer.networks.single_weights import single_weights
 from pass_transfer.progress import say
 from pass_transfer.random_streams import seed_layers
 from pass_transfer.scoring.judge import AUTO
@@ -31,6 +34,9 @@ from pass_transfer.shrinking.distill import Teacher
 from pass_transfer.shrinking.finetune import FinetuneConfig, finetune
 from pass_transfer.tasks import Task
 from pass_transfer.training import Accuracy, RunFolder, Runtime, evaluate
+from pass_transfer.weight_masks import WeightMasks
+
+Masks = ChannelMasks | WeightMasks
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Job:
         hypernet: the zoo entry, for a method that needs one.
         task: what it is made for.
         chosen: the method, with its settings.
-        budget: how large it may be.
+        budget: how large it may be; of single weights, how many go.
         recipe: how it is fine-tuned.
         mapping: how the task's classifier is made: "linear", "frequency" or "iterative"; or
             "same" for the network's own, of the same classes.
@@ -57,7 +63,7 @@ class Job:
     task: Task
     runtime: Runtime
     chosen: ChosenMethod
-    budget: Budget
+    budget: Budget | Sparsity
     recipe: FinetuneConfig
     mapping: str = "linear"
     measuring: str = AUTO
@@ -71,6 +77,25 @@ class Job:
             return self.dense.groups
         size = self.dense.spec.image_size
         return find_groups(self.dense.module, size, self.chosen.coupling)
+
+    @cached_property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The single weights that may go, where these are the units; else none."""
+        if not isinstance(self.budget, Sparsity):
+            return {}
+        return single_weights(self.dense.module, self.budget.keep_layers)
+
+    def load_masks(self, path: Path) -> Masks:
+        """Masks of the job's units, as they were saved. Raises MaskError for another network's."""
+        if isinstance(self.budget, Sparsity):
+            return WeightMasks.load(path, self.weights)
+        return ChannelMasks.load(path, self.groups)
+
+    def channels_kept(self, masks: Masks) -> dict[str, int]:
+        """Channels of each group that are left; all where single weights go."""
+        if isinstance(masks, ChannelMasks):
+            return masks.kept
+        return {name: group.width for name, group in self.groups.items()}
 
     def context(self, run: RunFolder | None = None) -> Context:
         """What the method may look at."""
@@ -99,7 +124,7 @@ class Measured:
         test: accuracy on the test images.
         top1_without_prompt: of the same network without its prompt; None where it has none.
         macs: multiply-accumulates for one image.
-        parameters: of the backbone.
+        parameters: of the backbone; single weights that went do not count.
     """
 
     test: Accuracy
@@ -109,31 +134,34 @@ class Measured:
 
 
 def score(job: Job, run: RunFolder | None = None) -> Found:
-    """Channel scores by the job's method. Raises UsageError, DivergedError."""
+    """Scores of the job's units by its method. Raises UsageError, DivergedError."""
     seed_layers(job.seed, job.runtime.device)
     return job.chosen.score(job.context(run))
 
 
-def cut(job: Job, found: Found) -> ChannelMasks:
+def cut(job: Job, found: Found) -> Masks:
     """The masks within the job's budget. Raises MaskError where it cannot be met."""
     prompt = found.prompt if found.deployed else None
-    return _budget(job).cut(found.scores, job.context().cut_network(prompt))
+    if isinstance(job.budget, Sparsity):
+        return job.budget.cut(found.scores, job.weights)
+    return _filled(job, job.budget).cut(found.scores, job.context().cut_network(prompt))
 
 
 def check_budget(job: Job) -> None:
     """Refuse a budget that cannot be met, before any work is done; errors as of cut."""
+    if isinstance(job.budget, Sparsity):
+        job.budget.check(job.weights)
+        return
     timed = job.hypernet.prompt() if job.hypernet and job.chosen.method.needs_hypernet else None
     scores = random_scores(job.groups, 0)
-    _budget(job).check(scores, job.context().cut_network(timed))
+    _filled(job, job.budget).check(scores, job.context().cut_network(timed))
 
 
-def _budget(job: Job) -> Budget:
-    return job.budget.filled().replace(uniform=job.chosen.uniform)
+def _filled(job: Job, budget: Budget) -> Budget:
+    return budget.filled().replace(uniform=job.chosen.uniform)
 
 
-def shrink(
-    job: Job, masks: ChannelMasks | None, prompt: nn.Module | None
-) -> tuple[Network, Accuracy]:
+def shrink(job: Job, masks: Masks | None, prompt: nn.Module | None) -> tuple[Network, Accuracy]:
     """The network that fine-tuning starts from, and its accuracy on the held-out images.
 
     Args:
@@ -162,7 +190,7 @@ def train(
 
 def tuned(
     job: Job,
-    masks: ChannelMasks | None,
+    masks: Masks | None,
     prompt: nn.Module | None,
     *,
     run: RunFolder,
@@ -178,7 +206,7 @@ def tuned(
     seed_layers(job.seed, job.runtime.device)
     start = None
     if run.has_checkpoint(stage):  # which holds all weights, so none are made for it
-        network = job.dense.network(masks, prompt, job.task.classes).requires_grad_(True)
+        network = _untrained(job, masks, prompt).requires_grad_(True)
     else:
         network, start = shrink(job, masks, prompt)
         say(
@@ -189,17 +217,30 @@ def tuned(
     return network
 
 
-def measure(job: Job, network: Network, masks: ChannelMasks) -> Measured:
+def _untrained(job: Job, masks: Masks | None, prompt: nn.Module | None) -> Network:
+    """A network of the shape of what is trained, with zeros where they are to stay."""
+    if not isinstance(masks, WeightMasks):
+        return job.dense.network(masks, prompt, job.task.classes)
+    network = job.dense.network(None, prompt, job.task.classes)
+    masks.zero_(network.backbone)
+    masks.hold(network.backbone)
+    return network
+
+
+def measure(job: Job, network: Network, masks: Masks) -> Measured:
     """The one look at the test images, and what the network costs."""
     context, test = job.context(), job.task.test
     found = evaluate(network, test, job.runtime)
     plain = None
     if network.prompt is not None:
         plain = evaluate(partial(network, use_prompt=False), test, job.runtime).top1
-    macs = context.table.macs(masks.kept)
+    kept = job.channels_kept(masks)
+    macs, parameters = context.table.macs(kept), context.table.parameters(kept)
+    if isinstance(masks, WeightMasks):
+        parameters -= masks.dropped
     if job.groups.coupling == job.dense.groups.coupling:
         macs = count_macs(network, job.dense.spec.image_size)
-    return Measured(found, plain, macs, context.table.parameters(masks.kept))
+    return Measured(found, plain, macs, parameters)
 
 
 def deployed_prompt(job: Job, found: Found | None = None) -> nn.Module | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pass_transfer.recipes.adapt_config import AdaptConfig
+from pass_transfer.scoring.method import CHANNEL
 from pass_transfer.scoring.registry import COUPLING, UNIFORM, choose_method
 
 FILES = {"data_dir": "--data-dir", "backbone_file": "--backbone", "dense_run": "--dense"}
@@ -51,7 +52,7 @@ def _made_from(config: Mapping[str, Any]) -> list[str]:
 
 def _settings(config: Mapping[str, Any]) -> list[str]:
     """The method's settings that are not its defaults."""
-    defaults = choose_method(config["method"]).saved()
+    defaults = choose_method(config["method"], unit=config.get("unit", CHANNEL)).saved()
     words = []
     for name, value in config["settings"].items():
         if value != defaults.get(name) and name not in (COUPLING,):

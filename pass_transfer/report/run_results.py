@@ -82,9 +82,25 @@ def small_beside_dense(result: Mapping[str, Any], drawn: Mapping[str, Picture]) 
 
 
 def _channels(result: Mapping[str, Any]) -> Html:
+    if "weights_kept" in result:
+        return _single_weights(result)
     kept, widths = result["channels_kept"], result["channels"]
     rows = [(name, count, widths[name]) for name, count in kept.items()]
     return details("Channels in numbers", table(("group", "kept", "of"), rows))
+
+
+def _single_weights(result: Mapping[str, Any]) -> Html:
+    """Sparsity by layer, and what it is good for."""
+    kept, sizes = result["weights_kept"], result["weights"]
+    rows = [(n, f"{1 - kept[n] / size:.1%}", kept[n], size) for n, size in sizes.items()]
+    said = (
+        f"{result['sparsity']:.1%} of the single weights are zeros. The file has "
+        f"{result['bytes']:,} bytes, the dense network in float32 {result['dense_bytes']:,}. "
+        "Zeros that lie anywhere make nothing faster here: MACs and latency are the dense "
+        "network's."
+    )
+    numbers = table(("weight", "zeros", "kept", "of"), rows)
+    return details("Single weights in numbers", stack(element("p", said), numbers))
 
 
 def _dense_missing(result: Mapping[str, Any]) -> Html | None:

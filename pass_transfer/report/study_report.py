@@ -58,7 +58,7 @@ def study_report(
         pictures = study_pictures(found, cells, study) | few_pictures(found, cells, study)
         drawn = {name: picture.png() for name, picture in pictures.items()}
         gained = None if against is None else gains(cells, against)
-        tables = study_tables(found, against, gained)
+        tables = study_tables(found, against, gained, study.shares_of)
         html = study_page(study, source, tables, cells, pictures)
     folder = make_folder(Path(out) if out else study.out / "report")
     text = "\n\n".join(one.markdown() for one in tables)

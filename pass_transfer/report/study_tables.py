@@ -61,13 +61,17 @@ class StudyTable:
 
 
 def study_tables(
-    found: Iterable[Row], against: str | None = None, gained: Gains | None = None
+    found: Iterable[Row],
+    against: str | None = None,
+    gained: Gains | None = None,
+    of: str = "MACs",
 ) -> list[StudyTable]:
     """One table a task and budget: mean and deviation over seeds.
 
     Args:
         against: a method whose distance to each other one is a column more.
         gained: that distance (study.gains).
+        of: what a budget is a share of.
     """
     parts: dict[tuple[str, float], list[Row]] = defaultdict(list)
     for row in found:
@@ -79,7 +83,7 @@ def study_tables(
         if against is not None:
             for row, values in zip(part, cells):
                 values.append(_gain(row, against, gained or {}))
-        title = f"{task}, {budget:.0%} of the dense MACs"
+        title = f"{task}, {budget:.0%} of the dense {of}"
         tables.append(StudyTable(title, columns, cells, _failures(part)))
     return tables
 

@@ -74,7 +74,19 @@ DATA = shaped(  # what was understood of the images (tasks/overview.py)
     treated=named(whole()),
     copies=named(whole()),
 )
-RESULT_MAY_HAVE = {"data": DATA, "from": TEXT, "whole_macs": SIZE, "network": TEXT}
+SHARE = number(0, 1)
+RESULT_MAY_HAVE = {
+    "data": DATA,
+    "from": TEXT,
+    "whole_macs": SIZE,
+    "network": TEXT,
+    "unit": TEXT,
+    "sparsity": SHARE,
+    "weights_kept": named(whole()),
+    "weights": named(SIZE),
+    "bytes": SIZE,
+    "dense_bytes": SIZE,
+}
 FINGERPRINTS = named(shaped(images=whole(), sha256=TEXT))  # of each split (tasks/record.py)
 CONFIG_FIELDS = {
     "recipe": TEXT,
@@ -116,6 +128,7 @@ CONFIG_MAY_HAVE = {
     "threads": SIZE,
     "measuring": TEXT,
     "images_per_class": SIZE,
+    "unit": TEXT,
     "data": FINGERPRINTS,
 }
 

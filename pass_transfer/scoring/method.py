@@ -1,7 +1,9 @@
-"""What a method is: a function from a context to channel scores.
+"""What a method is: a function from a context to scores of units.
 
-Everything after the scores is the same for every method: one ranking, cut at a budget, then
-removal and training. A method registers itself by name; scoring/registry.py lists them all.
+Units are whole channels, or single weights: a method says which. Everything after the scores is
+the same for every method of a unit: one ranking, cut at a budget, then removal (for single
+weights, zeros that stay) and training. A method registers itself by name; scoring/registry.py
+lists them all.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from pass_transfer.budgets import Budget, CutNetwork
+from pass_transfer.budgets import Budget, CutNetwork, Sparsity
 from pass_transfer.errors import UsageError
 from pass_transfer.files import read_tensors, write_tensors
 from pass_transfer.networks import ChannelGroups, CostTable
 from pass_transfer.networks.network import Network
 from pass_transfer.networks.pretrained import PretrainedBackbone
+from pass_transfer.networks.single_weights import single_weights
 from pass_transfer.prompts import Prompt
 from pass_transfer.scoring.judge import AUTO, Judge, task_judge
 from pass_transfer.scoring.pretrained import PretrainedHypernet, cut_network
@@ -34,6 +37,8 @@ from pass_transfer.tasks import Task
 from pass_transfer.training import RunFolder, Runtime
 
 Scores = Mapping[str, torch.Tensor]
+CHANNEL, WEIGHT = "channel", "weight"
+UNITS = (CHANNEL, WEIGHT)  # what can go: whole channels, or single weights
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Found:
     """What a method found.
 
     Fields:
-        scores: (width,) of each channel group; higher ones are kept.
+        scores: (width,) of each channel group, or of each weight's shape (O, I, ...); higher
+            ones are kept.
         prompt: the visual prompt that gave them, if the method has one.
         deployed: whether the prompt stays in the image when the network is trained and used.
     """
@@ -61,7 +67,8 @@ class Context:
         task: its held-out images may select; its test images are not touched.
         hypernet: the zoo entry, for a method that needs one.
         settings: of the method.
-        budget: for a method that searches anew for every budget.
+        budget: for a method that searches anew for every budget; a Sparsity where single
+            weights are scored.
         uniform: whether the budget will be shared out equally over the groups.
         mapping: how the source's classes become the task's while scores are found.
         measuring: how the classifier is made that channels are measured with (judge.MEASURING).
@@ -74,7 +81,7 @@ class Context:
     runtime: Runtime
     hypernet: PretrainedHypernet | None = None
     settings: Any = None
-    budget: Budget | None = None
+    budget: Budget | Sparsity | None = None
     uniform: bool = False
     mapping: str = "linear"
     measuring: str = AUTO
@@ -95,6 +102,18 @@ class Context:
         size = self.dense.spec.image_size
         table = CostTable(self.dense.module, self.groups, size)
         return table.with_classes(self.task.classes)
+
+    @property
+    def sparsity(self) -> Sparsity:
+        """How many single weights go. Raises UsageError where channels are scored."""
+        if not isinstance(self.budget, Sparsity):
+            raise UsageError("this method scores single weights, and needs a Sparsity")
+        return self.budget
+
+    @cached_property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The dense network's single weights that may go (single_weights); never to be changed."""
+        return single_weights(self.dense.module, self.sparsity.keep_layers)
 
     def cut_network(self, prompt: Prompt | None = None) -> CutNetwork:
         """What a budget is for: these groups, with a prompt inside where the network is timed."""
@@ -164,6 +183,7 @@ class Method:
         each_budget: whether scores are found anew for every budget.
         coupled: whether it can only score whole groups, not every convolution on its own.
         needs_hypernet: whether it needs a zoo entry.
+        unit: what it scores, one of UNITS. Methods of two units may have one name.
     """
 
     name: str
@@ -173,9 +193,12 @@ class Method:
     each_budget: bool = False
     coupled: bool = False
     needs_hypernet: bool = False
+    unit: str = CHANNEL
 
 
-METHODS: dict[str, Method] = {}
+METHODS: dict[str, Method] = {}  # of channels
+WEIGHT_METHODS: dict[str, Method] = {}
+METHODS_OF = {CHANNEL: METHODS, WEIGHT: WEIGHT_METHODS}
 
 Scorer = TypeVar("Scorer", bound=Callable[[Context], Scores | Found])
 
@@ -184,7 +207,8 @@ def register(name: str, settings: type | None = None, **fields: Any) -> Callable
     """Make the function below a method of this name; `fields` are those of Method."""
 
     def add(scores: Scorer) -> Scorer:
-        METHODS[name] = Method(name, scores, settings, **fields)
+        method = Method(name, scores, settings, **fields)
+        METHODS_OF[method.unit][name] = method
         return scores
 
     return add

@@ -10,8 +10,9 @@ from typing import Any
 
 from pass_transfer.errors import DivergedError, UsageError
 from pass_transfer.networks import COUPLINGS
-from pass_transfer.scoring.method import Context, Found, Method
-from pass_transfer.scoring.methods import METHODS
+from pass_transfer.scoring.method import CHANNEL, UNITS, Context, Found, Method
+from pass_transfer.scoring.methods import METHODS as METHODS
+from pass_transfer.scoring.methods import METHODS_OF
 from pass_transfer.settings import shown
 
 VARIANT_OF = "method"  # the setting that names the method, where a study calls it something else
@@ -35,8 +36,8 @@ class ChosenMethod:
 
     Fields:
         settings: of the method's own dataclass, or None.
-        uniform: whether every group keeps the same share of the budget.
-        coupling: "grouped", or "independent" for a mask of every convolution's own.
+        uniform: of channels, whether every group keeps the same share of the budget.
+        coupling: of channels, "grouped", or "independent" for a mask of every convolution's own.
     """
 
     method: Method
@@ -49,9 +50,16 @@ class ChosenMethod:
         """The method's name."""
         return self.method.name
 
+    @property
+    def unit(self) -> str:
+        """What it scores, one of UNITS."""
+        return self.method.unit
+
     def saved(self) -> dict[str, Any]:
         """All that decides its scores, as JSON has it."""
         own = dataclasses.asdict(self.settings) if self.settings else {}
+        if self.method.unit != CHANNEL:
+            return {VARIANT_OF: self.name} | own
         return {VARIANT_OF: self.name, UNIFORM: self.uniform, COUPLING: self.coupling} | own
 
     def score(self, context: Context) -> Found:
@@ -70,26 +78,31 @@ class ChosenMethod:
         return found
 
 
-def choose_method(name: str, given: Mapping[str, Any] | None = None) -> ChosenMethod:
+def choose_method(
+    name: str, given: Mapping[str, Any] | None = None, unit: str = CHANNEL
+) -> ChosenMethod:
     """A method with what was given in place of its default settings.
 
     Args:
         name: a method's; or a name of one's own, where the setting "method" says which method
             this is a variant of.
         given: settings by name.
+        unit: what it is to score, one of UNITS.
 
     Raises:
-        UsageError: an unknown method, an unknown or impossible setting; it is named.
+        UsageError: an unknown method, one that cannot score this unit, an unknown or impossible
+            setting; it is named.
     """
     settings = modern_settings({VARIANT_OF: name, **(given or {})})
     kind = settings.pop(VARIANT_OF)
-    if not isinstance(kind, str) or kind not in METHODS:
-        raise UsageError(
-            f"unknown method {shown(kind)}; choose one of {', '.join(METHODS)}", "method"
-        )
-    if kind != name and name in METHODS:
+    methods = _methods_of(unit)
+    if not isinstance(kind, str) or kind not in methods:
+        raise UsageError(_unknown(kind, unit), "method")
+    if kind != name and name in methods:
         raise UsageError(f"{name} is a method of its own; give this variant of {kind} another name")
-    method = METHODS[kind]
+    method = methods[kind]
+    if unit != CHANNEL:
+        return ChosenMethod(method, _settings(method, settings))
     uniform, coupling = settings.pop(UNIFORM, False), settings.pop(COUPLING, COUPLINGS[0])
     if not isinstance(uniform, bool):
         raise UsageError(f"setting {UNIFORM} is {shown(uniform)}; it is true or false", UNIFORM)
@@ -102,19 +115,36 @@ def choose_method(name: str, given: Mapping[str, Any] | None = None) -> ChosenMe
     return ChosenMethod(method, _settings(method, settings), uniform, coupling)
 
 
-def describe_methods() -> dict[str, str]:
-    """Every method by name, with what it does in a line."""
-    return {name: _first_line(method.scores) for name, method in METHODS.items()}
+def _methods_of(unit: object) -> Mapping[str, Method]:
+    """The methods that score a unit, by name. Raises UsageError for one that is none."""
+    if not isinstance(unit, str) or unit not in METHODS_OF:
+        raise UsageError(f"unit is {shown(unit)}; it is {' or '.join(UNITS)}", "unit")
+    return METHODS_OF[unit]
 
 
-def describe_method(name: str) -> dict[str, Any]:
+def _unknown(kind: object, unit: str) -> str:
+    """Why a name is no method of a unit, and which are."""
+    known = f"choose one of {', '.join(METHODS_OF[unit])}"
+    for other, methods in METHODS_OF.items():
+        if other != unit and isinstance(kind, str) and kind in methods:
+            return f"method {kind} scores the unit {other}, not the unit {unit}; {known}"
+    return f"unknown method {shown(kind)}; {known}"
+
+
+def describe_methods(unit: str = CHANNEL) -> dict[str, str]:
+    """Every method of a unit by name, with what it does in a line. Raises UsageError."""
+    return {name: _first_line(method.scores) for name, method in _methods_of(unit).items()}
+
+
+def describe_method(name: str, unit: str = CHANNEL) -> dict[str, Any]:
     """A method's "name", what it is "about", its "settings" with defaults, and what they mean.
 
     Raises UsageError for an unknown one.
     """
-    chosen = choose_method(name)
+    chosen = choose_method(name, unit=unit)
     defaults = chosen.saved()
-    about = _first_line(METHODS[defaults.pop(VARIANT_OF)].scores)
+    del defaults[VARIANT_OF]
+    about = _first_line(chosen.method.scores)
     meaning = inspect.getdoc(chosen.method.settings) if chosen.method.settings else ""
     return {"name": chosen.name, "about": about, "settings": defaults, "meaning": meaning}
 
@@ -124,11 +154,11 @@ def _first_line(scores: Any) -> str:
     return (inspect.getdoc(getattr(scores, "func", scores)) or "").partition("\n")[0]
 
 
-def methods_without_hypernet() -> tuple[str, ...]:
-    """Names of the methods that score any network: they have no hypernetwork and no prompt."""
+def methods_without_hypernet(unit: str = CHANNEL) -> tuple[str, ...]:
+    """Names of a unit's methods that score any network: they have no hypernetwork and no prompt."""
     return tuple(
         name
-        for name, method in METHODS.items()
+        for name, method in _methods_of(unit).items()
         if not method.needs_hypernet and not hasattr(method.settings, "deploy_prompt")
     )
 
@@ -148,7 +178,8 @@ def _settings(method: Method, given: Mapping[str, Any]) -> Any:
     checked = {}
     for key, value in given.items():
         if key not in known:
-            names = ", ".join([UNIFORM, COUPLING, *(f"{n} ({known[n]!r})" for n in known)])
+            every = [UNIFORM, COUPLING] if method.unit == CHANNEL else []
+            names = ", ".join([*every, *(f"{n} ({known[n]!r})" for n in known)]) or "none"
             raise UsageError(f"unknown setting {shown(key)}; {method.name} has {names}", key)
         checked[key] = _typed(key, value, known[key])
     try:

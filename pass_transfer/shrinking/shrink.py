@@ -1,4 +1,7 @@
-"""Masks to a small network that is ready to fine-tune: removal, BatchNorm, classifier."""
+"""Masks to a small network that is ready to fine-tune: removal, BatchNorm, classifier.
+
+Single weights are not removed: they become zeros, which stay zeros in training.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ from pass_transfer.shrinking.reconstruct import (
 )
 from pass_transfer.tasks import Task
 from pass_transfer.training import Runtime
+from pass_transfer.weight_masks import WeightMasks
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class ShrinkConfig:
 def shrink(
     dense: PretrainedBackbone,
     groups: ChannelGroups,
-    masks: ChannelMasks | None,
+    masks: ChannelMasks | WeightMasks | None,
     prompt: nn.Module | None,
     task: Task,
     config: ShrinkConfig,
@@ -60,13 +64,18 @@ def shrink(
         dense: with the source classifier.
         groups: what the masks are of. With independent coupling they cannot be removed: the
             network keeps its size and runs under them.
-        masks: channels to keep; None keeps the dense network.
+        masks: channels or single weights to keep; None keeps the dense network.
         prompt: becomes part of the network.
 
     Returns:
         A Network with BatchNorm recalibrated on training images of the task.
     """
     small, spec, seed = dense.fresh(), dense.spec, config.seed
+    if isinstance(masks, WeightMasks):
+        masks.zero_(small)
+        masks.hold(small)
+    changed = masks is not None
+    masks = masks if isinstance(masks, ChannelMasks) else None
     way = LEAST_SQUARES if config.reconstruct is True else config.reconstruct
     if masks is not None and way == FOLD:
         small = folded(small, masks, groups)
@@ -76,10 +85,11 @@ def shrink(
     handles = mask_layers(small, groups, masks) if masks is not None and under_masks else []
     network = runtime.place(Network(small, spec.mean, spec.std, prompt))
     whole = network
-    if masks is not None and (way in FITS or config.mapping == "frequency"):
+    fitted = masks is not None and way in FITS
+    if fitted or (changed and config.mapping == "frequency"):
         whole = runtime.place(Network(dense.fresh(), spec.mean, spec.std, prompt))
         recalibrate(whole, task.train, runtime, seed=seed)
-    if masks is not None and way in FITS:
+    if masks is not None and fitted:
         how = Reconstruction(str(way), seed=seed)
         reconstruct_readers(whole, small, masks, groups, task.train, runtime, how)
     network.requires_grad_(True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pass_transfer.budgets import Budget
+from pass_transfer.budgets import Budget, Sparsity
 from pass_transfer.files import (
     make_folder,
     read_json,
@@ -22,13 +22,13 @@ from pass_transfer.files import (
 from pass_transfer.prompts import Prompt
 from pass_transfer.recipes import pipeline
 from pass_transfer.recipes.given_network import AskedNetwork, GivenNetwork, choose_network
-from pass_transfer.recipes.pipeline import Job
-from pass_transfer.scoring.method import Found
-from pass_transfer.scoring.registry import choose_method
+from pass_transfer.recipes.pipeline import Job, Masks
+from pass_transfer.scoring.method import WEIGHT, Found
 from pass_transfer.study.packing import packed
 from pass_transfer.study.plan import Cell, Study, epochs_of, recipe
 from pass_transfer.tasks import Task
 from pass_transfer.training import Runtime, evaluate
+from pass_transfer.weight_masks import WeightMasks
 
 SEARCHES = "searches"
 PROMPT = "prompt.values"  # among the scores by group
@@ -48,13 +48,16 @@ def network_of(study: Study) -> GivenNetwork:
 
 def job_of(study: Study, cell: Cell, given: GivenNetwork, task: Task, runtime: Runtime) -> Job:
     """What a cell makes."""
+    budget: Budget | Sparsity = Budget(macs=cell.budget, round_to=study.round_to)
+    if study.unit == WEIGHT:
+        budget = Sparsity(round(1 - cell.budget, 6))
     return Job(
         given.dense,
         given.hypernet,
         task,
         runtime,
-        choose_method(cell.method, study.methods[cell.method]),
-        Budget(macs=cell.budget, round_to=study.round_to),
+        study.chosen(cell),
+        budget,
         recipe(study, cell.task, cell.seed),
         measuring=study.measuring,
         reconstruct=study.reconstruct,
@@ -97,10 +100,15 @@ def make_cell(study: Study, cell: Cell, job: Job, alike: Mapping[str, Any]) -> d
         "held_out_top1_before": before.top1,
         "search_seconds": round(search_seconds, 2),
         "seconds": round(search_seconds + clock() - start, 2),
-        "kept": masks.kept,
-        "channels": masks.widths,
-        "masks": packed(masks),
+        **_of_masks(masks),
     }
+
+
+def _of_masks(masks: Masks) -> dict[str, Any]:
+    """What is kept of each group, and which; of single weights, which would be too much text."""
+    if isinstance(masks, WeightMasks):
+        return {"kept": masks.kept, "channels": masks.sizes, "masks": {}}
+    return {"kept": masks.kept, "channels": masks.widths, "masks": packed(masks)}
 
 
 def _clock(runtime: Runtime) -> Callable[[], float]:
@@ -137,7 +145,7 @@ def _search(study: Study, cell: Cell, job: Job, alike: Mapping[str, Any]) -> tup
 
 def _search_files(study: Study, cell: Cell) -> tuple[Path, Path]:
     """Where a search keeps its tensors and the note that vouches for them."""
-    method = choose_method(cell.method, study.methods[cell.method]).method
+    method = study.chosen(cell).method
     searched = study.search_of(cell)
     alone = dataclasses.replace(searched, budget=0)
     name = searched.name if method.each_budget else alone.name

@@ -18,9 +18,9 @@ from pass_transfer.networks.network import Network
 from pass_transfer.progress import say
 from pass_transfer.random_streams import stream
 from pass_transfer.recipes.given_network import GivenNetwork
+from pass_transfer.scoring.method import WEIGHT
 from pass_transfer.scoring.pretrained import cut_network
 from pass_transfer.scoring.random import random_scores
-from pass_transfer.scoring.registry import choose_method
 from pass_transfer.shrinking import recalibrate, reconstruct
 from pass_transfer.shrinking.classifier import IMAGES as HEAD_IMAGES
 from pass_transfer.shrinking.finetune import FinetuneStage
@@ -77,7 +77,7 @@ def estimate(
 
 def _search_key(study: Study, cell: Cell) -> tuple[Any, ...]:
     """What cells have in common that share one search."""
-    method = choose_method(cell.method, study.methods[cell.method]).method
+    method = study.chosen(cell).method
     searched = study.search_of(cell).task
     return searched, cell.method, cell.seed, cell.budget if method.each_budget else None
 
@@ -90,7 +90,7 @@ def _search_seconds(study: Study, cell: Cell, speed: _Speed) -> float:
             known += [note["search_seconds"]] if "search_seconds" in note else []
     if known:
         return statistics.mean(known)
-    chosen = choose_method(cell.method, study.methods[cell.method])
+    chosen = study.chosen(cell)
     return speed.step * chosen.method.steps(chosen.settings)
 
 
@@ -113,7 +113,7 @@ class _Speed:
 
     def _finetuning(self, budget: float) -> float:
         study, task = self.study, self.task
-        masks = self._masks(budget)
+        masks = None if study.unit == WEIGHT else self._masks(budget)
         images = min(len(task.train), study.train_images or len(task.train))
         steps = self.epochs * max(1, images // study.batch_size)
         checks = (self.epochs + 2) * len(task.held_out) + len(task.test)

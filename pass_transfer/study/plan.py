@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pass_transfer.scoring.judge import AUTO
-from pass_transfer.scoring.registry import choose_method
+from pass_transfer.scoring.method import CHANNEL
+from pass_transfer.scoring.registry import ChosenMethod, choose_method
 from pass_transfer.shrinking.finetune import FinetuneConfig
 from pass_transfer.study.tasks import StudyTask
 
@@ -45,7 +46,8 @@ class Study:
         tasks: by what the study calls them.
         methods: name to settings (fields that differ from the defaults); a name of one's own
             stands for the method in its settings' `method`.
-        budgets: shares of the dense network's MACs to keep.
+        budgets: shares of the dense network's MACs to keep; of its single weights, where these
+            are the units.
         seeds: of search, fine-tuning and initial values.
         epochs, batch_size: of fine-tuning, the same for every method; a task may have epochs of
             its own.
@@ -56,6 +58,7 @@ class Study:
             by a way of shrinking/reconstruct.py; the same for every method.
         round_to: groups keep a multiple of this many channels; with 1, each budget is filled
             up with single channels.
+        unit: what goes, "channel" or "weight" for single weights.
         out: folder of the cells' JSON files.
     """
 
@@ -74,11 +77,21 @@ class Study:
     network: str | None = None
     weights: str | None = None
     image_size: int | None = None
+    unit: str = CHANNEL
 
     @property
     def made_from(self) -> str:
         """The zoo entry, or the network by its name."""
         return str(self.network or self.hypernet)
+
+    @property
+    def shares_of(self) -> str:
+        """What of the dense network a budget is a share of."""
+        return "MACs" if self.unit == CHANNEL else "single weights"
+
+    def chosen(self, cell: Cell) -> ChosenMethod:
+        """A cell's method with its settings."""
+        return choose_method(cell.method, self.methods[cell.method], self.unit)
 
     def cells(self) -> list[Cell]:
         """All cells, one seed after the other: a study that is stopped early has whole columns.
@@ -106,12 +119,13 @@ class Study:
             **({"hypernet": self.hypernet} if self.network is None else network),
             **self.tasks[cell.task].identity(cell.task, self.epochs),
             **dataclasses.asdict(cell),
-            "settings": choose_method(cell.method, self.methods[cell.method]).saved(),
+            "settings": self.chosen(cell).saved(),
             "batch_size": self.batch_size,
             "train_images": self.train_images,
             "reconstruct": self.reconstruct,
             "round_to": self.round_to,
             **measuring,
+            **({} if self.unit == CHANNEL else {"unit": self.unit}),
         }
 
 

@@ -13,6 +13,7 @@ from pass_transfer.errors import PassTransferError, UsageError
 from pass_transfer.files import read_text
 from pass_transfer.networks.named import named_spec
 from pass_transfer.scoring.judge import MEASURING
+from pass_transfer.scoring.method import CHANNEL, UNITS
 from pass_transfer.scoring.registry import choose_method
 from pass_transfer.settings import check_choice, is_whole
 from pass_transfer.shrinking.reconstruct import LEAST_SQUARES, WAYS
@@ -25,6 +26,7 @@ FIELDS = (
     "network",
     "weights",
     "image_size",
+    "unit",
     "tasks",
     "methods",
     "budgets",
@@ -70,7 +72,7 @@ class _Reader:
     """Values of a YAML tree, with the line in every complaint."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path, self.unit = path, CHANNEL
 
     def refuse(self, node: yaml.Node, why: str) -> UsageError:
         return UsageError(f"{self.path}:{node.start_mark.line + 1}: {why}")
@@ -108,6 +110,7 @@ class _Reader:
             if name not in parts:
                 message = f"{name} is missing; a study needs {', '.join(NEEDED)}"
                 raise UsageError(f"{self.path}:1: {message}")
+        self.unit = self._unit(parts["unit"][1]) if "unit" in parts else CHANNEL
         values = {name: getattr(self, f"_{name}")(parts[name][1]) for name in parts}
         self.made_from(parts, values)
         defaults: dict[str, Any] = {
@@ -131,7 +134,7 @@ class _Reader:
             place = parts.get(getattr(error, "argument", None) or "network", parts["network"])
             raise self.refuse(place[0], str(error)) from error
         for name, settings in values["methods"].items():
-            if choose_method(name, settings).method.needs_hypernet:
+            if choose_method(name, settings, self.unit).method.needs_hypernet:
                 why = f"{name} needs a hypernetwork, which a network by its name does not have"
                 raise self.refuse(parts["methods"][1], why)
 
@@ -149,6 +152,12 @@ class _Reader:
 
     def _weights(self, node: yaml.Node) -> str:
         return self.text(node, "weights")
+
+    def _unit(self, node: yaml.Node) -> str:
+        value = self.text(node, "unit")
+        if value not in UNITS:
+            raise self.refuse(node, f"unit is {value!r}; it is {' or '.join(UNITS)}")
+        return value
 
     def _image_size(self, node: yaml.Node) -> int:
         return self._whole(node, "image_size", 1)
@@ -219,7 +228,7 @@ class _Reader:
                 raise self.refuse(place, message)
             found[name] = {key: self.value(value) for key, (_, value) in settings.items()}
             try:
-                choose_method(name, found[name])
+                choose_method(name, found[name], self.unit)
             except UsageError as error:
                 meant = _named_in(str(error), settings)
                 where = settings[meant][0] if meant else place
@@ -241,7 +250,8 @@ class _Reader:
         found = self._list(node, "budgets")
         for place, value in found:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-                share = "share of the dense network's MACs above 0 and at most 1"
+                what = "MACs" if self.unit == CHANNEL else "single weights"
+                share = f"share of the dense network's {what} above 0 and at most 1"
                 raise self.refuse(place, f"budget {value!r} is no {share}")
         self.once(node, "budgets", [f"{value:g}" for _, value in found])  # as cells are named
         return tuple(float(value) for _, value in found)

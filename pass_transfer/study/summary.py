@@ -110,11 +110,11 @@ def comparable(
 ) -> list[dict[str, Any]]:
     """The finished cells of a task, budget and seed whose masks are of the same channel groups.
 
-    With independent coupling they are of others.
+    With independent coupling they are of others; masks of single weights are not in a cell.
     """
     key = (task, budget, seed)
     alike = [cell for cell in cells if (cell["task"], cell["budget"], cell["seed"]) == key]
-    found = [cell for cell in alike if "masks" in cell]
+    found = [cell for cell in alike if cell.get("masks")]
     groups = min((cell["channels"] for cell in found), key=len, default=None)
     return [cell for cell in found if cell["channels"] == groups]
 

@@ -29,6 +29,8 @@ def samples():
     """
     scores, offsets, floors = leaf(30), torch.tensor([0, 10, 30]), torch.tensor([1, 2])
     yield "global_topk_mask", {"scores": scores, "offsets": offsets, "k": 12, "floors": floors}
+    parts = [torch.randn(3, 4), torch.randn(5)]
+    yield "global_topk_weights", {"scores": parts, "k": 6, "magnitude": True}
     x = leaf(2, 6, 5, 5)
     rows = torch.randn(2, 6, 5, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
     mask = (torch.arange(6) % 2).float().requires_grad_()
@@ -146,10 +148,10 @@ def fused_layers(image, mask, dropped, norm, relu):
         ),
     ],
 )
-@pytest.mark.parametrize("number", range(28))
+@pytest.mark.parametrize("number", range(29))
 def test_opcheck(operators, number, device):
     cases = list(samples())
-    assert len(cases) == 28
+    assert len(cases) == 29
     name, arguments = cases[number]
     there = {
         n: a.detach().to(device).requires_grad_(a.requires_grad)
@@ -212,7 +214,7 @@ def test_arguments_that_do_not_fit_end_in_an_exception_at_most(operators, operat
         getattr(operators, operator)(**arguments)
 
 
-@pytest.mark.parametrize("number", range(28))
+@pytest.mark.parametrize("number", range(29))
 def test_arguments_may_lie_anywhere_in_memory(operators, number):
     name, arguments = list(samples())[number]
     together, apart = {}, {}

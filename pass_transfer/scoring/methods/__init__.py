@@ -1,6 +1,6 @@
 """One small file a method, or a family of them; each registers itself when it is imported here."""
 
-from pass_transfer.scoring.method import METHODS
+from pass_transfer.scoring.method import METHODS, METHODS_OF, WEIGHT_METHODS
 from pass_transfer.scoring.methods import (
     activations,
     bee_colony,
@@ -13,10 +13,16 @@ from pass_transfer.scoring.methods import (
     prompt,
     selection,
     sparse_training,
+    weight_criteria,
+    weight_rounds,
+    weight_scores,
+    weight_transfer,
 )
 
 __all__ = [
     "METHODS",
+    "METHODS_OF",
+    "WEIGHT_METHODS",
     "activations",
     "bee_colony",
     "criteria",
@@ -28,4 +34,8 @@ __all__ = [
     "prompt",
     "selection",
     "sparse_training",
+    "weight_criteria",
+    "weight_rounds",
+    "weight_scores",
+    "weight_transfer",
 ]

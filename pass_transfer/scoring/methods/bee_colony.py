@@ -130,7 +130,7 @@ def _steps(settings: BeeSettings) -> float:
 @register("abc", BeeSettings, steps=_steps, each_budget=True, coupled=True)
 def bee_colony(context: Context) -> Scores:
     """The structure of the best source, as scores."""
-    budget = context.budget or Budget(macs=0.5)
+    budget = context.budget if isinstance(context.budget, Budget) else Budget(macs=0.5)
     colony = _Colony(context, budget)
     with progress_bar("bee colony", context.settings.cycles, "cycles") as bar:
         for _ in range(context.settings.cycles):
