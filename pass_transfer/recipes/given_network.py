@@ -255,6 +255,11 @@ def _finished(run: str) -> GivenNetwork:
     if run.startswith(HUB_PREFIX):
         folder = str(download(run, RunError, (DESCRIPTION, WEIGHTS)))
     model = load_pruned(folder)
+    if model.masks is not None:
+        raise RunError(
+            f"{run} has single weights that are zeros; a cut of its channels would forget which, "
+            "so adapt from the network that it was made from"
+        )
     network, spec = model.network, model.spec
     whole = find_groups(build_backbone(spec), spec.image_size)
     if set(whole) != set(model.kept):
