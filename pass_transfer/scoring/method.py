@@ -135,18 +135,23 @@ class Context:
         return self.judge.network_of_all
 
     def samples(self, images: int) -> Samples:
-        """Training images to measure channels on, labelled as the judge has them."""
+        """Training images, labelled by class; every process sees all of them."""
+        split, runtime, size = self.task.train, self.runtime, self.task.size
+        return Samples(split, runtime, images, self.seed, size=size, shared_out=False)
+
+    def judged(self, images: int) -> Samples:
+        """Training images, labelled as the judge has them; processes share them out."""
         return Samples(self.judge.split, self.runtime, images, self.seed, size=self.task.size)
 
     def importance(self, images: int) -> Scores:
         """First-order Taylor importance to the task, on so many of its training images."""
         judge = self.judge
-        return task_importance(judge.network, self.groups, self.samples(images), judge.loss)
+        return task_importance(judge.network, self.groups, self.judged(images), judge.loss)
 
     def selection(self, images: int) -> Scores:
         """The order of forward selection on the task, on so many of its training images."""
         judge = self.judge
-        return task_selection(judge.network, self.groups, self.samples(images), judge.loss)
+        return task_selection(judge.network, self.groups, self.judged(images), judge.loss)
 
     def seen(
         self, images: int
@@ -156,9 +161,8 @@ class Context:
         For what needs no classifier of the task.
         """
         network = self.runtime.place(self.dense.network()).requires_grad_(False)
-        split, runtime, size = self.task.train, self.runtime, self.task.size
-        samples = Samples(split, runtime, images, self.seed, size=size, shared_out=False)
-        return network.backbone, self.groups, samples, forward_of(network, self.runtime)
+        forward = forward_of(network, self.runtime)
+        return network.backbone, self.groups, self.samples(images), forward
 
     def once(self, name: str, make: Callable[[], Scores]) -> Scores:
         """Scores that take long: kept in the run's folder, and not made again on resume."""
