@@ -33,14 +33,7 @@ def adapt(
             "choose epochs by. All without it.",
         ),
     ] = None,
-    unit: Annotated[
-        str,
-        Option(
-            "--unit",
-            help="What goes: channel, or weight for single weights, which become zeros: a smaller "
-            "file, and no faster network by itself.",
-        ),
-    ] = "channel",
+    unit: options.Unit = "channel",
     sparsity: Annotated[
         float | None,
         Option("--sparsity", help="Share of single weights that goes, such as 0.9."),

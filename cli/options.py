@@ -20,8 +20,18 @@ METHOD_HELP = (
     "selection: forward selection on the task. Or random, group_l1, group_l2, uniform_l1, taylor, "
     "uniform_taylor, taylor_l1, chip, variance, source_selection, nearest_tasks, fused, "
     "learned_score, vpns, pass_from_scratch, slim, group_l1_sparse, growreg, depgraph, abc. The "
-    "default is prompt, or selection with --network or --from."
+    "default is prompt, or selection with --network or --from. Single weights have methods of "
+    "their own, by default magnitude (pass-transfer methods --unit weight)."
 )
+
+Unit = Annotated[
+    str,
+    typer.Option(
+        "--unit",
+        help="What goes: channel, or weight for single weights, which become zeros: a smaller "
+        "file, and no faster network by itself.",
+    ),
+]
 
 Task = Annotated[
     str,

@@ -51,7 +51,7 @@ class WeightScoreSettings:
 
 @dataclass(frozen=True)
 class WeightVpnsSettings(WeightScoreSettings):
-    """The same, and the prompt's.
+    """As of hydra, and the prompt's.
 
     Fields:
         prompt: "learned"; or "random" for one that is drawn and never learns, as a control.
@@ -254,7 +254,7 @@ def hydra(context: Context) -> Found:
 
 @register("vpns", WeightVpnsSettings, steps=_steps, each_budget=True, unit=WEIGHT)
 def vpns(context: Context) -> Found:
-    """The same with a visual prompt, which learns in every other step."""
+    """Scores learned as hydra learns them, with a visual prompt on every other step (VPNs)."""
     prompt = _prompt(context)
     scores = _learn(context, WeightScoreStage(context, prompt))
     return Found(scores, prompt.cpu(), context.settings.deploy_prompt)
