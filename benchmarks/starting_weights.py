@@ -8,7 +8,7 @@ A deeper ResNet that computes what a shallow one does, from a zoo entry or a fin
 A network of which a file holds only a part, such as VGG-16's convolutions without a classifier:
 
     python benchmarks/starting_weights.py --part vgg16_convs.safetensors --to vgg16_narrow \\
-        --classes 200 --out runs/vgg16_start.safetensors
+        --classes 1000 --out runs/vgg16_start.safetensors
 
 docs/zoo.md says how the zoo's entries are made from them.
 """

@@ -177,6 +177,6 @@ def learned_score(context: Context) -> Found:
 
 @register("vpns", VpnsSettings, steps=_steps)
 def vpns(context: Context) -> Found:
-    """The same with a visual prompt, which learns in the same steps."""
+    """Learned scores with a visual prompt, which learns in the same steps."""
     size = context.dense.spec.image_size
     return _learn(context, Prompt("additive", size, default_pad(size)))
