@@ -74,7 +74,7 @@ class WeightVpnsSettings(WeightScoreSettings):
 
 @dataclass(frozen=True)
 class BipSettings(WeightScoreSettings):
-    """The same, and the lower level's.
+    """As of hydra, and the lower level's.
 
     Fields:
         weight_lr: of SGD on the weights that are kept.
@@ -146,7 +146,7 @@ class WeightScoreStage(Stage):
         """What a step sees: augmented images; with a prompt, every other step's are prompted."""
         if self.prompt is not None and number % 2 == 0:
             return self.prompt(_middles(pixels, self.task, self.runtime.device))
-        return augmented(pixels, draw, self.task, self.runtime.device)
+        return augmented(pixels, draw, self.task, self.runtime.device, self.part)
 
     def update(
         self,
