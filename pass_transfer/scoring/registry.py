@@ -124,7 +124,7 @@ def _methods_of(unit: object) -> Mapping[str, Method]:
 
 def _unknown(kind: object, unit: str) -> str:
     """Why a name is no method of a unit, and which are."""
-    known = f"choose one of {', '.join(METHODS_OF[unit])}"
+    known = f"choose one of {', '.join(sorted(METHODS_OF[unit]))}"
     for other, methods in METHODS_OF.items():
         if other != unit and isinstance(kind, str) and kind in methods:
             return f"method {kind} scores the unit {other}, not the unit {unit}; {known}"

@@ -63,7 +63,8 @@ def test_the_verb_prints_tables_or_json_and_draws(call, entry, tmp_path, monkeyp
     found = json.loads(out)
     assert found["macs"] <= 0.4 * found["dense_macs"] and found["latency_ms"] is None
     assert found["layers"][-1]["outputs"] == 7
-    assert set(found["groups"][0]) == {"name", "kept", "width", "layers"}
+    of_group = {"name", "kept", "width", "unit", "channels", "layers"}
+    assert set(found["groups"][0]) == of_group and found["groups"][0]["unit"] == "channel"
 
 
 @pytest.mark.parametrize("round_to", ["8", "1"])
@@ -95,7 +96,11 @@ def test_what_keeps_a_cut_from_being_faster_is_said():
         },
     ]
     found = {
-        "groups": [{"name": "a", "kept": 13, "width": 64}, {"name": "b", "kept": 16, "width": 64}],
+        "groups": [
+            {"name": "a", "kept": 13, "width": 64, "channels": 1},
+            {"name": "b", "kept": 16, "width": 64, "channels": 1},
+            {"name": "heads of 64 channels", "kept": 3, "width": 12, "channels": 64},
+        ],
         "layers": layers,
         "macs": 1000,
         "dense_macs": 4000,
@@ -104,7 +109,7 @@ def test_what_keeps_a_cut_from_being_faster_is_said():
     }
     said = warnings(found)
     assert len(said) == 4
-    assert said[0].startswith("1 of 2 groups") and said[1].startswith("60% of the MACs")
+    assert said[0].startswith("1 of 3 groups") and said[1].startswith("60% of the MACs")
     assert "wide" in said[2]
     assert said[3].startswith("at batch 1 it runs 1.50 times as fast")
 

@@ -154,7 +154,7 @@ def test_the_classifier_is_kept_where_it_may_be_the_tasks(
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pass_transfer.recipes.adapt.RunFolder", stop)
+    monkeypatch.setattr("pass_transfer.recipes.adapt.open_folder", stop)
     write_tensors(tmp_path / "w.safetensors", network(classes).state_dict())
     code, _, err = call(*adapting("--task", few_photos, "--backbone", tmp_path / "w.safetensors"))
     assert code == 130 and words in err and f"a classifier of {classes} classes" in err

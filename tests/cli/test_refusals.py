@@ -6,7 +6,7 @@ import re
 import pytest
 
 WRONG_VALUES = [
-    (["--method", "both"], "prompt, selection, "),
+    (["--method", "both"], "prompt, random, selection, "),
     (["--effort", "huge"], "--effort is 'huge'; choose one of quick, full"),
     (["--device", "tpu"], "cpu"),
     (["--device", "cuda"], "device 'cpu'"),

@@ -8,6 +8,7 @@ from pass_transfer.networks import count_macs
 from pass_transfer.recipes import adapter
 from pass_transfer.study import Study, read_cells, run_study
 from pass_transfer.study.packing import unpacked
+from pass_transfer.study.tasks import StudyTask
 
 METHODS = {
     "random": {},
@@ -53,7 +54,7 @@ def cells(entry, task, tmp_path_factory):
             out = tmp_path_factory.mktemp("study") / "cells"
             study = Study(
                 str(entry),
-                {task: None},
+                {task: StudyTask(task)},
                 methods,
                 (0.4,),
                 (SEED,),
