@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pass_transfer.report.drawing import Picture, Theme, legend_below, new_figure, style
 from pass_transfer.report.study_pictures import TOP1, WIDE, looks_of
-from pass_transfer.scoring.registry import choose_method
 from pass_transfer.study import Row, Study, gains
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def few_pictures(
     made = []
     for name, about, lines in _by_images(rows, cells, study):
         made.append(_picture(name, f"{TOP1}, {about}", IMAGES_A_CLASS, TOP1, lines))
-    reference = next((name for name in study.methods if _kind(study, name) in L1), None)
+    reference = next((name for name in study.methods if study.method(name).name in L1), None)
     if reference is not None:
         found = gains(cells, reference)
         for task, planned in study.tasks.items():
@@ -48,12 +47,10 @@ def few_pictures(
             if lines and (planned.images_per_class, planned.epochs) != (None, None):
                 said = f"points of top-1 above {reference}, {task}"
                 y = f"top-1 above {reference} (points)"
-                made.append(_picture(f"{_safe(task)}-gain", said, "MACs kept (%)", y, lines))
+                made.append(
+                    _picture(f"{_safe(task)}-gain", said, f"{study.shares_of} kept (%)", y, lines)
+                )
     return {picture.name: picture for picture in made}
-
-
-def _kind(study: Study, name: str) -> str:
-    return choose_method(name, study.methods[name]).name
 
 
 def _safe(name: str) -> str:
@@ -76,7 +73,7 @@ def _by_images(
     for (family, epochs, budget), lines in parts.items():
         if len({point.x for points in lines.values() for point in points}) < 2:
             continue
-        name, about = _safe(family), f"{family} at {budget:.0%} of the MACs"
+        name, about = _safe(family), f"{family} at {budget:.0%} of the {study.shares_of}"
         if epochs is not None:
             name, about = f"{name}-{epochs}-epochs", f"{about} after {epochs} epochs"
         ordered = {method: sorted(own, key=_of_x) for method, own in lines.items()}

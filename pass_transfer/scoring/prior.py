@@ -28,12 +28,7 @@ def standardise(scores: Mapping[str, torch.Tensor], limit: float = 2.5) -> dict[
 
 def blend(*parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Several scorings (width,) of each group in equal shares, standardised alone and together."""
-    equal = [standardise(part) for part in parts]
-    first, *others = equal
-    total = dict(first)
-    for part in others:
-        total = {name: values + part[name] for name, values in total.items()}
-    return standardise(total)
+    return mix([(1.0, part) for part in parts])
 
 
 def mix(

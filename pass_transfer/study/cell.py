@@ -56,7 +56,7 @@ def job_of(study: Study, cell: Cell, given: GivenNetwork, task: Task, runtime: R
         given.hypernet,
         task,
         runtime,
-        study.chosen(cell),
+        study.method(cell.method),
         budget,
         recipe(study, cell.task, cell.seed),
         measuring=study.measuring,
@@ -145,7 +145,7 @@ def _search(study: Study, cell: Cell, job: Job, alike: Mapping[str, Any]) -> tup
 
 def _search_files(study: Study, cell: Cell) -> tuple[Path, Path]:
     """Where a search keeps its tensors and the note that vouches for them."""
-    method = study.chosen(cell).method
+    method = study.method(cell.method).method
     searched = study.search_of(cell)
     alone = dataclasses.replace(searched, budget=0)
     name = searched.name if method.each_budget else alone.name

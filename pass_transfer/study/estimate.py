@@ -77,7 +77,7 @@ def estimate(
 
 def _search_key(study: Study, cell: Cell) -> tuple[Any, ...]:
     """What cells have in common that share one search."""
-    method = study.chosen(cell).method
+    method = study.method(cell.method).method
     searched = study.search_of(cell).task
     return searched, cell.method, cell.seed, cell.budget if method.each_budget else None
 
@@ -90,7 +90,7 @@ def _search_seconds(study: Study, cell: Cell, speed: _Speed) -> float:
             known += [note["search_seconds"]] if "search_seconds" in note else []
     if known:
         return statistics.mean(known)
-    chosen = study.chosen(cell)
+    chosen = study.method(cell.method)
     return speed.step * chosen.method.steps(chosen.settings)
 
 

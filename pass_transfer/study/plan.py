@@ -89,9 +89,9 @@ class Study:
         """What of the dense network a budget is a share of."""
         return "MACs" if self.unit == CHANNEL else "single weights"
 
-    def chosen(self, cell: Cell) -> ChosenMethod:
-        """A cell's method with its settings."""
-        return choose_method(cell.method, self.methods[cell.method], self.unit)
+    def method(self, name: str) -> ChosenMethod:
+        """The method of a name in `methods`, with its settings."""
+        return choose_method(name, self.methods[name], self.unit)
 
     def cells(self) -> list[Cell]:
         """All cells, one seed after the other: a study that is stopped early has whole columns.
@@ -119,7 +119,7 @@ class Study:
             **({"hypernet": self.hypernet} if self.network is None else network),
             **self.tasks[cell.task].identity(cell.task, self.epochs),
             **dataclasses.asdict(cell),
-            "settings": self.chosen(cell).saved(),
+            "settings": self.method(cell.method).saved(),
             "batch_size": self.batch_size,
             "train_images": self.train_images,
             "reconstruct": self.reconstruct,
