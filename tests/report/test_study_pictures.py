@@ -66,6 +66,16 @@ def test_accuracy_is_drawn_against_images_of_a_class_and_the_gain_against_the_si
     assert all(picture.png().startswith(b"\x89PNG") for picture in list(found.values())[:1])
 
 
+def test_methods_of_single_weights_are_drawn_by_the_share_of_weights():
+    tasks = variants(StudyTask("digits", family="digits"), [5, 50], None)
+    methods = {"hydra": {}, "magnitude": {}}
+    study = Study(None, tasks, methods, (0.2,), (0,), unit="weight", network="resnet18")
+    cells = cells_of(study)
+    found = few_pictures(rows(cells, list(study.methods)), cells, study)
+    assert set(found) == {"digits-0.2-images"}
+    assert "20% of the single weights" in found["digits-0.2-images"].alt
+
+
 @pytest.mark.parametrize("images, epochs", [(None, None), (10, None)])
 def test_one_number_of_images_is_no_line(images, epochs):
     study = few_study(images, epochs)
